@@ -249,6 +249,7 @@ impl Class {
             // All requests of this size are granted, so the others share what is left.
             rest = Requests { streams: rest.streams - requests.streams, bytes: rest.bytes - requests.bytes };
         }
+        // What is left is enough for all of them, so none gets less than it requested.
         (u64::MAX, bytes - left + rest.bytes)
     }
 }

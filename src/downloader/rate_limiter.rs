@@ -56,6 +56,7 @@ impl RateLimiter {
             Priority::Low => self.burst() / 2,
         };
         let after = self.full_at.max(now) + self.time_for(share);
+        // A bucket that is empty now is full after the time of a burst. So `full_at` is never later than that.
         let latest = now + self.time_for(self.burst() - kept);
         if after > latest {
             return Err(now + (after - latest));

@@ -200,6 +200,7 @@ impl Control {
     pub(super) fn disarm(&self) {
         let mut state = self.state.lock();
         state.attempt = None;
+        // As in `leave`: the watchdog may have seen it on its worker just now.
         state.moved = Instant::now();
     }
 

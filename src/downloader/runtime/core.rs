@@ -114,6 +114,7 @@ impl Core {
         let now = Instant::now();
         for message in messages.drain(..) {
             if let Message::FromWorker(_, Report::Preempted { has_claimed: true, .. }) = &message {
+                // From here on the machine counts it among those that make room, and it must not count twice.
                 self.preemptions.handle_claimed();
             }
             machine.handle(message, now, &mut actions);
@@ -287,6 +288,7 @@ impl Core {
         if signal {
             self.signal.put(());
         }
+        // Outside of the lock of the machine: their drops run code of peers and readers, and close connections.
         drop((actions.peers, actions.threads, actions.bodies));
     }
 

@@ -200,6 +200,7 @@ impl Handoff {
         // A reader that drives the piece before this one needs this one next, so it finds the offer without blocking in
         // between.
         let is_next = state.offered.iter().any(|(_, offered)| offered.end == Some(start));
+        // The reader missed bytes that this step has brought, or that the next one brings.
         if state.missed.is_some_and(|missed| at <= missed && missed <= position) {
             state.missed = None;
         } else if !is_next {

@@ -55,6 +55,7 @@ impl Lent {
             };
             let alarm = deadline.zip(control).map(|(at, control)| self.abort_at(at, control));
             let Some(done) = run_task(&self.core, worker, task, &mut chunk) else { return };
+            // Before the report: from then on another thread may run the fetch, which this deadline must not abort.
             drop(alarm);
             match done.send(|report| self.core.report(worker, report)) {
                 Some(next) => task = next,

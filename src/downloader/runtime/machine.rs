@@ -164,6 +164,7 @@ impl Machine {
             Message::Promoted(request, priority) => self.promote(request, priority, now, actions),
             Message::Lent(peer, thread) => self.lend(peer, thread),
             Message::Interrupted(peer) => {
+                // The reader wants its thread back, which may be blocked on the network in such a task.
                 let lent = self.schedule.lent_workers_of(peer);
                 let controls = lent.filter_map(|worker| self.assigned.get(worker)?.as_ref()?.control());
                 actions.aborts.extend(controls.cloned());
@@ -268,6 +269,7 @@ impl Machine {
 
     /// Takes out the fetches that are slow by now.
     pub(super) fn take_slow(&mut self, now: Instant, actions: &mut Actions) {
+        // All have the same limit, so they are in the order of their times.
         while let Some((at, control)) = self.slow.front() {
             if *at > now && control.strong_count() > 0 {
                 return;
@@ -289,6 +291,7 @@ impl Machine {
                         control.set_priority(priority);
                         actions.urgent |= priority == Priority::High;
                     }
+                    // A worker may have got it from its peer just now, and not have reported it yet.
                     None if self.is_asking() => drop(self.early.insert(request, priority)),
                     None => {}
                 }
@@ -385,6 +388,7 @@ impl Machine {
             };
             let Some(thread) = thread.upgrade() else { continue };
             if !thread.is_free() {
+                // This may be the last reference, whose drop runs code of the reader: not under the lock of the machine.
                 actions.threads.push(thread);
                 continue;
             }
@@ -393,6 +397,7 @@ impl Machine {
                 actions.threads.push(thread);
                 continue;
             };
+            // The numbers of lent workers follow those of the pool.
             self.assigned.resize(self.assigned.len().max(worker + 1), None);
             match self.task(worker, assignment, now) {
                 Some(task) => actions.lent.push((thread, worker, task)),

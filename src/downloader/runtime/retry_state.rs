@@ -231,6 +231,7 @@ impl RetryState {
 
     /// True if the caller prefers the error to a wait.
     fn fails_fast(&self, error: &Error) -> bool {
+        // Once a body has begun, the caller has its response, and waits for the rest as for that of any other.
         let Some(wait_limit) = self.wait_limit.filter(|_| self.continuation.offset().is_none()) else {
             return false;
         };

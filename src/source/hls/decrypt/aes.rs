@@ -35,6 +35,7 @@ impl Decryptor {
     /// Decrypts all blocks but the last one.
     pub(crate) fn push(&mut self, bytes: &[u8], plain: &mut Vec<u8>) {
         self.pending.extend_from_slice(bytes);
+        // One byte less, so that a whole block at the end stays: it may be the last one, which has the padding.
         let whole = self.pending.len().saturating_sub(1) / BLOCK * BLOCK;
         let from = plain.len();
         plain.extend(self.pending.drain(..whole));
@@ -52,6 +53,7 @@ impl Decryptor {
         }
         self.inner.decrypt_block_mut(GenericArray::from_mut_slice(&mut last));
         let padding = usize::from(last[BLOCK - 1]);
+        // RFC 5652, section 6.3: each byte of the padding is its length. What a wrong key leaves is hardly ever like that.
         let is_padding = (1..=BLOCK).contains(&padding)
             && last[BLOCK - padding..].iter().all(|byte| usize::from(*byte) == padding);
         if !is_padding {

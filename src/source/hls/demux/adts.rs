@@ -89,10 +89,12 @@ impl AacConfig {
         let low = |value: usize| (value & 0xff) as u8;
         Some([
             0xff,
+            // MPEG-4, layer 0, and no checksum.
             0xf1,
             (self.object_type - 1) << 6 | self.rate_index << 2 | self.channels >> 2,
             (self.channels & 3) << 6 | low(len >> 11),
             low(len >> 3),
+            // 1.A.2.2: a buffer fullness of 11 ones means a variable bit rate.
             low(len << 5) | 0x1f,
             0xfc,
         ])

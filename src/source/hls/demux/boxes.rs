@@ -41,6 +41,7 @@ pub(super) fn boxes(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
         let whole = reader.0.len() as u64;
         let size = reader.u32()?;
         let kind = reader.take(4)?.try_into().ok()?;
+        // Section 4.2: 0 is a box that goes on to the end, 1 one whose size follows in eight bytes.
         let (size, header) = match size {
             0 => (whole, 8),
             1 => (reader.number(8)?, 16),

@@ -132,6 +132,7 @@ fn parse_mpeg(bytes: &[u8]) -> Option<Header> {
     };
     let padding = usize::from(bytes[2] >> 1 & 1);
     let len = match layer {
+        // Layer 1 counts in slots of four bytes (ISO 11172-3, 2.4.3.1).
         1 => (12 * rate / sample_rate as usize + padding) * 4,
         _ => samples as usize / 8 * rate / sample_rate as usize + padding,
     };
@@ -152,6 +153,7 @@ pub(super) fn is_seek_table(frame: &[u8]) -> bool {
         (false, true) => 9,
     };
     let tag = |at: usize| frame.get(at..at + 4);
+    // VBRI lies 32 bytes behind the header, whatever the side information is.
     matches!(tag(4 + side), Some(b"Xing" | b"Info")) || tag(36) == Some(b"VBRI")
 }
 
@@ -166,6 +168,7 @@ fn parse_ac3(bytes: &[u8]) -> Option<Header> {
     if bytes[..2] != [0x0b, 0x77] {
         return None;
     }
+    // `bsid`, the version of the syntax: up to 10 it is that of AC-3, from 11 to 16 that of annex E.
     match bytes[5] >> 3 {
         0..=10 => parse_plain_ac3(bytes),
         11..=16 => parse_eac3(bytes),

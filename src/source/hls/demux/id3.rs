@@ -10,6 +10,7 @@ const OWNER: &[u8] = b"com.apple.streaming.transportStreamTimestamp\0";
 pub(super) fn tag_len(bytes: &[u8]) -> Option<usize> {
     let [b'I', b'D', b'3', major, _, flags, size @ ..] = bytes.get(..HEADER)? else { return None };
     let size = synchsafe(size)?;
+    // Older versions have no footer, and another meaning of this bit.
     let footer = if *major == 4 && flags & 0x10 != 0 { HEADER } else { 0 };
     Some(HEADER + size + footer)
 }

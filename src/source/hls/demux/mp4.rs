@@ -114,6 +114,7 @@ impl Mp4Demuxer {
         };
         let start = (self.position + taken as u64).saturating_sub(len);
         self.state = match &kind {
+            // No byte follows that would end this box.
             _ if left == 0 => State::Header(Vec::new()),
             b"mdat" => State::Media { left },
             b"moov" | b"moof" if left > LONGEST_BOX => return Err(damaged()),
@@ -167,6 +168,7 @@ impl Mp4Demuxer {
             }
             let partial = std::mem::take(&mut self.partial);
             self.emit(sample, &[&partial, part], output)?;
+            // For its memory. The bytes in it are dropped with the sample.
             self.partial = partial;
             self.drop_sample(sample);
         }
@@ -204,6 +206,7 @@ fn header_len(header: &[u8]) -> usize {
 /// Presentation time of a sample that is decoded at `ticks`.
 fn media_time(ticks: u64, track: &Track) -> MediaTime {
     let ticks = i128::from(ticks) - i128::from(track.presentation_start);
+    // Encoder delay lies before 0. There too it is rounded down, so that the distances between frames stay the same.
     (ticks * 1_000_000_000).div_euclid(i128::from(track.timescale)) as MediaTime
 }
 

@@ -126,6 +126,7 @@ impl Track {
         let mut reader = Reader(trun);
         let (_, flags) = reader.version()?;
         let count = reader.u32()? as usize;
+        // 8.8.8.1: each field is there if its bit is set. The flags of the first sample are passed over.
         if flags & 0x01 != 0 {
             *at = base.checked_add_signed(i64::from(reader.u32()? as i32))?;
         }
@@ -170,6 +171,7 @@ impl TrackFragment {
         let mut reader = Reader(tfhd);
         let (_, flags) = reader.version()?;
         let id = reader.u32()?;
+        // 8.8.7.1: each field is there if its bit is set. The index of the sample description is passed over.
         let base = if flags & 0x01 != 0 { Some(reader.number(8)?) } else { None };
         if flags & 0x02 != 0 {
             reader.u32()?;

@@ -26,6 +26,7 @@ pub(super) fn head(dops: &[u8]) -> Option<(u16, Vec<u8>)> {
         identification.extend(&mapping[..2 + usize::from(channels)]);
     }
     let comment = b"OpusTags\x07\0\0\0windway\0\0\0\0";
+    // RFC 3533, section 6: 2 marks the first page of a logical stream. RFC 7845, section 3: both headers have pages of their own.
     let mut pages = page(0, 0, 2, &identification)?;
     pages.extend(page(1, 0, 0, comment)?);
     Some((u16::from(channels), pages))

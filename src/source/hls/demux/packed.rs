@@ -77,6 +77,7 @@ impl PackedDemuxer {
                     if !is_end {
                         return Ok(None);
                     }
+                    // A short segment may consist of one frame, which no other one follows.
                     if rest.len() >= header.len {
                         return Ok(Some(family));
                     }

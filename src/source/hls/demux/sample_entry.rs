@@ -43,6 +43,7 @@ pub(super) fn parse_entry(kind: &[u8; 4], entry: &[u8]) -> Result<(Format, Optio
     let format = |codec| Format { codec, sample_rate, channels, head: None };
     match kind {
         b"mp4a" => {
+            // QuickTime has the box in another one.
             let esds = find(extensions, &[b"esds"]).or_else(|| find(extensions, &[b"wave", b"esds"]));
             parse_mp4a(esds.ok_or_else(unsupported)?, &format).ok_or_else(unsupported)
         }
@@ -79,6 +80,7 @@ fn parse_mp4a(esds: &[u8], format: &dyn Fn(AudioCodec) -> Format) -> Option<(For
     let url = if flags & 0x40 != 0 { usize::from(stream.u8()?) } else { 0 };
     stream.take(url + if flags & 0x20 != 0 { 2 } else { 0 })?;
     let mut decoder = Reader(descriptor(&mut stream, 4)?);
+    // 7.2.6.6, objectTypeIndication: 0x69 and 0x6b are MPEG audio, 0x40 and 0x66 to 0x68 are AAC.
     match decoder.u8()? {
         0x69 | 0x6b => return Some((format(AudioCodec::Mp3), None)),
         0x40 | 0x66..=0x68 => {}

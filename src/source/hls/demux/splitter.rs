@@ -131,7 +131,8 @@ impl Splitter {
             // Not even a header. Whether it is the beginning of one shows in the next segment.
             None => rest.len() < self.family.header_len(),
         };
-        // Half an element of LATM can't be joined without its configuration.
+        // Behind junk this may be anything that only looks like the beginning of a header. Half an element of LATM can't be joined
+        // without its configuration.
         if self.is_locked && is_cut && self.latm.is_none() {
             output.tail = rest.to_vec();
         }
@@ -168,6 +169,7 @@ impl Splitter {
 
     fn next(&self, is_end: bool) -> Step {
         let rest = &self.buffer[self.at..];
+        // A tag of ID3 may stand wherever a frame may begin.
         if rest.len() < self.family.header_len().max(id3::HEADER) && !is_end || self.skip > 0 {
             return Step::Wait;
         }

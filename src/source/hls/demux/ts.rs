@@ -134,17 +134,21 @@ impl TsDemuxer {
         let is_start = packet[1] & 0x40 != 0;
         let pid = u16::from_be_bytes([packet[1] & 0x1f, packet[2]]);
         let is_scrambled = packet[3] & 0xc0 != 0;
+        // 2.4.3.3, adaptation_field_control: 1 is a payload alone, 3 is one behind an adaptation field, whose first byte is its
+        // length. 2 has no payload, and does not count as a packet for the counter.
         let payload = match packet[3] >> 4 & 3 {
             1 => &packet[4..],
             3 => packet.get(5 + usize::from(packet[4])..).unwrap_or_default(),
             _ => return Ok(()),
         };
+        // Nothing of it is used, its counter neither: the next packet shows that one is missing.
         if has_error || is_scrambled {
             return Ok(());
         }
         if let Some(audio) = self.audio.as_mut().filter(|audio| audio.pid == pid) {
             return audio.handle_packet(packet[3] & 15, is_start, payload, output);
         }
+        // PID 0 is that of the program association table (table 2-3).
         if pid == 0 {
             let mut found = Vec::new();
             self.association.push(payload, is_start, |section| found.extend(program_maps(section)));
@@ -215,10 +219,12 @@ impl Audio {
 
     /// Begins the payload once the header is complete.
     fn handle_header(&mut self, header: Vec<u8>, output: &mut Output) {
+        // The last one of nine bytes tells how long the header is (2.4.3.6).
         if header.len() < 9 {
             self.pes = Pes::Header(header);
             return;
         }
+        // 2.4.3.6: the start code, and the bits 10 that begin the header of audio and video.
         if header[..3] != [0, 0, 1] || header[6] & 0xc0 != 0x80 {
             self.pes = Pes::Nothing;
             return;

@@ -18,6 +18,7 @@ impl SectionReader {
         let mut payload = payload;
         if is_start {
             let Some((pointer, rest)) = payload.split_first() else { return };
+            // 2.4.4.2: the bytes before the one that the pointer shows are the end of the section before.
             let (before, begin) = rest.split_at(usize::from(*pointer).min(rest.len()));
             if self.is_started {
                 self.buffer.extend_from_slice(before);
@@ -64,6 +65,7 @@ pub(super) fn checksum(bytes: &[u8]) -> u32 {
 
 /// PIDs of the program maps in a program association section (2.4.4.3).
 pub(super) fn program_maps(section: &[u8]) -> Vec<u16> {
+    // Table 0 (2.4.4.4). Eight bytes of header precede the programs, and a checksum of four follows them.
     if section.len() < 12 || section[0] != 0 {
         return Vec::new();
     }
@@ -90,6 +92,7 @@ pub(super) enum Stream {
 
 /// Audio streams of a program map section (2.4.4.8).
 pub(super) fn audio_streams(section: &[u8]) -> Vec<Stream> {
+    // Table 2 (2.4.4.4). Twelve bytes precede the descriptors of the program, and a checksum of four follows the streams.
     if section.len() < 16 || section[0] != 2 {
         return Vec::new();
     }
@@ -111,6 +114,7 @@ fn audio_stream(kind: u8, pid: u16, descriptors: &[u8]) -> Option<Stream> {
     match kind {
         0x03 | 0x04 => audio(Family::Mpeg),
         0x0f => audio(Family::Adts),
+        // From 0x80 on the numbers are for private use. The ATSC has assigned these to AC-3 and E-AC-3.
         0x81 | 0x87 => audio(Family::Ac3),
         // Apple, "MPEG-2 Stream Encryption Format for HTTP Live Streaming", 2.3.
         0xcf => encrypted(Family::Adts),

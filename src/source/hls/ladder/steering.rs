@@ -155,6 +155,7 @@ impl PathwayClone {
         let mut url = url.clone();
         if let Some(host) = &self.host {
             let (host, port) = match host.rsplit_once(':') {
+                // A colon within brackets is part of an IPv6 address.
                 Some((host, port)) if !host.ends_with(':') && !port.contains(']') => (host, Some(port)),
                 _ => (host.as_str(), None),
             };

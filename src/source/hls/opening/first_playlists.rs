@@ -56,6 +56,7 @@ pub(crate) fn open_with(
         preload_keys(shared, peer, &list, &from);
     }
     let steering = steering(shared, &list, &from);
+    // Before the first media playlist is parsed, which may import them.
     shared.set_variables(list.variables);
     let estimator = remembered(shared, peer);
     let bitrates = ladder.bitrates(ladder.first);
@@ -120,6 +121,7 @@ fn load_first(
         match load_timeline(shared, peer, lists, &ladder.variants[variant].url) {
             Ok(timeline) => return Ok((variant, timeline)),
             Err(error) if error.is_cancelled() => return Err(error),
+            // The first error is that of the best variant.
             Err(error) => failed = failed.or(Some(error)),
         }
     }
