@@ -142,6 +142,7 @@ fn write_some(file: &File, bytes: &[u8], at: u64) -> io::Result<usize> {
 
 #[cfg(windows)]
 fn read_some(file: &File, buf: &mut [u8], at: u64) -> io::Result<usize> {
+    // Unlike a positioned read of Unix it moves the cursor of the file, which nothing here uses.
     std::os::windows::fs::FileExt::seek_read(file, buf, at)
 }
 

@@ -56,6 +56,7 @@ impl Bisection {
     /// Records that the reader has jumped to `to`.
     pub(crate) fn handle_jump(&mut self, to: u64, hint: Option<&Hint>) {
         let distance = self.probe.abs_diff(to);
+        // A step as short as the rounding would foresee any short jump.
         let is_foreseen = self.step > ROUNDING && distance.abs_diff(self.step) <= ROUNDING;
         let first = hint.filter(|hint| hint.first.contains(&to));
         let (step, look) = match first {

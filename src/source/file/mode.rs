@@ -50,6 +50,7 @@ impl Mode {
     pub(crate) fn open(&mut self, head: &ResponseHead) {
         let info = Info::of(head);
         *self = match self {
+            // RFC 9110, section 14.2: a server may ignore `Range`, and answers with the whole then.
             _ if !head.is_partial() => Self::Sequential(info),
             Self::TriesWhole(_) => Self::TriesWhole(Some(info)),
             _ => Self::Ranged(info),

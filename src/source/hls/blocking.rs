@@ -93,14 +93,14 @@ impl Shared {
         }
     }
 
-    /// Makes a running fetch urgent, and lets the downloader ask for the next one. Both take locks of the downloader, so the
-    /// state is not locked meanwhile.
+    /// Makes a running fetch urgent, and lets the downloader ask for the next one.
     fn fetch_now(
         &self,
         inner: &mut MutexGuard<'_, Inner>,
         request: Option<RequestId>,
         wake: Option<Priority>,
     ) {
+        // Both take locks of the downloader.
         MutexGuard::unlocked(inner, || {
             request.into_iter().for_each(|request| self.link.promote(request));
             wake.into_iter().for_each(|priority| self.link.wake(priority));

@@ -100,6 +100,7 @@ impl Reader {
             let again = self.kept.range(from..).zip(buf);
             return Ok(again.map(|(byte, into)| *into = *byte).count());
         }
+        // Decoders skip what they have no use for. What is between has to be read: no byte position can be requested.
         while self.position < position {
             let left = usize::try_from(position - self.position).unwrap_or(usize::MAX);
             let mut skipped = vec![0; left.min(32 * 1024)];

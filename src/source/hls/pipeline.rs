@@ -42,6 +42,7 @@ impl Pipeline {
     }
 
     pub(super) fn push(&mut self, bytes: &[u8], output: &mut Output) -> Result<(), Error> {
+        // The output may hold frames of earlier calls, which are decrypted already.
         let known = (output.frames.len(), output.data.len());
         match &mut self.decryption {
             Decryption::Whole(decryptor) => {

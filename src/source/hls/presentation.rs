@@ -108,6 +108,7 @@ impl Hls {
     ) -> Result<Self, Error> {
         let (is_live, has_parts) = (state.is_live(), state.has_parts());
         shared.start(state, peer.waker(), peer.epoch().child_as(CancelReason::Fetch));
+        // Made before the threads: if the second one does not start, its drop joins the first.
         let mut hls = Self { shared, threads: Vec::new(), _ready: ready, peer };
         if is_live {
             hls.threads.push(live::start(&hls.shared, &hls.peer)?);

@@ -265,6 +265,7 @@ impl Shared {
         let (landed, old) = {
             let mut inner = self.inner.lock();
             let Some(state) = &mut inner.state else { return Err(self.locate(closed())) };
+            // Under one lock with the new epoch: a fetch that is planned after the change must not be cancelled with the old ones.
             let landed = change(state).map_err(|error| self.locate(error))?;
             let next = self.link.child_epoch();
             (landed, std::mem::replace(&mut inner.epoch, next))

@@ -70,6 +70,7 @@ impl PlaylistSink {
 
     pub(crate) fn fail(&self, error: Error) {
         let hook = self.shared.config.hook.as_ref();
+        // Before the state is locked: the hook is code of the application, and may block.
         let fresh = hook.and_then(|hook| hook.fresh_url(RequestKind::Playlist, &self.url, &error));
         self.shared.change(|state| {
             if let Some(fresh) = fresh {
@@ -95,6 +96,7 @@ impl Sink for PlaylistSink {
     }
 
     fn finish(mut self: Box<Self>, outcome: Outcome) {
+        // RFC 3986, section 5.1.3: URIs in it are relative to where redirects led.
         let url = self.from.as_ref().unwrap_or(&self.url).clone();
         let bytes = std::mem::take(&mut self.bytes);
         let parsed = outcome_error(outcome).map_or_else(|| gunzip(bytes), Err);

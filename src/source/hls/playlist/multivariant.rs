@@ -148,6 +148,7 @@ pub(super) fn parse(
     context: Context<'_>,
 ) -> Result<MultivariantPlaylist, PlaylistError> {
     let mut parser = Parser { variables: Variables::default(), pending: None, list: Default::default() };
+    // Section 4.4.1.2: without the tag the version is 1.
     parser.list.version = 1;
     while let Some(line) = lines.next()? {
         parser.handle(line, context).map_err(|problem| lines.error(problem))?;
@@ -237,12 +238,14 @@ impl Parser {
             uri: Uri::new(""),
             bandwidth: bandwidth.ok_or(PlaylistProblem::MissingAttribute("BANDWIDTH"))?,
             average_bandwidth: attributes.parsed("AVERAGE-BANDWIDTH", parse_rounded)?,
+            // `parse` also accepts `inf` and `nan`.
             score: attributes
                 .parsed("SCORE", |value| value.parse().ok().filter(|score: &f64| score.is_finite()))?,
             codecs: split_codecs(attributes.get("CODECS").unwrap_or_default()),
             resolution: attributes.parsed("RESOLUTION", parse_resolution)?,
             audio: attributes.text("AUDIO"),
             stable_id: attributes.text("STABLE-VARIANT-ID"),
+            // Section 4.4.6.2: the pathway of variants without the attribute.
             pathway: attributes.text("PATHWAY-ID").unwrap_or_else(|| ".".into()),
             name: attributes.text("NAME"),
         })));

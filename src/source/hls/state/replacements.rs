@@ -102,6 +102,7 @@ impl Replacements {
     /// All frames of a segment were placed.
     pub(super) fn handle_placed(&mut self, queued: &QueuedSegment) {
         let placing = self.placing.take().filter(|placing| placing.id == queued.id);
+        // A tail is the beginning of a frame that the next segment ends.
         let Some(placing) = placing.filter(|placing| placing.is_whole && queued.tail.is_empty()) else {
             return;
         };
