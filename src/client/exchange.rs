@@ -180,28 +180,38 @@ impl Exchange {
 
     /// Shuts the socket of this exchange down, which wakes the thread that is blocked on it. No socket can be bound afterwards.
     pub(super) fn abort(&self, reason: CancelReason) {
-        let mut binding = self.binding.lock();
-        // The first reason stays: those after it are its consequences.
-        binding.cancelled.get_or_insert(reason);
-        binding.shut_down();
+        let stream = {
+            let mut binding = self.binding.lock();
+            // The first reason stays: those after it are its consequences.
+            binding.cancelled.get_or_insert(reason);
+            binding.shut_down()
+        };
+        end(stream);
     }
 
     /// Ends this exchange because another one was faster, unless its response head is complete. Returns false if it is.
     pub(super) fn supersede(&self) -> bool {
-        let mut binding = self.binding.lock();
-        // Under the same lock as `record_head`: only one of the two exchanges can win.
-        binding.superseded |= !binding.has_head;
-        if !binding.has_head {
-            binding.shut_down();
-        }
-        !binding.has_head
+        let stream = {
+            let mut binding = self.binding.lock();
+            // Under the same lock as `record_head`: only one of the two exchanges can win.
+            if binding.has_head {
+                return false;
+            }
+            binding.superseded = true;
+            binding.shut_down()
+        };
+        end(stream);
+        true
     }
 
     /// Ends the read of the body with an error, because another exchange continues it.
     pub(super) fn break_off(&self) {
-        let mut binding = self.binding.lock();
-        binding.superseded = true;
-        binding.shut_down();
+        let stream = {
+            let mut binding = self.binding.lock();
+            binding.superseded = true;
+            binding.shut_down()
+        };
+        end(stream);
     }
 
     /// Records that the response head is complete. False if another exchange was faster.
@@ -411,23 +421,30 @@ impl Binding {
         }
     }
 
-    fn shut_down(&mut self) {
+    /// Shuts its socket down. Returns its stream, which has to be ended without this lock.
+    #[must_use]
+    fn shut_down(&mut self) -> Option<Handle> {
         self.holder = None;
-        if let Some(handle) = self.handle.take() {
-            handle.end();
+        let handle = self.handle.take()?;
+        // Under the lock: once it is unbound, the socket may serve another request. A stream never does.
+        if let Handle::Socket(socket) = &handle {
+            socket.reset();
         }
+        Some(handle)
+    }
+}
+
+/// Ends a stream. That waits for the lock of its connection and sends a packet, while the thread that the abort has woken needs
+/// the lock of the binding to ask for the reason.
+fn end(handle: Option<Handle>) {
+    match handle {
+        Some(Handle::Socket(_)) | None => {}
+        #[cfg(feature = "http3")]
+        Some(Handle::Stream(stream)) => stream.abort(),
     }
 }
 
 impl Handle {
-    fn end(&self) {
-        match self {
-            Self::Socket(socket) => socket.reset(),
-            #[cfg(feature = "http3")]
-            Self::Stream(stream) => stream.abort(),
-        }
-    }
-
     fn peer(&self) -> SocketAddr {
         match self {
             Self::Socket(socket) => socket.peer(),
