@@ -1,5 +1,5 @@
-//! The thread `windway-quic`: receives for all connections and keeps their deadlines. It starts with the first connection and
-//! ends with the last.
+//! The thread `windway-quic`: receives for all connections, except those whose only caller does that itself (`receiver.rs`), and
+//! keeps their deadlines. It starts with the first connection and ends with the last.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,10 +11,8 @@ use mio::{Events, Poll, Registry, Token, Waker};
 use parking_lot::{Condvar, Mutex};
 
 use super::connection::{Connection, Turn};
+use super::poller::{Pollers, WAKER};
 use super::socket::Buffers;
-
-/// Token of the waker. Connections count up from 0.
-const WAKER: Token = Token(usize::MAX);
 
 /// Events that one poll returns at most. Others stay ready for the next poll.
 const EVENTS: usize = 64;
@@ -22,8 +20,9 @@ const EVENTS: usize = 64;
 /// Wakes the thread, and knows its connections.
 #[derive(Debug)]
 pub(super) struct Driver {
-    registry: Registry,
+    registry: Arc<Registry>,
     waker: Arc<Waker>,
+    pollers: Arc<Pollers>,
     state: Mutex<State>,
     /// `await_ended` waits here. Notified when the thread ends.
     ended: Condvar,
@@ -44,7 +43,7 @@ struct State {
 impl Driver {
     pub(super) fn new() -> io::Result<Arc<Self>> {
         let poll = Poll::new()?;
-        let registry = poll.registry().try_clone()?;
+        let registry = Arc::new(poll.registry().try_clone()?);
         let waker = Arc::new(Waker::new(&registry, WAKER)?);
         let state = State {
             poll: Some(poll),
@@ -53,7 +52,8 @@ impl Driver {
             connections: HashMap::new(),
             next_token: 0,
         };
-        Ok(Arc::new(Self { registry, waker, state: Mutex::new(state), ended: Condvar::new() }))
+        let (pollers, state) = (Arc::default(), Mutex::new(state));
+        Ok(Arc::new(Self { registry, waker, pollers, state, ended: Condvar::new() }))
     }
 
     /// Receives for `connection` from now on. Starts the thread if it does not run.
@@ -84,6 +84,11 @@ impl Driver {
     /// Wakes the thread, which takes a turn of each connection.
     pub(super) fn waker(&self) -> &Arc<Waker> {
         &self.waker
+    }
+
+    /// For callers that receive themselves.
+    pub(super) fn pollers(&self) -> &Arc<Pollers> {
+        &self.pollers
     }
 
     /// Blocks until the thread has ended, because all connections are over.
@@ -144,7 +149,7 @@ impl Driver {
     fn remove(&self, token: usize) {
         let removed = self.state.lock().connections.remove(&token);
         if let Some(connection) = removed {
-            connection.deregister(&self.registry);
+            connection.deregister();
         }
     }
 }

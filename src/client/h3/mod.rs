@@ -18,7 +18,9 @@ mod control;
 mod driver;
 mod frame;
 pub(super) mod keep_alive;
+mod poller;
 mod qpack;
+mod receiver;
 mod response;
 mod socket;
 mod tables;
@@ -401,7 +403,7 @@ impl Http3 {
         if state.is_closed {
             return Err(Error::new(ErrorKind::Disconnected, "the client was closed"));
         }
-        let connection = Connection::begin(driver.waker(), config, address, name, self.limits.max_head)?;
+        let connection = Connection::begin(driver, config, address, name, self.limits.max_head)?;
         driver.add(&connection).map_err(|cause| {
             Error::new(ErrorKind::Io(cause.kind()), "can't wait for QUIC packets").with_cause(cause)
         })?;

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use mio::net::UdpSocket;
@@ -30,11 +31,35 @@ const KERNEL_BUFFER: usize = 2 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Socket {
     io: UdpSocket,
-    state: UdpSocketState,
-    /// Where it is registered.
-    poll: Option<(Registry, Token)>,
+    sender: Arc<PacketSender>,
+    /// Where the thread polls it.
+    home: Option<(Arc<Registry>, Token)>,
+    /// Where it is polled now: by the thread, or by a caller that waits.
+    polled_at: Option<(Arc<Registry>, Token)>,
     /// A send has found the kernel's buffer full.
     is_full: bool,
+}
+
+/// Sends the packets of a socket, also without the lock of its connection.
+#[derive(Debug)]
+pub(super) struct PacketSender {
+    /// A copy of the socket's descriptor, which is never polled.
+    io: std::net::UdpSocket,
+    state: UdpSocketState,
+}
+
+impl PacketSender {
+    /// Sends datagrams. Fails with [`io::ErrorKind::WouldBlock`] if the socket's buffer is full.
+    pub(super) fn send(&self, transmit: &quinn_proto::Transmit, contents: &[u8]) -> io::Result<()> {
+        let transmit = quinn_udp::Transmit {
+            destination: transmit.destination,
+            ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+            contents: &contents[..transmit.size],
+            segment_size: transmit.segment_size,
+            src_ip: transmit.src_ip,
+        };
+        self.state.try_send((&self.io).into(), &transmit)
+    }
 }
 
 /// A datagram, or several of the same size that the kernel has joined.
@@ -59,17 +84,42 @@ impl Socket {
             SocketAddr::V4(_) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
             SocketAddr::V6(_) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0),
         };
-        let io = UdpSocket::bind(any)?;
-        let state = UdpSocketState::new((&io).into())?;
+        let socket = std::net::UdpSocket::bind(any)?;
+        socket.set_nonblocking(true)?;
+        let io = UdpSocket::from_std(socket.try_clone()?);
+        let sender = PacketSender { state: UdpSocketState::new((&socket).into())?, io: socket };
         // A small buffer loses packets under load, which QUIC repairs.
-        drop(state.set_recv_buffer_size((&io).into(), KERNEL_BUFFER));
-        Ok(Self { io, state, poll: None, is_full: false })
+        drop(sender.state.set_recv_buffer_size((&sender.io).into(), KERNEL_BUFFER));
+        let sender = Arc::new(sender);
+        Ok(Self { io, sender, home: None, polled_at: None, is_full: false })
     }
 
-    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    /// Lets the thread poll it at `registry`.
+    pub(super) fn register(&mut self, registry: &Arc<Registry>, token: Token) -> io::Result<()> {
+        self.home = Some((Arc::clone(registry), token));
+        self.poll_at(Arc::clone(registry), token)
+    }
+
+    /// Lets a caller poll it at `registry`, and no longer the thread.
+    pub(super) fn take_from_thread(&mut self, registry: &Arc<Registry>) -> io::Result<()> {
+        self.poll_at(Arc::clone(registry), Token(0))
+    }
+
+    /// Lets the thread poll it again. What has arrived since wakes the thread.
+    pub(super) fn give_back(&mut self) -> io::Result<()> {
+        let Some((registry, token)) = self.home.clone() else { return Ok(()) };
+        self.poll_at(registry, token)
+    }
+
+    fn poll_at(&mut self, registry: Arc<Registry>, token: Token) -> io::Result<()> {
+        self.deregister()?;
         registry.register(&mut self.io, token, interest(self.is_full))?;
-        self.poll = Some((registry.try_clone()?, token));
+        self.polled_at = Some((registry, token));
         Ok(())
+    }
+
+    pub(super) fn deregister(&mut self) -> io::Result<()> {
+        self.polled_at.take().map_or(Ok(()), |(registry, _)| registry.deregister(&mut self.io))
     }
 
     /// Records whether the kernel's buffer is full.
@@ -77,30 +127,23 @@ impl Socket {
         if std::mem::replace(&mut self.is_full, is_full) == is_full {
             return Ok(());
         }
-        let Some((registry, token)) = &self.poll else { return Ok(()) };
+        let Some((registry, token)) = &self.polled_at else { return Ok(()) };
         // Only while it is full: else each packet that leaves the buffer would wake the thread.
         registry.reregister(&mut self.io, *token, interest(is_full))
     }
 
-    pub(super) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        registry.deregister(&mut self.io)
+    pub(super) fn sender(&self) -> &Arc<PacketSender> {
+        &self.sender
     }
 
     /// Number of datagrams that one send may carry.
     pub(super) fn max_datagrams(&self) -> usize {
-        self.state.max_gso_segments().min(MAX_SEGMENTS)
+        self.sender.state.max_gso_segments().min(MAX_SEGMENTS)
     }
 
     /// Sends datagrams. Fails with [`io::ErrorKind::WouldBlock`] if the socket's buffer is full.
     pub(super) fn send(&mut self, transmit: &quinn_proto::Transmit, contents: &[u8]) -> io::Result<()> {
-        let transmit = quinn_udp::Transmit {
-            destination: transmit.destination,
-            ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
-            contents: &contents[..transmit.size],
-            segment_size: transmit.segment_size,
-            src_ip: transmit.src_ip,
-        };
-        let sent = self.io.try_io(|| self.state.try_send((&self.io).into(), &transmit));
+        let sent = self.io.try_io(|| self.sender.send(transmit, contents));
         self.set_full(matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock))?;
         sent
     }
@@ -116,7 +159,7 @@ impl Socket {
         let mut rest = bytes.chunks_mut(BUFFER);
         let mut slices: [IoSliceMut<'_>; BUFFERS] =
             std::array::from_fn(|_| IoSliceMut::new(rest.next().unwrap_or_default()));
-        let count = self.io.try_io(|| self.state.recv((&self.io).into(), &mut slices, metas))?;
+        let count = self.io.try_io(|| self.sender.state.recv((&self.io).into(), &mut slices, metas))?;
         for (meta, slice) in metas.iter().zip(&slices).take(count) {
             handle(Received {
                 from: meta.addr,

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use quinn_proto::{Chunk, Dir, ReadError, StreamId, WriteError};
+use quinn_proto::{Chunk, Dir, ReadError, StreamId, Transmit, WriteError};
 
 use super::request::{Broken, Request};
 use super::state::{State, varint};
@@ -15,8 +15,13 @@ impl State {
         if request.is_released {
             self.finish(key);
         } else {
-            request.changed.notify_all();
+            request.notify();
         }
+    }
+
+    /// The requests whose response somebody reads.
+    pub(super) fn open_requests(&self) -> impl Iterator<Item = &Request> {
+        self.requests.values().filter(|request| !request.is_released)
     }
 
     /// Opens the streams that the server allows.
@@ -38,7 +43,7 @@ impl State {
     /// Lets the requests without a stream try again.
     fn notify_awaiting(&self) {
         for request in self.requests.values().filter(|request| request.awaits_stream) {
-            request.changed.notify_all();
+            request.notify();
         }
     }
 
@@ -183,6 +188,19 @@ impl State {
             }
         }
         request.is_complete = true;
+    }
+
+    /// Ends a request, and wakes its thread. Returns the packet that tells the server, whose bytes go to `out`.
+    pub(super) fn abort(&mut self, key: u64, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
+        let request = self.requests.get_mut(&key)?;
+        request.is_aborted = true;
+        request.notify();
+        if self.over.is_some() {
+            return None;
+        }
+        self.stop(key);
+        // Behind a packet that did not fit into the socket it is sent by the thread.
+        if self.unsent.is_some() { None } else { self.quic.poll_transmit(now, 1, out) }
     }
 
     pub(super) fn forget(&mut self, key: u64) {

@@ -69,7 +69,7 @@ impl State {
             if is_refused && request.head.is_none() {
                 let why = "the server closes the connection and has not processed the request";
                 request.error.get_or_insert_with(|| Error::new(ErrorKind::Disconnected, why));
-                request.changed.notify_all();
+                request.notify();
             }
         }
         self.close_if_unused(now);
@@ -107,7 +107,7 @@ impl State {
 
     pub(super) fn notify_all(&self) {
         for request in self.requests.values() {
-            request.changed.notify_all();
+            request.notify();
         }
     }
 }

@@ -12,6 +12,7 @@ use quinn_proto::{ClientConfig, Endpoint, EndpointConfig};
 
 use super::state::{State, Usage};
 use crate::client::h3::code::Code;
+use crate::client::h3::driver::Driver;
 use crate::client::h3::socket::{Buffers, Socket};
 use crate::client::urgency::Urgency;
 use crate::error::{Error, ErrorKind};
@@ -38,9 +39,9 @@ pub(crate) struct Turn {
 
 impl Connection {
     /// Begins a connection to `remote`, whose certificate must be for `name`. Sends the first packet and does not block. The
-    /// thread that `waker` wakes has to be given the connection.
+    /// thread of `driver` has to be given the connection.
     pub(crate) fn begin(
-        waker: &Arc<Waker>,
+        driver: &Driver,
         config: ClientConfig,
         remote: SocketAddr,
         name: &str,
@@ -55,17 +56,18 @@ impl Connection {
         let (handle, quic) = endpoint.connect(now, config, remote, name).map_err(|cause| {
             Error::new(ErrorKind::Unreachable, "can't begin a QUIC connection").with_cause(cause)
         })?;
-        let mut state = State::new(endpoint, handle, quic, socket, max_head, now);
+        let pollers = Arc::clone(driver.pollers());
+        let mut state = State::new(endpoint, handle, quic, socket, pollers, max_head, now);
         state.pump(now);
-        Ok(Arc::new(Self { state: Mutex::new(state), waker: Arc::clone(waker), peer: remote }))
+        Ok(Arc::new(Self { state: Mutex::new(state), waker: Arc::clone(driver.waker()), peer: remote }))
     }
 
-    pub(crate) fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn register(&self, registry: &Arc<Registry>, token: Token) -> io::Result<()> {
         self.state.lock().socket.register(registry, token)
     }
 
-    pub(crate) fn deregister(&self, registry: &Registry) {
-        if let Err(error) = self.state.lock().socket.deregister(registry) {
+    pub(crate) fn deregister(&self) {
+        if let Err(error) = self.state.lock().socket.deregister() {
             log::debug!("a UDP socket was not registered: {error}");
         }
     }
@@ -79,7 +81,7 @@ impl Connection {
     /// Requests that are open now, and responses that were received.
     pub(crate) fn load(&self) -> (usize, u64) {
         let state = self.state.lock();
-        (state.requests.len(), state.served)
+        (state.open_requests().count(), state.served)
     }
 
     /// Takes no new requests, and closes once the open ones have ended.
@@ -138,7 +140,7 @@ impl Connection {
         for key in keys {
             if let Some(request) = state.requests.get_mut(key).filter(|request| !request.is_urgent) {
                 request.is_urgent = true;
-                request.changed.notify_all();
+                request.notify();
             }
         }
     }
@@ -148,13 +150,16 @@ impl Connection {
         let mut state = self.state.lock();
         let mut has_more = false;
         if state.over.is_none() {
-            let turn = contain("QUIC", || has_more = state.receive(buffers));
+            let turn = contain("QUIC", || {
+                state.take_back();
+                has_more = state.receive(buffers);
+            });
             if let Err(panic) = turn {
                 state.end(panic.into());
             }
         }
         let is_over = state.over.is_some();
-        let deadline = if is_over { None } else { state.deadline() };
+        let deadline = if is_over { None } else { state.deadline_of_thread() };
         state.armed.handle_sleep(deadline);
         Turn { deadline, has_more, is_over }
     }
@@ -186,6 +191,29 @@ impl Connection {
             state.end(error.clone());
             Err(error)
         });
+        self.leave(state).wake();
+        result
+    }
+
+    /// Ends request `key`, wakes its thread, and tells the server.
+    pub(super) fn abort(&self, key: u64) {
+        let (mut state, mut out) = (self.state.lock(), Vec::new());
+        let packet = contain("QUIC", || state.abort(key, Instant::now(), &mut out));
+        let packet = packet.unwrap_or_else(|panic| {
+            state.end(panic.into());
+            None
+        });
+        let sender = Arc::clone(state.socket.sender());
+        let left = self.leave(state);
+        // Without the lock, which the woken thread needs at once. If it fails, QUIC treats the packet as lost.
+        if let Some(Err(error)) = packet.map(|packet| sender.send(&packet, &out)) {
+            log::debug!("a QUIC packet was not sent: {error}");
+        }
+        left.wake();
+    }
+
+    /// Releases the lock, and leaves the deadlines to the thread.
+    fn leave(&self, mut state: MutexGuard<'_, State>) -> Left<'_> {
         let must_wake = match state.over {
             // The thread forgets the connection.
             Some(_) => true,
@@ -194,14 +222,20 @@ impl Connection {
                 state.armed.handle_leave(deadline)
             }
         };
-        drop(state);
-        if must_wake {
-            if let Err(error) = self.waker.wake() {
-                // The deadline is then kept late: with the next packet or the next deadline.
-                log::warn!("can't wake the thread for QUIC: {error}");
-            }
+        Left(Some(&*self.waker).filter(|_| must_wake))
+    }
+}
+
+/// A lock that was released: the thread has to be woken if there is a waker.
+#[must_use]
+struct Left<'a>(Option<&'a Waker>);
+
+impl Left<'_> {
+    fn wake(self) {
+        if let Some(Err(error)) = self.0.map(Waker::wake) {
+            // The deadline is then kept late: with the next packet or the next deadline.
+            log::warn!("can't wake the thread for QUIC: {error}");
         }
-        result
     }
 }
 

@@ -7,10 +7,11 @@
 //! ```
 //!
 //! Callers send their packets themselves, under the lock of the connection. The thread of `driver.rs` receives, and wakes the
-//! requests whose streams have become readable. `armed.rs` says who keeps the deadlines.
+//! requests whose streams have become readable; the caller of the only request receives itself while it waits. `armed.rs` says
+//! who keeps the deadlines, and `receiver.rs` who receives.
 //!
 //! `lock` says who may use a connection, and `request_stream` what the thread of a request does with it. What happens under the
-//! lock is in `state`, `packets` (the socket), `lifecycle` (from the handshake to the end), `unidirectional` (control streams),
+//! lock is in `state`, `packets` and `receiving` (the socket), `lifecycle` (from the handshake to the end), `unidirectional` (control streams),
 //! `exchange` (requests on their streams) and `request`. Without I/O: `credit` (who may open a stream) and `path` (when a silent
 //! path is dead).
 
@@ -20,6 +21,7 @@ mod lifecycle;
 mod lock;
 mod packets;
 mod path;
+mod receiving;
 mod request;
 mod request_stream;
 mod state;

@@ -16,7 +16,13 @@ const BATCHES: usize = 8;
 
 impl State {
     pub(super) fn deadline(&mut self) -> Option<Instant> {
-        self.quic.poll_timeout().into_iter().chain(self.keep_alive_due()).min()
+        let own = self.keep_alive_due().into_iter().chain(self.receiver.deadline());
+        self.quic.poll_timeout().into_iter().chain(own).min()
+    }
+
+    /// When the thread looks at the connection, which has just taken a turn.
+    pub(super) fn deadline_of_thread(&mut self) -> Option<Instant> {
+        self.receiver.next_look(Instant::now()).into_iter().chain(self.deadline()).min()
     }
 
     /// When the next PING is due that keeps the connection alive.
@@ -28,26 +34,27 @@ impl State {
 
     /// Receives what has arrived, and keeps the deadlines. True if more may have arrived.
     pub(super) fn receive(&mut self, buffers: &mut Buffers) -> bool {
-        for _ in 0..BATCHES {
-            let now = Instant::now();
-            let received = self.receive_batch(buffers, now);
-            self.advance(now);
-            match received {
-                Ok(true) => {}
-                Ok(false) => return false,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                // An ICMP error on some systems. It is no proof: RFC 9000, section 14.2.1.
-                Err(error) => {
-                    log::debug!("receiving on a UDP socket failed: {error}");
-                    return false;
-                }
+        (0..BATCHES).all(|_| self.receive_some(buffers))
+    }
+
+    /// Receives a batch of packets, and keeps the deadlines. True if more may have arrived.
+    pub(super) fn receive_some(&mut self, buffers: &mut Buffers) -> bool {
+        let now = Instant::now();
+        let received = self.receive_batch(buffers, now);
+        self.advance(now);
+        match received {
+            Ok(has_more) => has_more,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            // An ICMP error on some systems. It is no proof: RFC 9000, section 14.2.1.
+            Err(error) => {
+                log::debug!("receiving on a UDP socket failed: {error}");
+                false
             }
         }
-        true
     }
 
     /// Receives some packets and passes them to quinn-proto. True if more may be there.
-    pub(super) fn receive_batch(&mut self, buffers: &mut Buffers, now: Instant) -> io::Result<bool> {
+    fn receive_batch(&mut self, buffers: &mut Buffers, now: Instant) -> io::Result<bool> {
         let Self { socket, endpoint, quic, handle, path, .. } = self;
         let mut reply = Vec::new();
         socket.receive(buffers, |received| {

@@ -55,6 +55,11 @@ impl PathWatch {
         self.waiting -= 1;
     }
 
+    /// True if a reader waits.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting > 0
+    }
+
     /// When the last packet arrived.
     pub(super) fn heard(&self) -> Option<Instant> {
         self.heard

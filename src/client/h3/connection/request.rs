@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use mio::Waker;
 use parking_lot::Condvar;
 use quinn_proto::{Chunk, StreamId, VarInt};
 
@@ -37,6 +38,8 @@ pub(super) struct Request {
     /// The thread of the request waits here. Notified when its stream is readable, when it may get a stream, when the handshake
     /// is complete, by an abort, and when the connection is over.
     pub(super) changed: Arc<Condvar>,
+    /// Wakes the thread of the request instead, while it polls the socket itself.
+    pub(super) polls: Option<Arc<Waker>>,
 }
 
 /// Why a response can't be read on.
@@ -65,6 +68,19 @@ impl Request {
             is_released: false,
             error: None,
             changed: Arc::default(),
+            polls: None,
+        }
+    }
+
+    /// Wakes the thread of the request, if it waits.
+    pub(super) fn notify(&self) {
+        let Some(waker) = &self.polls else {
+            self.changed.notify_all();
+            return;
+        };
+        if let Err(error) = waker.wake() {
+            // It then sees the change late: with the next packet or at its next deadline.
+            log::warn!("can't wake the thread of a request: {error}");
         }
     }
 

@@ -9,6 +9,7 @@ use parking_lot::{Condvar, MutexGuard};
 
 use super::lock::Connection;
 use super::path::PATH_SILENCE;
+use super::receiving::Waiter;
 use super::state::State;
 use crate::client::h3::response::Head;
 use crate::client::urgency::Urgency;
@@ -43,14 +44,7 @@ pub(crate) enum Readiness {
 impl StreamHandle {
     /// Ends the request, and wakes its thread.
     pub(crate) fn abort(&self) {
-        {
-            let mut state = self.connection.state.lock();
-            let Some(request) = state.requests.get_mut(&self.key) else { return };
-            request.is_aborted = true;
-            request.changed.notify_all();
-        }
-        // Under a lock of its own: the woken thread would otherwise wait for the system call that sends STOP_SENDING.
-        self.connection.with(|state, _| state.stop(self.key));
+        self.connection.abort(self.key);
     }
 
     pub(crate) fn peer(&self) -> SocketAddr {
@@ -180,6 +174,7 @@ impl RequestStream {
         mut check: impl FnMut(&mut State, Instant) -> Option<Result<T, Error>>,
     ) -> Result<Option<T>, Error> {
         let mut now = Instant::now();
+        let mut waiter = Waiter::default();
         state.path.handle_wait(now);
         let result = loop {
             if let Some(error) = state.failure(self.key) {
@@ -195,17 +190,17 @@ impl RequestStream {
             if state.over.is_some() {
                 continue;
             }
+            // Before the deadlines: one of them is that of a socket which nobody polls.
+            waiter.claim_socket(state);
             let deadline = state.deadline();
             let own = state.armed.own(deadline);
             // Always one: `path` for a response, `until` for a handshake.
             let next = [until, path, own].into_iter().flatten().min().unwrap_or(now + PATH_SILENCE);
-            self.changed.wait_until(state, next);
+            waiter.block(state, self.key, &self.changed, next);
             now = Instant::now();
-            if state.over.is_none() {
-                state.advance(now);
-            }
         };
         state.path.handle_wait_end();
+        waiter.leave(state);
         result
     }
 }

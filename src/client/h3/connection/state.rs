@@ -13,6 +13,8 @@ use super::request::Request;
 use crate::client::h3::armed::Armed;
 use crate::client::h3::code::Code;
 use crate::client::h3::control::{Control, UniStream};
+use crate::client::h3::poller::{Poller, Pollers};
+use crate::client::h3::receiver::Receiver;
 use crate::client::h3::socket::Socket;
 use crate::client::urgency::Urgency;
 use crate::error::Error;
@@ -28,6 +30,12 @@ pub(super) struct State {
     /// A packet that did not fit into the socket's buffer.
     pub(super) unsent: Option<Transmit>,
     pub(super) armed: Armed<Instant>,
+    pub(super) receiver: Receiver<Instant>,
+    /// Of the caller that has received last, while nobody receives.
+    pub(super) poller: Option<Poller>,
+    pub(super) pollers: Arc<Pollers>,
+    /// More packets may be in the socket than a caller has received. It is not polled for those.
+    pub(super) has_unread: bool,
     pub(super) requests: HashMap<u64, Request>,
     /// The requests that have a stream.
     pub(super) by_stream: HashMap<StreamId, u64>,
@@ -83,6 +91,7 @@ impl State {
         handle: ConnectionHandle,
         quic: quinn_proto::Connection,
         socket: Socket,
+        pollers: Arc<Pollers>,
         max_head: usize,
         now: Instant,
     ) -> Self {
@@ -94,6 +103,10 @@ impl State {
             out: Vec::new(),
             unsent: None,
             armed: Armed::new(),
+            receiver: Receiver::new(),
+            poller: None,
+            pollers,
+            has_unread: false,
             requests: HashMap::new(),
             by_stream: HashMap::new(),
             credit: Credit::new(),
