@@ -415,3 +415,19 @@ fn a_full_disk_is_an_error_and_keeps_what_was_fetched() {
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::Storage);
     assert!(fs::metadata(directory.join("a.part")).unwrap().len() >= kept);
 }
+
+#[test]
+fn a_mirror_goes_on_with_what_a_dead_server_has_left() {
+    let (place, (origin, _)) = (Place::new(), stalling());
+    leave_half(&place, &origin);
+    let url = origin.url("/a");
+    origin.stop_listening();
+    drop(origin);
+    let mirror = serving(LEN, Answer::file);
+    let config = DownloadConfig::new().mirrors([mirror.url("/b")]);
+    let download = place.start(&url, "a", config).unwrap();
+    assert_eq!(in_time("the mirror", move || download.wait()).unwrap(), LEN);
+    place.check(LEN);
+    let starts: Vec<u64> = mirror.log().asked.iter().filter_map(Asked::range).map(|at| at.0).collect();
+    assert!(starts.iter().all(|start| *start == 0 || *start >= LEN / 2 - 262_144), "{starts:?}");
+}

@@ -73,6 +73,17 @@ impl MediaInfo {
         self.container.map(|(container, _)| container.extension())
     }
 
+    /// Media type of the container, for an API of the system that asks for one, such as Android's `MediaFormat`. What was detected,
+    /// and not what the server calls it.
+    ///
+    /// ```
+    /// let info = windway::media::MediaInfo::detect(Some("text/plain"), "http://host/track", b"fLaC\0\0\0\x22");
+    /// assert_eq!(info.mime(), Some("audio/flac"));
+    /// ```
+    pub fn mime(&self) -> Option<&'static str> {
+        self.container.map(|(container, _)| container.mime())
+    }
+
     /// Takes from `guess` what is still missing, if it is about the same thing.
     fn add(&mut self, guess: Guess, source: HintSource) {
         let other_container = matches!((self.container, guess.container),

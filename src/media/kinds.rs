@@ -111,6 +111,23 @@ impl ContainerFormat {
         }
     }
 
+    /// The media type that its files with audio mostly have: the registered one, where there is one.
+    pub fn mime(self) -> &'static str {
+        match self {
+            Self::Mp3 => "audio/mpeg", // RFC 3003
+            Self::Adts => "audio/aac",
+            Self::Mp4 | Self::FragmentedMp4 => "audio/mp4", // RFC 4337
+            Self::MpegTs => "video/mp2t",                   // RFC 3555; there is none for audio alone
+            Self::Ogg => "audio/ogg",                       // RFC 5334
+            Self::Flac => "audio/flac",                     // RFC 9639
+            Self::Wav => "audio/wav", // what all use in place of audio/vnd.wave (RFC 2361)
+            Self::Aiff => "audio/aiff",
+            Self::Caf => "audio/x-caf",
+            Self::Matroska => "audio/matroska", // RFC 9559
+            Self::WebM => "audio/webm",
+        }
+    }
+
     /// True for the same format, or for two where one is a special case of the other.
     pub(super) fn agrees_with(self, other: Self) -> bool {
         let family = |format| match format {

@@ -137,6 +137,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_media_type_of_each_container_names_it() {
+        use ContainerFormat::{
+            Adts, Aiff, Caf, Flac, FragmentedMp4, Matroska, Mp3, Mp4, MpegTs, Ogg, Wav, WebM,
+        };
+        for container in [Mp3, Adts, Mp4, FragmentedMp4, MpegTs, Ogg, Flac, Wav, Aiff, Caf, Matroska, WebM] {
+            let named = from_content_type(container.mime()).container;
+            assert!(named.is_some_and(|named| named.agrees_with(container)), "{container:?}: {named:?}");
+        }
+    }
+
+    #[test]
     fn the_extension_is_the_paths_and_not_the_hosts() {
         assert_eq!(extension("http://host/dir.d/a.FLAC?b=c.mp3#d.ogg").as_deref(), Some("flac"));
         assert_eq!(extension("http://host/a.tar.wav").as_deref(), Some("wav"));

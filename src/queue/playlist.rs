@@ -106,7 +106,7 @@ impl Playlist {
                         gets_headers: given.is_some(),
                         depth,
                     };
-                    tracks.push(Track::remote(remote, entry.title, entry.duration));
+                    tracks.push(Track::remote(remote, entry.title, entry.duration).identified(entry.id));
                 }
                 Err(error) => refused.push(at_line(entry.line, error)),
             }

@@ -26,6 +26,7 @@ pub struct Track {
     place: Place,
     title: Option<Arc<str>>,
     duration: Option<Duration>,
+    guid: Option<Arc<str>>,
 }
 
 #[derive(Clone)]
@@ -71,11 +72,16 @@ impl Track {
     ///
     /// `open` runs in [`Queue::next`](super::Queue::next), and may block as long as that may.
     pub fn opened_by(open: impl Fn() -> Result<Stream, Error> + Send + Sync + 'static) -> Self {
-        Self { place: Place::Opener(Arc::new(open)), title: None, duration: None }
+        Self { place: Place::Opener(Arc::new(open)), title: None, duration: None, guid: None }
     }
 
     pub(super) fn remote(remote: Remote, title: Option<String>, duration: Option<Duration>) -> Self {
-        Self { place: Place::Url(remote), title: title.map(Arc::from), duration }
+        Self { place: Place::Url(remote), title: title.map(Arc::from), duration, guid: None }
+    }
+
+    pub(super) fn identified(mut self, guid: Option<String>) -> Self {
+        self.guid = guid.map(Arc::from);
+        self
     }
 
     /// Sets the title.
@@ -93,6 +99,21 @@ impl Track {
     /// The duration that the playlist says. It may be wrong.
     pub fn duration(&self) -> Option<Duration> {
         self.duration
+    }
+
+    /// What identifies the track in its list, also when its URL changes: `guid` of RSS, `id` of Atom, `identifier` of XSPF. Use
+    /// it with the URL of the list as the [`CacheKey`](crate::cache::CacheKey) of an episode, and to remember where its listener
+    /// was. `None` if the list has none.
+    ///
+    /// ```
+    /// # use windway::queue::{ListRules, Playlist};
+    /// let feed = br#"<rss><channel><item><guid>17</guid><enclosure url="/a.mp3?token=4711"/></item></channel></rss>"#;
+    /// let feed = Playlist::parse(feed, "https://example.com/feed", ListRules::default())?;
+    /// assert_eq!(feed.tracks()[0].guid(), Some("17"));
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    pub fn guid(&self) -> Option<&str> {
+        self.guid.as_deref()
     }
 
     /// The URL. `None` for a track that a closure opens.

@@ -32,6 +32,7 @@ pub(super) struct Entry {
     pub(super) location: String,
     pub(super) title: Option<String>,
     pub(super) duration: Option<Duration>,
+    pub(super) id: Option<String>,
 }
 
 impl List {

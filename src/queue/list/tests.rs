@@ -148,3 +148,19 @@ proptest! {
         prop_assert_eq!(found, written);
     }
 }
+
+#[test]
+fn tracks_are_identified_as_their_list_does() {
+    let ids = |format, text: &str| -> Vec<Option<String>> {
+        parse(format, text).entries.into_iter().map(|entry| entry.id).collect()
+    };
+    let rss = "<rss><channel><item><guid isPermaLink='false'> 17 </guid><enclosure url='http://h/1'/></item>
+        <item><enclosure url='http://h/2'/></item></channel></rss>";
+    assert_eq!(ids(ListFormat::Feed, rss), [Some("17".to_owned()), None]);
+    // The `id` of the feed, and that of the feed from which an entry was copied, are others.
+    let atom = "<feed><id>feed</id><entry><source><id>other</id></source><id>urn:1</id>
+        <link rel='enclosure' href='http://h/1'/></entry></feed>";
+    assert_eq!(ids(ListFormat::Feed, atom), [Some("urn:1".to_owned())]);
+    let xspf = "<playlist><trackList><track><location>http://h/1</location><identifier>a</identifier></track></trackList></playlist>";
+    assert_eq!(ids(ListFormat::Xspf, xspf), [Some("a".to_owned())]);
+}

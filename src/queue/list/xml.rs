@@ -24,6 +24,8 @@ pub(super) struct Format {
     location: Location,
     /// What an element inside a track, whose text is a duration, is called, and how its number is read.
     duration: (&'static str, fn(&str) -> Option<Duration>),
+    /// Children of a track whose text identifies it.
+    ids: &'static [&'static str],
 }
 
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub(super) static XSPF: Format = Format {
     tracks: &["track"],
     location: Location::Text("location"),
     duration: ("duration", |text| duration::of_seconds(text.trim().parse::<f64>().ok()? / 1000.0)),
+    ids: &["identifier"],
 };
 
 /// ASX: `entry/ref`, and `entryref` for another list.
@@ -49,6 +52,7 @@ pub(super) static ASX: Format = Format {
         _ => None,
     }),
     duration: ("duration", duration::parse),
+    ids: &[],
 };
 
 /// RSS 2.0 (`item/enclosure`) and Atom (RFC 4287, section 4.2.7: `entry/link` with the relation `enclosure`).
@@ -60,6 +64,8 @@ pub(super) static FEED: Format = Format {
         _ => None,
     }),
     duration: ("duration", duration::parse),
+    // RSS 2.0, and RFC 4287, section 4.2.6.
+    ids: &["guid", "id"],
 };
 
 /// An element with its attributes: names in lower case and without prefixes.
@@ -206,13 +212,17 @@ impl Builder<'_> {
                     self.list.add(track)?;
                 }
             }
-            Some((track, _)) => {
+            Some((track, depth)) => {
+                // Not the `id` of an element inside, such as Atom's `source`.
+                let is_child = self.open.len() == *depth + 1;
                 if matches!(self.format.location, Location::Text(location) if location == name)
                     && track.location.is_empty()
                 {
                     track.location = value.trim().to_owned();
                 } else if name == "title" && track.title.is_none() {
                     track.title = not_empty(&value);
+                } else if is_child && track.id.is_none() && self.format.ids.contains(&name.as_str()) {
+                    track.id = not_empty(&value);
                 } else if name == self.format.duration.0 && track.duration.is_none() {
                     track.duration = (self.format.duration.1)(&value);
                 }
