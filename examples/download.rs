@@ -17,10 +17,14 @@ use windway::Downloader;
 use windway::download::DownloadConfig;
 
 const HELP: &str = "\
-usage: download URL PATH [SHA-256]
+Downloads a file with a progress bar, and continues where an earlier run has stopped.
 
-Downloads URL to PATH, and continues where an earlier run has stopped. An existing PATH is not overwritten.
-With SHA-256, 64 hexadecimal digits, a file with another digest is refused.";
+    cargo run --features cache --example download -- URL PATH [SHA-256]
+
+PATH     where the file goes; an existing one is not overwritten
+SHA-256  64 hexadecimal digits; a file with another digest is refused
+
+Exit code: 0 if the file is there, 1 if not, 2 for wrong arguments.";
 
 fn main() -> ExitCode {
     env_logger::init();

@@ -23,12 +23,18 @@ use windway::hls::{Hls, HlsConfig, HlsEvent, HlsHandle, Section};
 use windway::{Downloader, DownloaderConfig};
 
 const HELP: &str = "\
-usage: hls [URL] [OPTIONS]
+Plays an HLS presentation at the speed of a sound card, and shows position, level, buffer and distance from live.
 
-  --list            list the renditions and the levels, and play nothing
-  --rendition N     play this rendition of the list
-  --language TAG    play the rendition of this language, such as `de`
-  --seconds N       stop after N seconds";
+    cargo run --release --features hls-aes,symphonia --example hls -- [URL] [OPTIONS]
+
+--list          lists the renditions and the levels, and plays nothing
+--rendition N   plays this rendition of the list
+--language TAG  plays the rendition of this language, such as `de`
+--seconds N     stops after N seconds
+
+Without a URL it plays a live stream of its own for 10 seconds. RUST_LOG=windway=debug shows each request.
+
+Exit code: 0 if it was played, 1 if not, 2 for wrong arguments.";
 
 type Failure = Box<dyn std::error::Error>;
 

@@ -19,10 +19,14 @@ use windway::config::ReadAhead;
 use windway::{Downloader, FileConfig};
 
 const HELP: &str = "\
-usage: offline DIRECTORY [URL]
+Reads a file through a cache: from the disk as far as it is there, also without a network.
 
-Reads URL through the cache in DIRECTORY: from the disk as far as it is there, also without a network.
-Without a URL, lists what is in the cache.";
+    cargo run --features cache --example offline -- DIRECTORY [URL]
+
+DIRECTORY  where the cache is; it is made if it does not exist
+URL        a file; without it, the entries of the cache are listed
+
+Exit code: 0 if all was read, 1 if not, 2 for wrong arguments.";
 
 fn main() -> ExitCode {
     env_logger::init();
@@ -33,6 +37,11 @@ fn main() -> ExitCode {
             println!("{HELP}");
             return ExitCode::SUCCESS;
         }
+        // Not a directory of that name: it would be made.
+        [option, ..] if option.starts_with('-') => {
+            return support::wrong_arguments(&format!("there is no option {option}"), HELP);
+        }
+        [url] if url.contains("://") => return support::wrong_arguments("a directory comes first", HELP),
         [directory] => (directory, None),
         [directory, url] => (directory, Some(url)),
         _ => return support::wrong_arguments("a directory is needed", HELP),

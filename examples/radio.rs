@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use support::arguments::Arguments;
@@ -18,7 +18,6 @@ use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatReader, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use windway::config::OnDiscontinuity;
-use windway::event::Subscriber;
 use windway::radio::{RadioEvent, RadioHandle, Title};
 use windway::stream::Phase;
 use windway::{Downloader, DownloaderConfig, Radio, RadioConfig};
@@ -88,6 +87,8 @@ fn play(options: Options) -> Result<ExitCode, Failure> {
     let mut display = Display::new(&handle);
     let mut player = Player::new(options.seconds);
     let result = player.run(&mut radio, &interrupted, &mut display);
+    // First: it ends the subscription, and so the thread of the display.
+    drop(radio);
     drop(display);
     player.summarise(&handle);
     let was_interrupted = interrupted.load(Ordering::Acquire);
@@ -285,11 +286,12 @@ impl Player {
 /// Prints titles and events, and shows at the bottom of a terminal what is buffered.
 struct Display {
     handle: RadioHandle,
-    events: Subscriber<RadioEvent>,
     title: Option<Title>,
     /// Milliseconds of audio decoded.
     heard: Arc<AtomicU64>,
-    line: StatusLine,
+    line: Arc<StatusLine>,
+    /// Prints events also while the player waits for audio.
+    printing: Option<JoinHandle<()>>,
 }
 
 impl Display {
@@ -297,19 +299,28 @@ impl Display {
         let heard = Arc::new(AtomicU64::new(0));
         let line = {
             let (handle, heard, mut waiting) = (handle.clone(), Arc::clone(&heard), None);
-            StatusLine::start(move |columns| {
+            Arc::new(StatusLine::start(move |columns| {
                 let heard = Duration::from_millis(heard.load(Ordering::Relaxed));
                 show(&handle, heard, columns, &mut waiting)
+            }))
+        };
+        let printing = {
+            let (handle, heard, line) = (handle.clone(), Arc::clone(&heard), Arc::clone(&line));
+            let events = handle.subscribe();
+            thread::spawn(move || {
+                for event in events {
+                    let heard = Duration::from_millis(heard.load(Ordering::Relaxed));
+                    if let Some(text) = describe(&event, &handle) {
+                        line.print(&format!("{} {text}", support::clock(heard)));
+                    }
+                }
             })
         };
-        Self { handle: handle.clone(), events: handle.subscribe(), title: None, heard, line }
+        Self { handle: handle.clone(), title: None, heard, line, printing: Some(printing) }
     }
 
     fn update(&mut self, heard: Duration) {
         self.heard.store(heard.as_millis() as u64, Ordering::Relaxed);
-        while let Some(event) = self.events.try_recv() {
-            self.print_event(&event);
-        }
         let playing = self.handle.now_playing();
         if playing != self.title {
             let title = playing.as_ref().and_then(|playing| playing.title.as_deref());
@@ -317,30 +328,37 @@ impl Display {
             self.title = playing;
         }
     }
+}
 
-    fn print_event(&self, event: &RadioEvent) {
-        let heard = support::clock(Duration::from_millis(self.heard.load(Ordering::Relaxed)));
-        match event {
-            RadioEvent::Connected { info, .. } => {
-                let name = info.name.as_deref().unwrap_or("a station without a name");
-                let bitrate = info.bitrate.map_or(String::new(), |bitrate| format!(", {bitrate} kbit/s"));
-                let container = self.handle.media_info().container;
-                let kind =
-                    container.map_or("unknown format".into(), |(container, _)| format!("{container:?}"));
-                self.line.print(&format!("{heard} connected to {name}: {kind}{bitrate}"));
-            }
-            RadioEvent::Reconnecting { error, after } => {
-                let (after, buffered) = (support::span(*after), support::bytes(self.handle.buffered_ahead()));
-                self.line.print(&format!("{heard} {error}; reconnecting in {after}, {buffered} buffered"));
-            }
-            RadioEvent::Discontinuity { .. } => {
-                self.line.print(&format!("{heard} what follows comes over another connection"));
-            }
-            RadioEvent::Ended { error, .. } => self.line.print(&format!("{heard} ended: {error}")),
-            // `update` prints titles when they are heard.
-            _ => {}
+impl Drop for Display {
+    fn drop(&mut self) {
+        if let Some(printing) = self.printing.take() {
+            // Fails if the thread panicked, which has printed its message.
+            let _ = printing.join();
         }
     }
+}
+
+/// What an event is to the listener. Titles are printed when they are heard.
+fn describe(event: &RadioEvent, handle: &RadioHandle) -> Option<String> {
+    Some(match event {
+        RadioEvent::Connected { info, .. } => {
+            let name = info.name.as_deref().unwrap_or("a station without a name");
+            let bitrate = info.bitrate.map_or(String::new(), |bitrate| format!(", {bitrate} kbit/s"));
+            let container = handle.media_info().container;
+            let kind = container.map_or("unknown format".into(), |(container, _)| format!("{container:?}"));
+            format!("connected to {name}: {kind}{bitrate}")
+        }
+        RadioEvent::Reconnecting { error, after } => {
+            let (after, buffered) = (support::span(*after), support::bytes(handle.buffered_ahead()));
+            format!("{error}; reconnecting in {after}, {buffered} buffered")
+        }
+        RadioEvent::Discontinuity { .. } => "what follows comes over another connection".into(),
+        // By the end of the program.
+        RadioEvent::Ended { error, .. } if error.is_cancelled() => return None,
+        RadioEvent::Ended { error, .. } => format!("ended: {error}"),
+        _ => return None,
+    })
 }
 
 /// The line at the bottom. `waiting` is when the player began to wait for audio.
