@@ -85,7 +85,8 @@ fn session(url: Option<String>, is_hls: bool) -> Result<Recording, Failure> {
     };
     let mut config = DownloaderConfig::default();
     if is_demo && !is_hls {
-        config.max_concurrent = 3;
+        // Prefetches use all workers, so that urgent work has to preempt them.
+        (config.max_concurrent, config.reserved) = (3, 0);
     }
     let downloader = Downloader::new(config)?;
     let recorder = Recorder::start(&downloader, &url);
@@ -108,7 +109,7 @@ fn session(url: Option<String>, is_hls: bool) -> Result<Recording, Failure> {
 fn demo() -> std::io::Result<Demo> {
     Demo::start(|request| {
         let reply = Reply::file(request, &FILE, "audio/wav").delay(RTT).rate(2_000_000);
-        if request.number % 9 == 8 { reply.break_after(100_000) } else { reply }
+        if request.number % 9 == 8 { reply.break_after(40_000) } else { reply }
     })
 }
 
