@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use support::peers::downloader;
 use support::{Answer, Content, Origin};
+use windway::event::Event;
 use windway::{Downloader, Error, ErrorKind, Fetch, FileConfig, Priority, Stream, StreamHandle};
 
 const LEN: u64 = 100_000;
@@ -175,4 +176,17 @@ fn a_body_that_no_reader_waits_for_is_preempted_by_urgent_work() {
     let peer = downloader.register((), Priority::High).unwrap();
     drop(peer.execute(Fetch::get(&origin.url("/urgent")).unwrap()).unwrap());
     assert!(stream.handle().stats().bytes_fetched < LEN);
+}
+
+#[test]
+fn a_whole_body_ends_though_no_worker_is_free() {
+    let busy = busy();
+    for path in ["/file", "/trickle"] {
+        let events = busy.downloader.subscribe();
+        let mut stream = busy.downloader.open(&busy.origin.url(path)).unwrap();
+        support::content::assert_whole(&mut stream, LEN);
+        let is_end = |event: &Event| matches!(event, Event::Completed { .. });
+        support::in_time(path, move || events.into_iter().find(is_end).unwrap());
+    }
+    busy.end();
 }

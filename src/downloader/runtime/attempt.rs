@@ -168,7 +168,11 @@ fn take_lent_steps(mut transfer: Box<Transfer>) -> (Box<Transfer>, Stopped) {
     loop {
         let stopped = match transfer.step_alone() {
             // The reader that lends its thread has its bytes and continues. The body keeps its connection.
-            Ok(Step::Moved | Step::Received(_) | Step::Preempt) if transfer.demote_unless_demanded() => {
+            // One that is whole ends with the next step, which does no I/O. Otherwise its end, and its connection, would wait for a
+            // worker.
+            Ok(Step::Moved | Step::Received(_) | Step::Preempt)
+                if !transfer.is_whole() && transfer.demote_unless_demanded() =>
+            {
                 Stopped::Left
             }
             Ok(Step::Moved | Step::Received(_) | Step::Preempt | Step::WouldBlock) => continue,

@@ -174,7 +174,8 @@ impl Transfer {
 
     /// Whether the transfer goes on after a chunk.
     fn next_step(&self) -> Step {
-        if !self.core.preemptions.is_wanted() {
+        // One that is whole frees its worker by its end.
+        if !self.core.preemptions.is_wanted() || self.is_whole() {
             return Step::Moved;
         }
         // A fetch that no reader waits for any more is no urgent work, and makes room for what is.
@@ -194,6 +195,11 @@ impl Transfer {
         control.advance_by(1, Instant::now());
         self.body = body;
         Ok(Step::Moved)
+    }
+
+    /// True if no byte is missing, as far as the length is known.
+    pub(super) fn is_whole(&self) -> bool {
+        self.job.retry_state.is_complete()
     }
 
     /// Makes an urgent fetch a prefetch if no reader waits for it any more. True if it is a prefetch, or is about to be.
