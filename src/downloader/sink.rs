@@ -201,9 +201,11 @@ impl GuardedSink {
 
 impl Drop for GuardedSink {
     fn drop(&mut self) {
-        // Reached only if the fetch was dropped without an end, for example in a panic: `finish` has taken the sink out
-        // otherwise.
-        self.finish_as(Outcome::from(Err(abandoned())));
+        // Only if the fetch was dropped without an end, for example in a panic: `finish` has taken the sink out otherwise. Asked
+        // first, because the error takes longer to make than a small body to store.
+        if self.0.is_some() {
+            self.finish_as(Outcome::from(Err(abandoned())));
+        }
     }
 }
 
