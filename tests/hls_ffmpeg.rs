@@ -255,6 +255,39 @@ fn latm_of_ffmpeg_gives_the_frames_that_its_encoder_made() {
     }
 }
 
+#[test]
+#[ignore = "needs ffmpeg"]
+fn no_frame_is_lost_or_doubled_at_any_rate_and_segment_length() {
+    let folder = Folder::new();
+    let aac = [8000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000]
+        .map(|rate| (format!("-c:a aac -ar {rate}"), "adts"));
+    let mp3 = [8000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000]
+        .map(|rate| (format!("-c:a libmp3lame -ar {rate}"), "mp3"));
+    let ac3 = [32_000, 44_100, 48_000].map(|rate| (format!("-c:a ac3 -ar {rate}"), "ac3"));
+    let eac3 = [32_000, 44_100, 48_000].map(|rate| (format!("-c:a eac3 -ar {rate}"), "eac3"));
+    let kinds = aac.into_iter().chain(mp3).chain(ac3).chain(eac3);
+    for (index, (encode, format)) in kinds.enumerate() {
+        let (channels, seconds) = (1 + index % 2, ["0.7", "2", "9.9"][index % 3]);
+        let encode = format!("{encode} -ac {channels}");
+        folder.ffmpeg(&format!("{encode} -write_xing 0 -id3v2_version 0 -f {format} whole.raw"));
+        let whole = folder.read("whole.raw");
+        for container in ["mpegts", "fmp4"] {
+            if container == "fmp4"
+                && format == "mp3"
+                && (encode.contains(" 8000") || encode.contains(" 11025"))
+            {
+                // MP4 has no MPEG 2.5.
+                continue;
+            }
+            folder.ffmpeg(&format!(
+                "{encode} -f hls -hls_time {seconds} -hls_playlist_type vod -hls_segment_type {container} list.m3u8"
+            ));
+            let (_, bytes) = play(&folder, "/list.m3u8");
+            assert!(bytes == whole, "{encode}, {container}, {seconds} s: {} of {}", bytes.len(), whole.len());
+        }
+    }
+}
+
 /// A program that runs until this is dropped.
 struct Running(Child);
 

@@ -174,6 +174,9 @@ pub struct Ts {
     pub frames_per_pes: usize,
     /// Packets of a video stream between those of the audio.
     pub has_video: bool,
+    pub audio_pid: u16,
+    /// The tables apply at once.
+    pub is_current: bool,
     counters: std::collections::HashMap<u16, u8>,
 }
 
@@ -183,7 +186,14 @@ const VIDEO_PID: u16 = 0x100;
 
 impl Ts {
     pub fn new(kind: u8) -> Self {
-        Self { kind, frames_per_pes: 4, has_video: false, counters: Default::default() }
+        Self {
+            kind,
+            frames_per_pes: 4,
+            has_video: false,
+            audio_pid: AUDIO_PID,
+            is_current: true,
+            counters: Default::default(),
+        }
     }
 
     /// A whole segment. The first frame has this time, in units of 90 kHz; each frame is so many units long.
@@ -191,7 +201,7 @@ impl Ts {
         let mut out = self.tables();
         for (index, group) in frames.chunks(self.frames_per_pes).enumerate() {
             let ticks = ((index * self.frames_per_pes) as f64 * ticks_per_frame) as u64;
-            out.extend(self.pes(AUDIO_PID, 0xc0, &group.concat(), (time + ticks) % (1 << 33)));
+            out.extend(self.pes(self.audio_pid, 0xc0, &group.concat(), (time + ticks) % (1 << 33)));
             if self.has_video {
                 let noise = Random(index as u64).bytes(500);
                 out.extend(self.pes(VIDEO_PID, 0xe0, &noise, time % (1 << 33)));
@@ -207,9 +217,9 @@ impl Ts {
         if self.has_video {
             map.extend(stream(0x1b, VIDEO_PID));
         }
-        map.extend(stream(self.kind, AUDIO_PID));
-        let mut out = self.packets(0, &section(0, &association), None);
-        out.extend(self.packets(MAP_PID, &section(2, &map), None));
+        map.extend(stream(self.kind, self.audio_pid));
+        let mut out = self.packets(0, &section(0, &association, true), None);
+        out.extend(self.packets(MAP_PID, &section(2, &map, self.is_current), None));
         out
     }
 
@@ -248,9 +258,9 @@ impl Ts {
     }
 }
 
-fn section(table: u8, body: &[u8]) -> Vec<u8> {
+fn section(table: u8, body: &[u8], is_current: bool) -> Vec<u8> {
     let len = body.len() + 9;
-    let mut out = vec![0, table, 0xb0, len as u8, 0, 1, 0xc1, 0, 0];
+    let mut out = vec![0, table, 0xb0, len as u8, 0, 1, 0xc0 | u8::from(is_current), 0, 0];
     out.extend(body);
     let crc = out[1..].iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte) << 24, |crc, _| {
@@ -261,7 +271,7 @@ fn section(table: u8, body: &[u8]) -> Vec<u8> {
     out
 }
 
-fn mp4_box(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+pub fn mp4_box(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
     [&(body.len() as u32 + 8).to_be_bytes()[..], kind, body].concat()
 }
 
@@ -330,6 +340,29 @@ pub fn init(entry: &Entry, timescale: u32, start: i64) -> Vec<u8> {
     );
     let moov = [mp4_box(b"trak", &trak), mp4_box(b"mvex", &trex)].concat();
     [mp4_box(b"ftyp", b"iso5\0\0\0\0iso5"), mp4_box(b"moov", &moov)].concat()
+}
+
+/// A fragment with two track fragments of track 7, each with its time.
+pub fn fragment_of_two(first: &[Vec<u8>], time: u64, second: &[Vec<u8>], second_time: u64) -> Vec<u8> {
+    let moof = |offset: u32| {
+        let mut offset = offset;
+        let mut body = full_box(b"mfhd", 0, 0, &[0, 0, 0, 1]);
+        for (samples, time) in [(first, time), (second, second_time)] {
+            let mut trun = (samples.len() as u32).to_be_bytes().to_vec();
+            trun.extend(offset.to_be_bytes());
+            samples.iter().for_each(|sample| trun.extend((sample.len() as u32).to_be_bytes()));
+            let traf = [
+                full_box(b"tfhd", 0, 0x2_0000, &[0, 0, 0, 7]),
+                full_box(b"tfdt", 1, 0, &time.to_be_bytes()),
+                full_box(b"trun", 0, 0x201, &trun),
+            ];
+            body.extend(mp4_box(b"traf", &traf.concat()));
+            offset += samples.concat().len() as u32;
+        }
+        mp4_box(b"moof", &body)
+    };
+    let offset = moof(0).len() as u32 + 8;
+    [moof(offset), mp4_box(b"mdat", &[first.concat(), second.concat()].concat())].concat()
 }
 
 /// A fragment of track 7 whose first sample is decoded at `time`.

@@ -29,6 +29,8 @@ mod ts;
 mod ts_tables;
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 #[path = "../../../../tests/support/mux.rs"]
 mod mux;
 #[cfg(test)]

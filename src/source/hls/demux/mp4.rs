@@ -139,11 +139,12 @@ impl Mp4Demuxer {
         let track = self.track.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, "the segment is MP4 and has no initialization section")
         })?;
-        let fragment = track.parse_fragment(&bytes, start).ok_or_else(damaged)?;
-        // Without a time of its own a fragment continues the one before.
-        self.time = fragment.start.or(self.time);
-        self.samples = fragment.samples.into();
-        self.partial.clear();
+        let samples = track.parse_fragment(&bytes, start).ok_or_else(damaged)?;
+        // Fragments of other tracks may lie between one of the audio and its data.
+        if !samples.is_empty() {
+            self.samples = samples.into();
+            self.partial.clear();
+        }
         Ok(())
     }
 
@@ -178,7 +179,8 @@ impl Mp4Demuxer {
     fn drop_sample(&mut self, sample: Sample) {
         self.samples.pop_front();
         self.partial.clear();
-        self.time = self.time.map(|time| time.saturating_add(u64::from(sample.duration)));
+        let time = sample.time.or(self.time);
+        self.time = time.map(|time| time.saturating_add(u64::from(sample.duration)));
     }
 
     fn emit(&self, sample: Sample, parts: &[&[u8]], output: &mut Output) -> Result<(), Error> {
@@ -192,7 +194,8 @@ impl Mp4Demuxer {
         }
         parts.iter().for_each(|part| output.data.extend_from_slice(part));
         let duration = Duration::from_nanos(nanoseconds(u64::from(sample.duration), track.timescale));
-        let time = self.time.map(|time| media_time(time, track));
+        // Without a time of its own a fragment continues the one before.
+        let time = sample.time.or(self.time).map(|time| media_time(time, track));
         output.frames.push(Frame { time, duration, len, format: track.format.clone() });
         Ok(())
     }

@@ -28,14 +28,8 @@ pub(super) struct Sample {
     pub(super) start: u64,
     pub(super) len: u32,
     pub(super) duration: u32,
-}
-
-/// The samples of one `moof`.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Fragment {
-    /// Decode time of the first sample, in ticks.
-    pub(super) start: Option<u64>,
-    pub(super) samples: Vec<Sample>,
+    /// Decode time in ticks, if the track fragment that it begins has one.
+    pub(super) time: Option<u64>,
 }
 
 /// Samples of one `moof`, at most: an hour of audio has a tenth of that. A run without fields takes no bytes for a sample, so
@@ -43,7 +37,7 @@ pub(super) struct Fragment {
 const MOST_SAMPLES: usize = 1 << 20;
 
 impl Track {
-    /// The first audio track of an initialization section.
+    /// The first audio track of an initialization section that can be played.
     ///
     /// # Errors
     ///
@@ -54,12 +48,18 @@ impl Track {
         let moov = moov.ok_or_else(|| unsupported("the initialization section has no moov box"))?;
         let is_audio =
             |track: &[u8]| find(track, &[b"mdia", b"hdlr"]).and_then(|hdlr| hdlr.get(8..12)) == Some(b"soun");
-        let mut tracks = boxes(moov).filter(|(kind, body)| kind == b"trak" && is_audio(body));
-        let (_, trak) =
-            tracks.next().ok_or_else(|| unsupported("the initialization section has no audio track"))?;
-        let mut track = Self::parse_track(trak)?;
-        track.read_defaults(moov);
-        Ok(track)
+        let tracks = boxes(moov).filter(|(kind, body)| kind == b"trak" && is_audio(body));
+        let mut refusal = unsupported("the initialization section has no audio track");
+        for (_, trak) in tracks {
+            match Self::parse_track(trak) {
+                Ok(mut track) => {
+                    track.read_defaults(moov);
+                    return Ok(track);
+                }
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
     }
 
     fn parse_track(trak: &[u8]) -> Result<Self, Error> {
@@ -89,8 +89,8 @@ impl Track {
     }
 
     /// The samples that a `moof` at `position` announces for this track. `None` if it is damaged.
-    pub(super) fn parse_fragment(&self, moof: &[u8], position: u64) -> Option<Fragment> {
-        let mut fragment = Fragment::default();
+    pub(super) fn parse_fragment(&self, moof: &[u8], position: u64) -> Option<Vec<Sample>> {
+        let mut all = Vec::new();
         // 8.8.7.1: without a base of its own, data of the first track begins where the moof does, and data of others where
         // that of the track before ends.
         let mut next = position;
@@ -99,19 +99,20 @@ impl Track {
             let header = TrackFragment::parse(find(traf, &[b"tfhd"])?)?;
             let base = header.base.unwrap_or(if header.is_base_moof { position } else { next });
             let is_ours = header.id == self.id;
-            if is_ours && fragment.start.is_none() {
-                fragment.start = find(traf, &[b"tfdt"]).and_then(decode_time);
-            }
+            let first = all.len();
             let mut at = base;
             for (_, trun) in boxes(traf).filter(|(kind, _)| kind == b"trun") {
                 let samples = self.parse_run(trun, &header, base, &mut at, &mut allowed)?;
                 if is_ours {
-                    fragment.samples.extend(samples);
+                    all.extend(samples);
                 }
             }
             next = at;
+            if let Some(first) = all.get_mut(first) {
+                first.time = find(traf, &[b"tfdt"]).and_then(decode_time);
+            }
         }
-        Some(fragment)
+        Some(all)
     }
 
     /// The samples of a `trun` (8.8.8). `at` is where the run before ended.
@@ -150,7 +151,7 @@ impl Track {
                 if flags & 0x200 != 0 { reader.u32()? } else { header.size.unwrap_or(self.default_size) };
             // Flags of the sample, and its composition offset, which audio does not have.
             reader.take(4 * (flags >> 10 & 3).count_ones() as usize)?;
-            samples.push(Sample { start: *at, len, duration });
+            samples.push(Sample { start: *at, len, duration, time: None });
             *at = at.checked_add(u64::from(len))?;
         }
         Some(samples)

@@ -46,7 +46,7 @@ const LONGEST_FRAME: usize = 1 << 13;
 
 /// Counts samples from the last known time, so that roundings do not add up.
 #[derive(Clone, Copy, Debug, Default)]
-struct Clock {
+pub(super) struct Clock {
     base: Option<MediaTime>,
     samples: u64,
     sample_rate: u32,
@@ -54,18 +54,20 @@ struct Clock {
 
 impl Clock {
     /// The next frame begins at this time, if that is known.
-    fn set(&mut self, time: Option<MediaTime>) {
+    pub(super) fn set(&mut self, time: Option<MediaTime>) {
         if time.is_some() {
             *self = Self { base: time, samples: 0, sample_rate: self.sample_rate };
         }
     }
 
     fn now(&self) -> Option<MediaTime> {
-        self.base.map(|base| base + nanoseconds(self.samples, self.sample_rate) as MediaTime)
+        let passed = nanoseconds(self.samples, self.sample_rate) as MediaTime;
+        // Times of a hostile stream may be anything.
+        self.base.map(|base| base.saturating_add(passed))
     }
 
     /// The next frame, with its time.
-    fn frame(&mut self, header: Header) -> Frame {
+    pub(super) fn frame(&mut self, header: Header) -> Frame {
         let rate = header.format.sample_rate;
         let time = self.now();
         if rate != self.sample_rate {
@@ -267,10 +269,20 @@ impl Splitter {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.buffer.len() + self.marks.len() * size_of::<(usize, MediaTime)>()
+    }
+
     fn compact(&mut self) {
         self.buffer.drain(..self.at);
         for (from, _) in &mut self.marks {
             *from = from.saturating_sub(self.at);
+        }
+        // Of the times for the next frame the last one counts.
+        let is_past = |mark: Option<&(usize, MediaTime)>| mark.is_some_and(|(from, _)| *from == 0);
+        while is_past(self.marks.get(1)) {
+            self.marks.pop_front();
         }
         self.at = 0;
     }

@@ -9,7 +9,7 @@ use crate::media::AudioCodec;
 const SECOND: MediaTime = 1_000_000_000;
 
 /// Frames of a segment that comes in pieces of this size.
-fn demux(mut demuxer: Demuxer, bytes: &[u8], piece: usize) -> Result<Output, Error> {
+pub(super) fn demux(mut demuxer: Demuxer, bytes: &[u8], piece: usize) -> Result<Output, Error> {
     let mut output = Output::default();
     for piece in bytes.chunks(piece) {
         demuxer.push(piece, &mut output)?;
@@ -18,11 +18,11 @@ fn demux(mut demuxer: Demuxer, bytes: &[u8], piece: usize) -> Result<Output, Err
     Ok(output)
 }
 
-fn frames(bytes: &[u8]) -> Output {
+pub(super) fn frames(bytes: &[u8]) -> Output {
     demux(Demuxer::new(0), bytes, 1000).unwrap()
 }
 
-fn adts_frames(first: u64, count: u64) -> Vec<Vec<u8>> {
+pub(super) fn adts_frames(first: u64, count: u64) -> Vec<Vec<u8>> {
     aac_frames(first, count).iter().map(|frame| adts(frame, 3)).collect()
 }
 
@@ -31,10 +31,10 @@ fn aac_ts(frames: &[Vec<u8>], time: u64) -> Vec<u8> {
 }
 
 /// A segment: its name, its initialization section, its bytes, and the frames in it.
-type Sample = (&'static str, Option<Vec<u8>>, Vec<u8>, Vec<Vec<u8>>);
+pub(super) type Sample = (&'static str, Option<Vec<u8>>, Vec<u8>, Vec<Vec<u8>>);
 
 /// A segment of each kind.
-fn samples() -> Vec<Sample> {
+pub(super) fn samples() -> Vec<Sample> {
     let raw = aac_frames(0, 40);
     let aac = adts_frames(0, 40);
     let (mp3, ac3) = (mux::mp3_frames(0, 20), mux::ac3_frames(0, 20));
@@ -62,7 +62,7 @@ fn samples() -> Vec<Sample> {
     ]
 }
 
-fn demuxer(init: Option<&[u8]>) -> Demuxer {
+pub(super) fn demuxer(init: Option<&[u8]>) -> Demuxer {
     init.map_or_else(|| Demuxer::new(0), |init| Demuxer::with_init(init, 0).unwrap())
 }
 

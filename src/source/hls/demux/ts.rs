@@ -28,7 +28,11 @@ pub(super) struct TsDemuxer {
 
 #[derive(Debug)]
 struct Audio {
+    /// As its table describes it.
+    stream: Stream,
     pid: u16,
+    /// PID of that table.
+    map: u16,
     is_sample_encrypted: bool,
     /// Continuity counter of the last packet.
     counter: Option<u8>,
@@ -158,28 +162,48 @@ impl TsDemuxer {
         } else if let Some(map) = self.maps.get_mut(&pid) {
             let mut streams = Vec::new();
             map.push(payload, is_start, |section| streams.extend(audio_streams(section)));
-            self.choose(&streams);
+            self.choose(pid, &streams, output);
         }
         Ok(())
     }
 
-    /// The first audio stream that is supported. It stays chosen: a segment has one audio stream.
-    fn choose(&mut self, streams: &[Stream]) {
+    /// Chooses the first audio stream that is supported. It stays chosen as long as its program has it.
+    fn choose(&mut self, map: u16, streams: &[Stream], output: &mut Output) {
         for stream in streams {
-            match *stream {
-                Stream::Audio { pid, family, is_sample_encrypted } if self.audio.is_none() => {
-                    let splitter = Splitter::new(family);
-                    let (counter, pes, last_ticks) = (None, Pes::Nothing, None);
-                    self.audio = Some(Audio { pid, is_sample_encrypted, counter, pes, splitter, last_ticks });
-                }
-                Stream::Audio { .. } => {}
-                Stream::OtherAudio(codec) => self.unsupported = Some(codec),
+            if let Stream::OtherAudio(codec) = stream {
+                self.unsupported = Some(codec);
             }
         }
+        let is_kept = |audio: &Audio| audio.map != map || streams.contains(&audio.stream);
+        if self.audio.as_ref().is_some_and(is_kept) {
+            return;
+        }
+        let supported = streams.iter().find_map(|stream| Audio::new(*stream, map));
+        let Some(mut audio) = supported else { return };
+        if let Some(mut before) = self.audio.take() {
+            before.splitter.lose(output);
+            audio.last_ticks = before.last_ticks;
+        }
+        self.audio = Some(audio);
     }
 }
 
 impl Audio {
+    /// `None` if the stream is not supported.
+    fn new(stream: Stream, map: u16) -> Option<Self> {
+        let Stream::Audio { pid, family, is_sample_encrypted } = stream else { return None };
+        Some(Self {
+            stream,
+            pid,
+            map,
+            is_sample_encrypted,
+            counter: None,
+            pes: Pes::Nothing,
+            splitter: Splitter::new(family),
+            last_ticks: None,
+        })
+    }
+
     fn handle_packet(
         &mut self,
         counter: u8,

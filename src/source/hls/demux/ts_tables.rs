@@ -34,6 +34,11 @@ impl SectionReader {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.buffer.len()
+    }
+
     fn take_all(&mut self, take: &mut impl FnMut(&[u8])) {
         // A table id of 0xff is stuffing.
         while self.buffer.len() >= 3 && self.buffer[0] != 0xff {
@@ -51,6 +56,10 @@ impl SectionReader {
             }
             self.buffer.drain(..len);
         }
+        if self.buffer.first() == Some(&0xff) {
+            self.is_started = false;
+            self.buffer.clear();
+        }
     }
 }
 
@@ -66,12 +75,17 @@ pub(super) fn checksum(bytes: &[u8]) -> u32 {
 /// PIDs of the program maps in a program association section (2.4.4.3).
 pub(super) fn program_maps(section: &[u8]) -> Vec<u16> {
     // Table 0 (2.4.4.4). Eight bytes of header precede the programs, and a checksum of four follows them.
-    if section.len() < 12 || section[0] != 0 {
+    if section.len() < 12 || section[0] != 0 || !is_current(section) {
         return Vec::new();
     }
     let programs = section[8..section.len() - 4].chunks_exact(4);
     // Program 0 is the network information.
     programs.filter(|program| program[..2] != [0, 0]).map(|program| pid(&program[2..])).collect()
+}
+
+/// current_next_indicator: without it the table is sent in advance.
+fn is_current(section: &[u8]) -> bool {
+    section[5] & 1 == 1
 }
 
 fn pid(bytes: &[u8]) -> u16 {
@@ -93,7 +107,7 @@ pub(super) enum Stream {
 /// Audio streams of a program map section (2.4.4.8).
 pub(super) fn audio_streams(section: &[u8]) -> Vec<Stream> {
     // Table 2 (2.4.4.4). Twelve bytes precede the descriptors of the program, and a checksum of four follows the streams.
-    if section.len() < 16 || section[0] != 2 {
+    if section.len() < 16 || section[0] != 2 || !is_current(section) {
         return Vec::new();
     }
     let info = usize::from(section[10] & 0x0f) << 8 | usize::from(section[11]);
