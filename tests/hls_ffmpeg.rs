@@ -288,6 +288,52 @@ fn no_frame_is_lost_or_doubled_at_any_rate_and_segment_length() {
     }
 }
 
+/// Samples of the left channel, as ffmpeg decodes them.
+fn left(folder: &Folder, name: &str) -> Vec<f32> {
+    folder.convert(name, "-y -f f32le samples.raw");
+    folder
+        .read("samples.raw")
+        .chunks_exact(8)
+        .map(|pair| f32::from_le_bytes(pair[..4].try_into().unwrap()))
+        .collect()
+}
+
+#[test]
+#[ignore = "needs ffmpeg"]
+fn what_is_left_behind_skip_is_what_the_presentation_has_at_that_time() {
+    let folder = Folder::new();
+    let list = "-f hls -hls_time 3 -hls_playlist_type vod -hls_segment_type fmp4 list.m3u8";
+    // A decoder of AAC needs the frame before. One of Opus comes close after a while.
+    for (encode, name, rate, settled, error) in [
+        ("-c:a aac -b:a 128k -aac_pns 0", "played.aac", 44_100, 2048, 1e-6),
+        ("-c:a libopus -ar 48000 -b:a 128k", "played.ogg", 48_000, 24_000, 0.02),
+        ("-c:a alac", "played.mkv", 44_100, 0, 0.0),
+    ] {
+        folder.ffmpeg(&format!("{encode} {list}"));
+        let whole = left(&folder, "list.m3u8");
+        let origin = folder.serve();
+        let mut hls = open(&origin, "/list.m3u8");
+        for target in [0.0, 0.013, 7.31, 13.0] {
+            let target = Duration::from_secs_f64(target);
+            if !target.is_zero() {
+                hls.seek(target).unwrap();
+            }
+            let mut section = hls.next_section().unwrap().unwrap();
+            let mut bytes = Vec::new();
+            section.read_to_end(&mut bytes).unwrap();
+            fs::write(folder.path().join(name), bytes).unwrap();
+            let played = left(&folder, name);
+            let at = |time: Duration| (time.as_secs_f64() * f64::from(rate)).round() as usize;
+            let (played, wanted) = (&played[at(section.info().skip)..], &whole[at(target)..]);
+            let settled = if target.is_zero() { 0 } else { settled };
+            let len = played.len().min(wanted.len());
+            assert!(len + 2048 > wanted.len(), "{encode} at {target:?}: {len} samples of {}", wanted.len());
+            let off = (settled..len).map(|index| (played[index] - wanted[index]).abs()).fold(0.0, f32::max);
+            assert!(off <= error, "{encode} at {target:?}: {off}, skip {:?}", section.info().skip);
+        }
+    }
+}
+
 /// A program that runs until this is dropped.
 struct Running(Child);
 

@@ -3,7 +3,7 @@
 use super::adts::AacConfig;
 use super::boxes::{Reader, boxes, find};
 use super::frame::Format;
-use super::sample_entry::parse_entry;
+use super::sample_entry::{SampleEntry, parse_entry};
 use crate::error::{Error, ErrorKind};
 
 /// The audio track of an initialization section.
@@ -68,8 +68,10 @@ impl Track {
         let timescale = find(trak, &[b"mdia", b"mdhd"]).and_then(timescale).ok_or_else(broken)?;
         let entries = find(trak, &[b"mdia", b"minf", b"stbl", b"stsd"]).ok_or_else(broken)?;
         let (kind, entry) = boxes(entries.get(8..).unwrap_or_default()).next().ok_or_else(broken)?;
-        let (format, aac) = parse_entry(&kind, entry)?;
-        let presentation_start = find(trak, &[b"edts", b"elst"]).and_then(first_edit).unwrap_or(0);
+        let SampleEntry { format, aac, pre_skip } = parse_entry(&kind, entry)?;
+        let edit = find(trak, &[b"edts", b"elst"]).and_then(first_edit).unwrap_or(0);
+        // ffmpeg's muxer of HLS writes an edit list that does not count the pre-skip.
+        let presentation_start = edit.max(i64::from(pre_skip) * i64::from(timescale) / 48_000);
         Ok(Self { id, timescale, format, aac, presentation_start, default_duration: 0, default_size: 0 })
     }
 

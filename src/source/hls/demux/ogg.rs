@@ -6,9 +6,18 @@ const SERIAL: u32 = 1;
 /// Bytes of a packet that fits into one page: 255 segments of 255 bytes, of which the last one must be shorter.
 const LONGEST: usize = 255 * 255 - 1;
 
-/// The two header pages, of a `dOps` box (Encapsulation of Opus in ISO Base Media File Format, section 4.3.2). `None` if it is
-/// damaged.
-pub(super) fn head(dops: &[u8]) -> Option<(u16, Vec<u8>)> {
+/// What a `dOps` box says (Encapsulation of Opus in ISO Base Media File Format, section 4.3.2).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct OpusHead {
+    pub(super) channels: u16,
+    /// Encoder delay, in samples at 48 kHz.
+    pub(super) pre_skip: u16,
+    /// The two header pages.
+    pub(super) pages: Vec<u8>,
+}
+
+/// Reads a `dOps` box. `None` if it is damaged.
+pub(super) fn head(dops: &[u8]) -> Option<OpusHead> {
     let (fixed, mapping) = dops.split_at_checked(11)?;
     let (version, channels) = (fixed[0], fixed[1]);
     let is_whole = fixed[10] == 0 || mapping.len() >= 2 + usize::from(channels);
@@ -17,8 +26,10 @@ pub(super) fn head(dops: &[u8]) -> Option<(u16, Vec<u8>)> {
     }
     let mut identification = b"OpusHead\x01".to_vec();
     identification.push(channels);
+    // A pre-skip of 0: a section may begin anywhere. How much to drop at the start of the presentation is told as for other codecs.
+    identification.extend([0, 0]);
     // RFC 7845, section 5.1, has the same fields in little endian.
-    for field in [&fixed[2..4], &fixed[4..8], &fixed[8..10]] {
+    for field in [&fixed[4..8], &fixed[8..10]] {
         identification.extend(field.iter().rev());
     }
     identification.push(fixed[10]);
@@ -29,7 +40,8 @@ pub(super) fn head(dops: &[u8]) -> Option<(u16, Vec<u8>)> {
     // RFC 3533, section 6: 2 marks the first page of a logical stream. RFC 7845, section 3: both headers have pages of their own.
     let mut pages = page(0, 0, 2, &identification)?;
     pages.extend(page(1, 0, 0, comment)?);
-    Some((u16::from(channels), pages))
+    let pre_skip = u16::from_be_bytes([fixed[2], fixed[3]]);
+    Some(OpusHead { channels: u16::from(channels), pre_skip, pages })
 }
 
 /// Makes pages of the packets of a section.
@@ -125,10 +137,10 @@ mod tests {
 
     #[test]
     fn the_head_is_that_of_rfc_7845() {
-        let (channels, head) = head(&DOPS).unwrap();
-        assert_eq!(channels, 2);
-        assert_eq!(&head[..6], b"OggS\0\x02");
-        assert_eq!(&head[28..47], b"OpusHead\x01\x02\x38\x01\x80\xbb\0\0\0\0\0");
+        let OpusHead { channels, pre_skip, pages } = head(&DOPS).unwrap();
+        assert_eq!((channels, pre_skip), (2, 312));
+        assert_eq!(&pages[..6], b"OggS\0\x02");
+        assert_eq!(&pages[28..47], b"OpusHead\x01\x02\0\0\x80\xbb\0\0\0\0\0");
         assert_eq!(super::head(&DOPS[..10]), None);
         assert_eq!(super::head(&[0; 11]), None);
         assert_eq!(super::head(&[0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]), None);

@@ -33,8 +33,23 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A sample entry (ISO 14496-12, 12.2.3): codec, rate, channels, and what a decoder needs.
-pub(super) fn parse_entry(kind: &[u8; 4], entry: &[u8]) -> Result<(Format, Option<AacConfig>), Error> {
+/// What a sample entry says of the samples of its track.
+pub(super) struct SampleEntry {
+    pub(super) format: Format,
+    /// How to make ADTS of them.
+    pub(super) aac: Option<AacConfig>,
+    /// Encoder delay of Opus, in samples at 48 kHz. Other codecs have it in an edit list only.
+    pub(super) pre_skip: u16,
+}
+
+impl From<Format> for SampleEntry {
+    fn from(format: Format) -> Self {
+        Self { format, aac: None, pre_skip: 0 }
+    }
+}
+
+/// Reads a sample entry (ISO 14496-12, 12.2.3).
+pub(super) fn parse_entry(kind: &[u8; 4], entry: &[u8]) -> Result<SampleEntry, Error> {
     let unsupported = || {
         let name: String = kind.iter().map(|byte| char::from(*byte)).filter(char::is_ascii_graphic).collect();
         Error::new(ErrorKind::Unsupported, format!("audio of the type {name} in MP4 is not supported"))
@@ -49,29 +64,29 @@ pub(super) fn parse_entry(kind: &[u8; 4], entry: &[u8]) -> Result<(Format, Optio
         }
         b"fLaC" => {
             let dfla = find(extensions, &[b"dfLa"]).ok_or_else(unsupported)?;
-            Ok((parse_flac(dfla).ok_or_else(unsupported)?, None))
+            Ok(parse_flac(dfla).ok_or_else(unsupported)?.into())
         }
         b"Opus" => {
-            let (channels, head) =
-                find(extensions, &[b"dOps"]).and_then(ogg::head).ok_or_else(unsupported)?;
+            let head = find(extensions, &[b"dOps"]).and_then(ogg::head).ok_or_else(unsupported)?;
+            let (channels, pages) = (head.channels, Some(Arc::from(head.pages)));
             // Decoders of Opus play at 48 kHz, whatever the source had.
-            let head = Some(Arc::from(head));
-            Ok((Format { codec: AudioCodec::Opus, sample_rate: 48_000, channels, head }, None))
+            let format = Format { codec: AudioCodec::Opus, sample_rate: 48_000, channels, head: pages };
+            Ok(SampleEntry { format, aac: None, pre_skip: head.pre_skip })
         }
         b"alac" => {
             // QuickTime has the box in another one.
             let alac = find(extensions, &[b"alac"]).or_else(|| find(extensions, &[b"wave", b"alac"]));
-            Ok((alac.and_then(matroska::alac_format).ok_or_else(unsupported)?, None))
+            Ok(alac.and_then(matroska::alac_format).ok_or_else(unsupported)?.into())
         }
-        b".mp3" => Ok((format(AudioCodec::Mp3), None)),
-        b"ac-3" => Ok((format(AudioCodec::Ac3), None)),
-        b"ec-3" => Ok((format(AudioCodec::Eac3), None)),
+        b".mp3" => Ok(format(AudioCodec::Mp3).into()),
+        b"ac-3" => Ok(format(AudioCodec::Ac3).into()),
+        b"ec-3" => Ok(format(AudioCodec::Eac3).into()),
         _ => Err(unsupported()),
     }
 }
 
 /// Reads the descriptors of an `esds` (ISO 14496-1, 7.2.6).
-fn parse_mp4a(esds: &[u8], format: &dyn Fn(AudioCodec) -> Format) -> Option<(Format, Option<AacConfig>)> {
+fn parse_mp4a(esds: &[u8], format: &dyn Fn(AudioCodec) -> Format) -> Option<SampleEntry> {
     let mut reader = Reader(esds.get(4..)?);
     let mut stream = Reader(descriptor(&mut reader, 3)?);
     stream.u16()?;
@@ -82,13 +97,13 @@ fn parse_mp4a(esds: &[u8], format: &dyn Fn(AudioCodec) -> Format) -> Option<(For
     let mut decoder = Reader(descriptor(&mut stream, 4)?);
     // 7.2.6.6, objectTypeIndication: 0x69 and 0x6b are MPEG audio, 0x40 and 0x66 to 0x68 are AAC.
     match decoder.u8()? {
-        0x69 | 0x6b => return Some((format(AudioCodec::Mp3), None)),
+        0x69 | 0x6b => return Some(format(AudioCodec::Mp3).into()),
         0x40 | 0x66..=0x68 => {}
         _ => return None,
     }
     decoder.take(12)?;
     let config = AacConfig::parse(descriptor(&mut decoder, 5)?)?;
-    Some((config.format(), Some(config)))
+    Some(SampleEntry { format: config.format(), aac: Some(config), pre_skip: 0 })
 }
 
 /// The body of the next descriptor with this tag.

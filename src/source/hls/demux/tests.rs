@@ -222,6 +222,22 @@ fn encoder_delay_moves_the_time_of_mp4() {
 }
 
 #[test]
+fn opus_is_never_trimmed_by_its_head_and_its_delay_moves_the_time() {
+    // 312 samples, with and without an edit list. A section may begin anywhere, and then a decoder must drop nothing.
+    for start in [0, 312] {
+        let init = mux::init(&Entry::Opus, 48_000, start);
+        // Frames of 20 ms.
+        let packets: Vec<_> = (0..3).map(|number| vec![31 << 3, number]).collect();
+        let output = demux(demuxer(Some(&init)), &fragment(&packets, 0), 100).unwrap();
+        let format = &output.frames[0].format;
+        assert_eq!((format.codec, format.sample_rate, format.channels), (AudioCodec::Opus, 48_000, 2));
+        let head = format.head.as_deref().unwrap();
+        assert_eq!(&head[28..40], b"OpusHead\x01\x02\0\0", "no samples to skip");
+        assert_eq!(output.frames[0].time, Some(-6_500_000), "edit list at {start}");
+    }
+}
+
+#[test]
 fn flac_has_a_head_that_promises_no_length() {
     let init = mux::init(&Entry::Flac, 44_100, 0);
     let output = demux(demuxer(Some(&init)), &fragment(&aac_frames(0, 3), 0), 100).unwrap();

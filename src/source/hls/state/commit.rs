@@ -18,6 +18,12 @@ struct SegmentTime {
     discontinuity: u64,
 }
 
+/// How much of the audio from this frame on lies before the presentation, which begins at the media time 0.
+fn encoder_delay(frame: &Frame, time: Duration) -> Duration {
+    let before = frame.time.filter(|media| *media < 0 && time.is_zero());
+    Duration::from_nanos(before.map_or(0, i64::unsigned_abs))
+}
+
 impl State {
     /// Moves the frames of the first segments into sections.
     pub(crate) fn commit(&mut self) {
@@ -135,13 +141,14 @@ impl State {
             matches!(reason, Discontinuity::Seek | Discontinuity::Start | Discontinuity::Rendition);
         let level =
             self.queue.front().map_or(self.level(), |queued| self.ladder.variants[queued.variant].level);
+        let way = if is_sought { self.sections.target.saturating_sub(time) } else { Duration::ZERO };
         let info = SectionInfo {
             codec: frame.format.codec,
             sample_rate: frame.format.sample_rate,
             channels: frame.format.channels,
             start: time,
             // A section begins with a segment, which may begin before the target of the seek.
-            skip: if is_sought { self.sections.target.saturating_sub(time) } else { Duration::ZERO },
+            skip: way.saturating_add(encoder_delay(frame, time)),
             discontinuity: reason,
             level,
             date_time: self.queue.front().and_then(|queued| self.date_time(queued)),

@@ -95,44 +95,55 @@ impl Clock {
         frame: &Frame,
     ) -> Placement {
         let is_first = self.segment.replace(segment) != Some(segment);
-        let time = match frame.time {
-            Some(media) => self.by_media_time(media, start, discontinuity, is_first),
+        let length = MediaTime::try_from(frame.duration.as_nanos()).unwrap_or(MediaTime::MAX);
+        let (time, end) = match frame.time {
+            Some(media) => {
+                let (anchor, passed) = self.by_media_time(media, start, discontinuity, is_first);
+                (shift(anchor, passed), shift(anchor, passed.saturating_add(length)))
+            }
             // Without times of its own a segment follows the one before.
-            None => self.next.unwrap_or(start.max(self.played.unwrap_or_default())),
+            None => {
+                let time = self.next.unwrap_or(start.max(self.played.unwrap_or_default()));
+                (time, time.saturating_add(frame.duration))
+            }
         };
         // Half a frame: the times of two encodings differ by roundings.
         let is_played = self.played.is_some_and(|played| time.saturating_add(frame.duration / 2) < played);
         if is_played {
             return Placement::Duplicate;
         }
-        self.next = Some(time.saturating_add(frame.duration));
+        self.next = Some(end);
         if frame.time.is_some() {
             self.played = self.next;
         }
         Placement::At(time)
     }
 
+    /// A presentation time, and the way from there to that of this media time.
     fn by_media_time(
         &mut self,
         media: MediaTime,
         start: Duration,
         discontinuity: u64,
         is_first: bool,
-    ) -> Duration {
+    ) -> (Duration, MediaTime) {
         if let Some(anchor) = self.anchor.filter(|anchor| anchor.discontinuity_sequence == discontinuity) {
             let expected = anchor.expected(start);
             let passed = anchor.passed(media, start);
             let is_plausible = !is_first || passed.saturating_sub(expected).saturating_abs() < PLAUSIBLE;
             if is_plausible {
-                return shift(anchor.presentation, passed);
+                return (anchor.presentation, passed);
             }
         }
         // The first frame of a discontinuity, or times that jump without one: they follow what was played.
         let follows = self.next.filter(|next| next.abs_diff(start) < Duration::from_nanos(PLAUSIBLE as u64));
         // Not before what was played: these are other frames, whatever the playlist says.
         let presentation = follows.unwrap_or(start.max(self.played.unwrap_or_default()));
+        // Encoder delay lies before the media time 0. Nothing lies before the presentation; in its middle the delay is played.
+        let passed = if presentation.is_zero() { media.min(0) } else { 0 };
+        let media = media.saturating_sub(passed);
         self.anchor = Some(Anchor { discontinuity_sequence: discontinuity, media, presentation });
-        presentation
+        (presentation, passed)
     }
 }
 
@@ -175,6 +186,18 @@ mod tests {
         assert_eq!(clock.place(2, Duration::from_millis(50_150), 1, &frame(Some(5000 * ms))), at(50_060));
         // No time at all.
         assert_eq!(clock.place(3, Duration::from_millis(50_150), 1, &frame(None)), at(50_080));
+    }
+
+    #[test]
+    fn encoder_delay_lies_before_the_presentation() {
+        let mut clock = Clock::default();
+        let ms = 1_000_000;
+        let places =
+            [-30 * ms, -10 * ms, 10 * ms].map(|time| clock.place(0, seconds(0), 0, &frame(Some(time))));
+        assert_eq!(places, [0, 0, 10].map(|time| Placement::At(Duration::from_millis(time))));
+        // In the middle it is played: the frames that follow need it.
+        let places = [-20 * ms, 0].map(|time| clock.place(1, seconds(2), 1, &frame(Some(time))));
+        assert_eq!(places, [30, 50].map(|time| Placement::At(Duration::from_millis(time))));
     }
 
     #[test]
