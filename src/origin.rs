@@ -70,8 +70,9 @@ fn is_canonical_host(host: &str) -> bool {
         return false;
     }
     // WHATWG URL, "ends in a number": such a host is parsed as an IPv4 address, in one of several notations.
-    let last = host.strip_suffix('.').unwrap_or(host).rsplit('.').next().unwrap_or_default();
-    if last.starts_with(|first: char| first.is_ascii_digit()) {
+    let rooted = bytes.strip_suffix(b".").unwrap_or(bytes);
+    let last = &rooted[rooted.iter().rposition(|byte| *byte == b'.').map_or(0, |dot| dot + 1)..];
+    if last.first().is_some_and(u8::is_ascii_digit) {
         return host.parse::<Ipv4Addr>().is_ok();
     }
     !last.is_empty()

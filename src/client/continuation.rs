@@ -44,12 +44,43 @@ struct Begun {
     offset: u64,
     /// End of the promised body. `None` until a response announces it: then the body ends where the resource ends.
     end: Option<u64>,
-    /// The last bytes before `offset`, at most [`OVERLAP`], for the overlap check.
-    tail: Vec<u8>,
+    /// The bytes before `offset`, for the overlap check.
+    tail: Tail,
     /// The current body is a part of the resource, not the whole.
     is_partial: bool,
     /// The current body has delivered a new byte.
     has_advanced: bool,
+}
+
+/// The last bytes that were received, at most [`OVERLAP`]. Not on the heap: each fetch has one, most of them for one read.
+#[derive(Clone, Debug)]
+struct Tail {
+    bytes: [u8; OVERLAP],
+    len: usize,
+}
+
+impl Tail {
+    fn empty() -> Self {
+        Self { bytes: [0; OVERLAP], len: 0 }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// Adds bytes that were received, and forgets as many of the others as it has to.
+    fn extend(&mut self, new: &[u8]) {
+        let new = &new[new.len().saturating_sub(OVERLAP)..];
+        let kept = self.len.min(OVERLAP - new.len());
+        self.bytes.copy_within(self.len - kept..self.len, 0);
+        self.len = kept + new.len();
+        self.bytes[kept..self.len].copy_from_slice(new);
+    }
+
+    /// Grows as if this number of bytes had been received.
+    fn lengthen(&mut self, by: usize) {
+        self.len = self.len.saturating_add(by).min(OVERLAP);
+    }
 }
 
 impl Continuation {
@@ -90,14 +121,14 @@ impl Continuation {
         let come = usize::try_from(position.saturating_sub(begun.offset)).unwrap_or(usize::MAX);
         begun.offset = begun.offset.max(position);
         // Only the length of the tail matters here: it decides where the overlap begins.
-        begun.tail.resize(begun.tail.len().saturating_add(come).min(OVERLAP), 0);
+        begun.tail.lengthen(come);
         Some(later)
     }
 
     /// The range that the next attempt requests. `None` until a response is accepted.
     pub(crate) fn range(&self) -> Option<ByteRange> {
         let begun = self.begun.as_ref()?;
-        let start = begun.offset - begun.tail.len() as u64;
+        let start = begun.offset - begun.tail.len as u64;
         // If the body ends with the resource, request an open range: servers support that form best.
         let end = begun.end.filter(|end| begun.representation.total() != Some(*end));
         Some(ByteRange::new(start, end.unwrap_or(u64::MAX)))
@@ -160,7 +191,7 @@ impl Continuation {
             representation: Representation::of(head),
             offset: head.start(),
             end: head.body_len().map(|len| head.start().saturating_add(len)),
-            tail: Vec::new(),
+            tail: Tail::empty(),
             is_partial: head.is_partial(),
             has_advanced: false,
         });
@@ -186,10 +217,7 @@ impl Continuation {
         let new = &new[..new.len().min(room)];
         begun.offset += new.len() as u64;
         begun.has_advanced |= !new.is_empty();
-        // The last `OVERLAP` bytes of the old tail followed by `new`.
-        let kept = OVERLAP.saturating_sub(new.len()).min(begun.tail.len());
-        begun.tail.drain(..begun.tail.len() - kept);
-        begun.tail.extend_from_slice(&new[new.len().saturating_sub(OVERLAP)..]);
+        begun.tail.extend(new);
         Ok(new)
     }
 
@@ -233,7 +261,7 @@ impl Continuation {
 
 impl Begun {
     fn compare(&self, at: u64, old: &[u8]) -> Result<(), Error> {
-        let tail_at = self.offset - self.tail.len() as u64;
+        let tail_at = self.offset - self.tail.len as u64;
         let from = tail_at.max(at);
         let until = at + old.len() as u64;
         if from >= until {
@@ -241,7 +269,7 @@ impl Begun {
         }
         // No overflow: both differences are at most `OVERLAP`, or the length of `old`.
         let received = &old[(from - at) as usize..];
-        let expected = &self.tail[(from - tail_at) as usize..(until - tail_at) as usize];
+        let expected = &self.tail.as_slice()[(from - tail_at) as usize..(until - tail_at) as usize];
         if received == expected {
             return Ok(());
         }

@@ -40,7 +40,8 @@ pub(crate) fn status(head: &[u8]) -> Option<u16> {
 /// True for an interim response, which precedes the final one (RFC 9110, section 15.2).
 pub(crate) fn is_interim(head: &[u8]) -> bool {
     // Section 15.2.2: after a 101 the connection no longer speaks HTTP, so no final response follows.
-    matches!(status(head), Some(100 | 102..=199))
+    // The first digit is looked at first, because this is asked for each response.
+    head.get(b"HTTP/1.1 ".len()) == Some(&b'1') && matches!(status(head), Some(100 | 102..=199))
 }
 
 /// Replaces line folding by spaces (RFC 9112, section 5.2). The length does not change.
