@@ -119,3 +119,22 @@ fn prefetches_wait_once_until_urgent_work_pauses() {
     assert_eq!(schedule.poll_assignment(quiet).unwrap().1, run(2));
     assert_eq!(schedule.poll_assignment(quiet).unwrap().1, run(3));
 }
+
+#[test]
+fn only_where_nothing_waits_an_urgent_fetch_runs_at_once() {
+    let now = Instant::now();
+    let mut schedule = new(2, 0);
+    let (peer, other) =
+        (schedule.handle_registered(Priority::Low), schedule.handle_registered(Priority::High));
+    assert_eq!(schedule.try_run(peer, fetch_info(1, Priority::Low), now), None);
+    let worker = schedule.try_run(peer, fetch_info(1, Priority::High), now).unwrap();
+    // What a peer with high priority prefetches goes before urgent work of one with low priority.
+    schedule.handle_submitted(other, fetch_info(2, Priority::Low), now);
+    assert_eq!(schedule.try_run(peer, fetch_info(3, Priority::High), now), None);
+    schedule.handle_submitted(peer, fetch_info(3, Priority::High), now);
+    assert_eq!(served(&mut schedule), [2, 3]);
+    schedule.handle_finished(worker, now);
+    assert_eq!(schedule.counts().idle, 2);
+    schedule.handle_unregistered(peer, now);
+    assert_eq!(schedule.try_run(peer, fetch_info(4, Priority::High), now), None);
+}
