@@ -78,7 +78,7 @@ fn alone(way: &str, gets: usize) {
         "execute8" => eight.by_execute(8, gets),
         "batch" => (0..gets).for_each(|_| eight.by_batch(1)),
         "batch8" => eight.by_batch(gets),
-        "pulled" => (0..gets).for_each(|_| eight.by_pulled(1)),
+        "pulled" => eight.by_waking(gets),
         "pulled8" => eight.by_pulled(gets),
         _ => panic!("there is no {way}"),
     }
@@ -336,6 +336,17 @@ impl Eight {
         for answer in self.peers[0].batch((0..gets).map(move |_| Fetch::get(&url).expect("a URL"))) {
             let mut answer = answer.expect("an answer");
             answer.read_to_end(&mut Vec::with_capacity(1024)).expect("a body");
+        }
+    }
+
+    /// One after another, each after a wake of its own.
+    fn by_waking(&self, gets: usize) {
+        let (ends, end) = mpsc::channel();
+        let pulled = self.downloader.register(Pulled { url: self.url.clone(), ends }, Priority::High);
+        let pulled = pulled.expect("a running downloader");
+        for _ in 0..gets {
+            pulled.wake(Priority::High);
+            end.recv().expect("an end");
         }
     }
 
