@@ -16,11 +16,12 @@ use mux::{Entry, Random, Ts, aac_frames, adts, fragment};
 use presentation::{
     FRAMES, SEGMENT, Site, all, downloader, extinf, mp4, numbers, open, play, segment_frames, site, vod,
 };
-use support::{Answer, Content, Origin};
+use support::{Answer, Asked, Content, Origin};
 use windway::abr::{Abr, AbrConfig, Snapshot};
 use windway::config::{CookieJar, Cookies};
 use windway::hls::{Discontinuity, HlsConfig, HlsEvent, HlsKind, MakeAbr, Quality};
 use windway::media::AudioCodec;
+use windway::stream::{Pending, Phase, TryRead};
 use windway::{ClientConfig, Downloader, DownloaderConfig, ErrorKind, Stream};
 
 #[test]
@@ -422,6 +423,103 @@ fn a_presentation_is_read_as_one_stream_of_bytes() {
     let error = stream("/change.m3u8").read_to_end(&mut bytes).unwrap_err();
     let error = error.get_ref().and_then(|error| error.downcast_ref::<windway::Error>()).unwrap();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+/// Segments of which one is answered once the test allows it.
+fn gated(
+    path: &'static str,
+    answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+) -> (Origin, Arc<Gate>) {
+    let gate = Arc::new(Gate::default());
+    let own = Arc::clone(&gate);
+    let origin = Origin::start(move |asked| {
+        if asked.path == path {
+            drop(own.1.wait_while(own.0.lock().unwrap(), |is_open| !*is_open).unwrap());
+        }
+        answer(asked)
+    });
+    (origin, gate)
+}
+
+#[derive(Default)]
+struct Gate(Mutex<bool>, Condvar);
+
+impl Gate {
+    fn open(&self) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_all();
+    }
+}
+
+#[test]
+fn a_stream_of_hls_shows_its_phases_and_is_polled_without_blocking() {
+    let own = site(3);
+    let (origin, gate) = gated("/1.ts", move |asked| own.answer(asked));
+    let mut stream = Stream::new(open(&origin, "/ts.m3u8", |_| ()).into_source().unwrap());
+    let handle = stream.handle();
+    let mut first = vec![0; segment_frames(0).concat().len()];
+    stream.read_exact(&mut first).unwrap();
+    assert_eq!(stream.try_read(&mut [0; 100]).unwrap(), TryRead::Pending(Pending::Fetching));
+    assert_eq!(handle.phase(), Phase::Fetching);
+    std::thread::scope(|scope| {
+        let rest = scope.spawn(|| {
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).unwrap();
+            (stream, rest)
+        });
+        support::poll_until("stalled read", || handle.phase() == Phase::Stalled);
+        gate.open();
+        let (stream, rest) = rest.join().unwrap();
+        assert_eq!(numbers(&[first, rest].concat()), (0..3 * FRAMES).collect::<Vec<_>>());
+        assert_eq!(handle.phase(), Phase::Ended);
+        assert!(handle.stats().stalls > 0);
+        drop(stream);
+        assert_eq!(handle.phase(), Phase::Ended);
+    });
+}
+
+#[test]
+fn a_stream_of_hls_can_be_watched_to_its_cancel() {
+    let own = site(3);
+    let (origin, gate) = gated("/1.ts", move |asked| own.answer(asked));
+    let mut stream = Stream::new(open(&origin, "/ts.m3u8", |_| ()).into_source().unwrap());
+    let handle = stream.handle();
+    stream.read_exact(&mut [0; 100]).unwrap();
+    let buffered = handle.buffered();
+    assert!(buffered.iter().any(|range| range.contains(&100)), "{buffered:?}");
+    let watch = handle.watch(Duration::from_secs(600));
+    let last = support::in_time("watching", move || {
+        let mut phases = watch.map(|progress| progress.phase);
+        phases.next();
+        handle.cancel();
+        phases.last()
+    });
+    assert_eq!(last, Some(Phase::Closed));
+    gate.open();
+}
+
+#[test]
+fn flac_is_polled_over_the_heads_of_its_sections() {
+    let frames = |index: u64| aac_frames(index * 10, 10);
+    let lines =
+        format!("#EXT-X-MAP:URI=\"i.mp4\"\n{}#EXT-X-GAP\n{}{}", extinf("0"), extinf("1"), extinf("2"));
+    let own = Site::default()
+        .with("/flac.m3u8", vod(&lines))
+        .with("/i.mp4", mux::init(&Entry::Flac, 44_100, 0))
+        .with("/0", fragment(&frames(0), 0))
+        .with("/2", fragment(&frames(2), 20 * 1024));
+    let (origin, gate) = gated("/2", move |asked| own.answer(asked));
+    let mut stream = Stream::new(open(&origin, "/flac.m3u8", |_| ()).into_source().unwrap());
+    let (mut bytes, mut buf) = (Vec::new(), [0; 7]);
+    loop {
+        match stream.try_read(&mut buf).unwrap() {
+            TryRead::Bytes(got) => bytes.extend_from_slice(&buf[..got]),
+            TryRead::Pending(_) if bytes.len() == 42 + frames(0).concat().len() => gate.open(),
+            TryRead::Pending(_) => std::thread::yield_now(),
+            _ => break,
+        }
+    }
+    assert!(bytes.starts_with(b"fLaC") && bytes[42..] == [frames(0), frames(2)].concat().concat());
 }
 
 #[test]

@@ -15,22 +15,30 @@ use crate::types::{Priority, RequestId};
 impl Shared {
     /// Blocks until at least one byte of the section is there, or its end.
     pub(super) fn read(&self, section: u64, buf: &mut [u8]) -> Result<usize, Error> {
-        self.wait("read", |state| match state.read(section, buf) {
-            ReadResult::Bytes(got) => Attempt::Done(Ok(got)),
-            ReadResult::End => Attempt::Done(Ok(0)),
-            ReadResult::Failed(error) => Attempt::Done(Err(error)),
-            ReadResult::Wait(request) => Attempt::Wait(request),
-        })
+        self.wait("read", |state| read(state, section, buf))
+    }
+
+    /// As `read`, without blocking: `None` if nothing is there yet. It is requested then.
+    pub(super) fn try_read(&self, section: u64, buf: &mut [u8]) -> Result<Option<usize>, Error> {
+        self.try_once(|state| read(state, section, buf))
     }
 
     /// Blocks until the next section begins. `None` at the end of the presentation.
     pub(super) fn next_section(&self) -> Result<Option<(u64, SectionInfo)>, Error> {
-        self.wait("next_section", |state| match state.next_section() {
-            SectionResult::Section(id, info) => Attempt::Done(Ok(Some((id, info)))),
-            SectionResult::End => Attempt::Done(Ok(None)),
-            SectionResult::Failed(error) => Attempt::Done(Err(error)),
-            SectionResult::Wait(request) => Attempt::Wait(request),
-        })
+        self.wait("next_section", next_section)
+    }
+
+    /// As `next_section`, without blocking: `None` if it has not begun yet.
+    pub(super) fn try_next_section(&self) -> Result<Option<Option<(u64, SectionInfo)>>, Error> {
+        self.try_once(next_section)
+    }
+
+    fn try_once<T>(&self, mut attempt: impl FnMut(&mut State) -> Attempt<T>) -> Result<Option<T>, Error> {
+        let mut inner = self.inner.lock();
+        let begun = inner.waits.begin();
+        let result = self.attempt(&mut inner, begun, &mut attempt);
+        drop(inner);
+        result.map_err(|error| self.locate(error))
     }
 
     /// Repeats an attempt after each change of the state, until it succeeds or a limit is reached.
@@ -47,7 +55,10 @@ impl Shared {
                 Ok(None) => was_blocked = true,
                 Err(error) => break Err(error),
             }
-            if let Err(error) = self.block(&mut inner, &mut limit) {
+            inner.blocked += 1;
+            let blocked = self.block(&mut inner, &mut limit);
+            inner.blocked -= 1;
+            if let Err(error) = blocked {
                 break Err(error);
             }
         };
@@ -129,6 +140,24 @@ impl Shared {
             return Err(inner.waits.read_timed_out(self.config.read_timeout.unwrap_or_default()));
         }
         Ok(())
+    }
+}
+
+fn read(state: &mut State, section: u64, buf: &mut [u8]) -> Attempt<usize> {
+    match state.read(section, buf) {
+        ReadResult::Bytes(got) => Attempt::Done(Ok(got)),
+        ReadResult::End => Attempt::Done(Ok(0)),
+        ReadResult::Failed(error) => Attempt::Done(Err(error)),
+        ReadResult::Wait(request) => Attempt::Wait(request),
+    }
+}
+
+fn next_section(state: &mut State) -> Attempt<Option<(u64, SectionInfo)>> {
+    match state.next_section() {
+        SectionResult::Section(id, info) => Attempt::Done(Ok(Some((id, info)))),
+        SectionResult::End => Attempt::Done(Ok(None)),
+        SectionResult::Failed(error) => Attempt::Done(Err(error)),
+        SectionResult::Wait(request) => Attempt::Wait(request),
     }
 }
 

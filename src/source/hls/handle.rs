@@ -15,6 +15,7 @@ use crate::error::Error;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::event::Subscriber;
+use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
 
 /// What a presentation is.
@@ -171,6 +172,18 @@ impl HlsHandle {
     /// Those of [`seek`](Self::seek).
     pub fn go_live(&self) -> Result<Duration, Error> {
         self.shared.seek(self.seekable().end)
+    }
+
+    /// What the presentation is doing. [`Phase::Complete`]: all up to its end is fetched. It does not show
+    /// [`Phase::Ended`], because each section has an end of its own: see
+    /// [`Hls::next_section`](super::Hls::next_section).
+    pub fn phase(&self) -> Phase {
+        self.shared.phase()
+    }
+
+    /// The error that stopped fetching, or that is being retried.
+    pub fn last_error(&self) -> Option<Error> {
+        self.shared.last_error()
     }
 
     /// Subscribes to the events from now on. The subscription ends with the presentation.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 
 use parking_lot::Mutex;
 
@@ -9,10 +10,12 @@ use super::handle::{HlsHandle, HlsKind};
 use super::presentation::Hls;
 use super::reader::Section;
 use super::state::section::SectionInfo;
+use crate::cancel::CancelGuard;
 use crate::error::{Error, ErrorKind};
 use crate::media::{AudioCodec, MediaInfo};
+use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
-use crate::source::Source;
+use crate::source::{Pending, Source, StreamStats, TryRead};
 
 /// Bytes before the position of the reader that can be read again: a decoder that has probed the beginning seeks back to it.
 const KEPT: usize = 256 * 1024;
@@ -59,6 +62,8 @@ impl Hls {
 struct Reader {
     hls: Hls,
     section: Option<Section>,
+    /// Bytes of the head of the section that are left out and have not been read yet.
+    head: usize,
     /// The last bytes up to `position`.
     kept: VecDeque<u8>,
     position: u64,
@@ -72,7 +77,7 @@ impl HlsSource {
         })?;
         let first = section.info().clone();
         let (handle, section) = (hls.handle(), Some(section));
-        let reader = Reader { hls, section, kept: VecDeque::new(), position: 0, is_ended: false };
+        let reader = Reader { hls, section, head: 0, kept: VecDeque::new(), position: 0, is_ended: false };
         Ok(Self { handle, first, reader: Mutex::new(reader) })
     }
 
@@ -87,8 +92,22 @@ impl HlsSource {
     }
 }
 
+/// Whether a read may block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Block,
+    Try,
+}
+
 impl Reader {
-    fn read_at(&mut self, position: u64, buf: &mut [u8], first: &SectionInfo) -> Result<usize, Error> {
+    /// `None` if nothing is there yet: only of a read that must not block.
+    fn read_at(
+        &mut self,
+        position: u64,
+        buf: &mut [u8],
+        first: &SectionInfo,
+        mode: Mode,
+    ) -> Result<Option<usize>, Error> {
         let behind = self.position.checked_sub(position).and_then(|behind| usize::try_from(behind).ok());
         if let Some(behind) = behind.filter(|behind| *behind > 0) {
             let from = self.kept.len().checked_sub(behind).ok_or_else(|| {
@@ -98,39 +117,62 @@ impl Reader {
                 Error::new(ErrorKind::InvalidInput, why)
             })?;
             let again = self.kept.range(from..).zip(buf);
-            return Ok(again.map(|(byte, into)| *into = *byte).count());
+            return Ok(Some(again.map(|(byte, into)| *into = *byte).count()));
         }
         // Decoders skip what they have no use for. What is between has to be read: no byte position can be requested.
         while self.position < position {
             let left = usize::try_from(position - self.position).unwrap_or(usize::MAX);
             let mut skipped = vec![0; left.min(32 * 1024)];
-            if self.read_next(&mut skipped, first)? == 0 {
-                return Ok(0);
+            match self.read_next(&mut skipped, first, mode)? {
+                Some(0) => return Ok(Some(0)),
+                None => return Ok(None),
+                Some(_) => {}
             }
         }
-        self.read_next(buf, first)
+        self.read_next(buf, first, mode)
     }
 
-    fn read_next(&mut self, buf: &mut [u8], first: &SectionInfo) -> Result<usize, Error> {
+    fn read_next(&mut self, buf: &mut [u8], first: &SectionInfo, mode: Mode) -> Result<Option<usize>, Error> {
+        let mut head = [0; FLAC_HEAD];
         while !self.is_ended {
             let Some(section) = &self.section else {
-                self.open_section(first)?;
+                if !self.open_section(first, mode)? {
+                    return Ok(None);
+                }
                 continue;
             };
-            let got = section.shared.read(section.id, buf)?;
-            if got > 0 {
-                self.keep(&buf[..got]);
-                return Ok(got);
+            let into = if self.head > 0 { &mut head[..self.head] } else { &mut *buf };
+            let got = match mode {
+                Mode::Block => section.shared.read(section.id, into)?,
+                Mode::Try => match section.shared.try_read(section.id, into)? {
+                    Some(got) => got,
+                    None => return Ok(None),
+                },
+            };
+            match got {
+                0 => self.section = None,
+                got if self.head > 0 => self.head -= got,
+                got => {
+                    self.keep(&buf[..got]);
+                    return Ok(Some(got));
+                }
             }
-            self.section = None;
         }
-        Ok(0)
+        Ok(Some(0))
     }
 
-    fn open_section(&mut self, first: &SectionInfo) -> Result<(), Error> {
-        let Some(section) = self.hls.next_section()? else {
+    /// False if there is none yet.
+    fn open_section(&mut self, first: &SectionInfo, mode: Mode) -> Result<bool, Error> {
+        let next = match mode {
+            Mode::Block => self.hls.next_section()?,
+            Mode::Try => match self.hls.try_next_section()? {
+                Some(next) => next,
+                None => return Ok(false),
+            },
+        };
+        let Some(section) = next else {
             self.is_ended = true;
-            return Ok(());
+            return Ok(true);
         };
         let kind = |info: &SectionInfo| (info.codec, info.sample_rate, info.channels);
         if kind(section.info()) != kind(first) {
@@ -141,19 +183,9 @@ impl Reader {
             );
             return Err(Error::new(ErrorKind::Unsupported, why).with_url(self.hls.shared.request.url()));
         }
-        if first.codec == AudioCodec::Flac {
-            let mut head = [0; FLAC_HEAD];
-            let mut left = &mut head[..];
-            while !left.is_empty() {
-                // A section has its head from its beginning on, unless a seek has ended it.
-                match section.shared.read(section.id, left)? {
-                    0 => return Ok(()),
-                    got => left = &mut left[got..],
-                }
-            }
-        }
+        self.head = if first.codec == AudioCodec::Flac { FLAC_HEAD } else { 0 };
         self.section = Some(section);
-        Ok(())
+        Ok(true)
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -161,16 +193,34 @@ impl Reader {
         self.kept.extend(bytes);
         self.kept.drain(..self.kept.len().saturating_sub(KEPT));
     }
+
+    /// Bytes that can be read without blocking.
+    fn buffered(&self) -> Range<u64> {
+        let section = self.section.as_ref().filter(|_| self.head == 0);
+        let ahead = section.map_or(0, |section| section.buffered());
+        self.position - self.kept.len() as u64..self.position + ahead
+    }
 }
 
 impl Source for HlsSource {
     fn read_at(&self, position: u64, buf: &mut [u8]) -> Result<usize, Error> {
-        self.reader.lock().read_at(position, buf, &self.first)
+        let got = self.reader.lock().read_at(position, buf, &self.first, Mode::Block)?;
+        Ok(got.unwrap_or_default())
     }
 
     fn len(&self) -> Option<u64> {
         // While a read is blocked the end has not been reached.
         self.reader.try_lock().and_then(|reader| reader.is_ended.then_some(reader.position))
+    }
+
+    fn try_read_at(&self, position: u64, buf: &mut [u8]) -> Result<TryRead, Error> {
+        let got = self.reader.lock().read_at(position, buf, &self.first, Mode::Try)?;
+        Ok(match got {
+            Some(0) => TryRead::End,
+            Some(got) => TryRead::Bytes(got),
+            None if self.handle.phase() == Phase::Retrying => TryRead::Pending(Pending::Retrying),
+            None => TryRead::Pending(Pending::Fetching),
+        })
     }
 
     fn is_seekable(&self) -> bool {
@@ -185,6 +235,20 @@ impl Source for HlsSource {
         Some(self.handle.url())
     }
 
+    fn phase(&self) -> Phase {
+        self.handle.phase()
+    }
+
+    fn last_error(&self) -> Option<Error> {
+        self.handle.last_error()
+    }
+
+    fn buffered(&self) -> Vec<Range<u64>> {
+        // While a read is blocked nothing is there that was not read.
+        let buffered = self.reader.try_lock().map(|reader| reader.buffered());
+        buffered.into_iter().filter(|range| !range.is_empty()).collect()
+    }
+
     fn interrupt(&self) {
         self.handle.interrupt();
     }
@@ -197,8 +261,22 @@ impl Source for HlsSource {
         self.handle.cancel();
     }
 
+    fn on_cancel(&self, hook: Box<dyn FnOnce() + Send>) -> Option<CancelGuard> {
+        self.handle.shared.link.on_cancel(hook)
+    }
+
+    fn stats(&self) -> StreamStats {
+        let (stalls, stalled) = self.handle.stalls();
+        let bytes_dropped = self.handle.wasted();
+        StreamStats { stalls, stalled, bytes_dropped, ..StreamStats::default() }
+    }
+
     fn media_info(&self) -> MediaInfo {
         self.first.media_info()
+    }
+
+    fn rate(&self) -> Option<f64> {
+        self.handle.shared.link.network().0
     }
 }
 

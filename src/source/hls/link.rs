@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::group::{Group, Membership, Received};
 use crate::abr::Demand;
-use crate::cancel::CancelReason;
+use crate::cancel::{CancelGuard, CancelReason};
 use crate::downloader::{Epoch, Waker};
 use crate::types::{Priority, RequestId};
 
@@ -40,6 +40,11 @@ impl Link {
         if let Some(link) = self.0.get() {
             link.epoch.cancel();
         }
+    }
+
+    /// Runs `hook` when all transfers are stopped permanently.
+    pub(super) fn on_cancel(&self, hook: Box<dyn FnOnce() + Send>) -> Option<CancelGuard> {
+        Some(self.0.get()?.epoch.on_cancel(hook))
     }
 
     pub(super) fn cancelled(&self) -> Option<CancelReason> {

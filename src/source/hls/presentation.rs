@@ -132,6 +132,12 @@ impl Hls {
         Ok(section.map(|(id, info)| Section { shared: Arc::clone(&self.shared), id, info }))
     }
 
+    /// As [`next_section`](Self::next_section), without blocking: `None` if it has not begun yet.
+    pub(super) fn try_next_section(&mut self) -> Result<Option<Option<Section>>, Error> {
+        let begun = self.shared.try_next_section()?;
+        Ok(begun.map(|next| next.map(|(id, info)| Section { shared: Arc::clone(&self.shared), id, info })))
+    }
+
     /// Changes the priority among the streams of the downloader: see [`HlsConfig::priority`].
     pub fn set_priority(&self, priority: Priority) {
         self.peer.set_priority(priority);

@@ -51,6 +51,11 @@ impl Section {
         self.look(|section| section.time_of(offset)).flatten()
     }
 
+    /// Number of bytes that were fetched and not read yet.
+    pub(super) fn buffered(&self) -> u64 {
+        self.look(|section| section.len() as u64).unwrap_or_default()
+    }
+
     fn look<T>(&self, look: impl FnOnce(&SectionBuffer) -> T) -> Option<T> {
         self.shared.with(|state| state.section(self.id).map(look)).flatten()
     }

@@ -22,6 +22,7 @@ use crate::client::{Request, is_private};
 use crate::downloader::{Epoch, Waker};
 use crate::error::Error;
 use crate::event::{Bus, Subscriber};
+use crate::phase::{Facts, Phase};
 use crate::source::wait::WaitState;
 use crate::types::Priority;
 
@@ -62,6 +63,8 @@ pub(super) struct Inner {
     /// Used while it is being opened.
     preload: Preload,
     pub(super) waits: WaitState,
+    /// Calls that are blocked.
+    pub(super) blocked: u32,
     pub(super) is_closed: bool,
 }
 
@@ -74,6 +77,7 @@ impl Shared {
             hint: None,
             preload: Preload::default(),
             waits: WaitState::default(),
+            blocked: 0,
             is_closed: false,
         };
         let (variables, is_public, link) = (OnceLock::new(), OnceLock::new(), Link::default());
@@ -277,6 +281,19 @@ impl Shared {
         self.changed.notify_all();
         self.link.wake(Priority::High);
         Ok(landed)
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        let inner = self.inner.lock();
+        let is_cancelled = inner.is_closed || self.link.cancelled().is_some();
+        let facts = inner.state.as_ref().map(State::facts).unwrap_or_default();
+        Facts { is_cancelled, is_urgent: inner.blocked > 0, ..facts }.phase()
+    }
+
+    /// The error that stopped fetching, or that is being retried.
+    pub(super) fn last_error(&self) -> Option<Error> {
+        let error = self.with(|state| state.last_error().cloned()).flatten();
+        error.map(|error| self.locate(error))
     }
 
     pub(super) fn interrupt(&self) {

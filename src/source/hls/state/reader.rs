@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::State;
 use super::planned::{ReadResult, SectionResult};
-use super::queued_segment::SegmentPhase;
+use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::section::{Discontinuity, SectionBuffer};
 use crate::error::{Error, ErrorKind};
+use crate::phase::Facts;
 use crate::types::{Priority, RequestId};
 
 impl State {
@@ -131,6 +132,26 @@ impl State {
             .find(|queued| queued.phase != SegmentPhase::Complete)
             .map_or(self.cursor, |queued| queued.start);
         end.saturating_sub(self.reader_time())
+    }
+
+    /// What the phase of the presentation depends on, as far as the state knows it.
+    pub(crate) fn facts(&self) -> Facts {
+        let is_fetching =
+            |queued: &QueuedSegment| matches!(queued.phase, SegmentPhase::Fetching | SegmentPhase::Reloading);
+        Facts {
+            is_known: true,
+            is_complete: self.is_finished(),
+            has_failed: self.recovery.error.is_some(),
+            is_retrying: self.recovery.outage.is_some(),
+            is_fetching: self.queue.iter().any(is_fetching) || self.pending_playlist.is_some(),
+            ..Facts::default()
+        }
+    }
+
+    /// The error that stopped fetching, or that is being retried.
+    pub(crate) fn last_error(&self) -> Option<&Error> {
+        let outage = self.recovery.outage.as_ref().map(|outage| &outage.error);
+        self.recovery.error.as_ref().or(outage)
     }
 
     pub(crate) fn section(&self, id: u64) -> Option<&SectionBuffer> {
