@@ -385,7 +385,7 @@ fn entries_are_listed_pinned_evicted_and_removed() {
     cache.unpin(&pinned).unwrap();
     cache.remove(&pinned).unwrap();
     assert!(cache.entries().unwrap().iter().all(|entry| entry.key != pinned));
-    // Somebody plays one of them meanwhile.
+    // One of them is played meanwhile.
     let mut stream = downloader().open_with(&url("e"), config(&cache)).unwrap();
     cache.clear().unwrap();
     assert!(place.files().is_empty());

@@ -63,21 +63,21 @@ fn read_at_random(cache: &Cache, url: &str, random: &mut Random, files: usize) {
 }
 
 fn spawn(directory: &Path, origin: &Origin, max_bytes: u64, seed: u64, files: usize) -> Child {
-    let told = format!("{}|{}|{max_bytes}|{seed}|{files}", directory.display(), origin.url("/"));
+    let arguments = format!("{}|{}|{max_bytes}|{seed}|{files}", directory.display(), origin.url("/"));
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["child", "--exact", "--ignored", "--nocapture"]).env(CHILD, told);
+    command.args(["child", "--exact", "--ignored", "--nocapture"]).env(CHILD, arguments);
     command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 #[test]
 #[ignore = "a process that the other tests start"]
 fn child() {
-    let Ok(told) = std::env::var(CHILD) else { return };
-    let told: Vec<&str> = told.split('|').collect();
-    let number = |index: usize| told[index].parse::<u64>().unwrap();
+    let Ok(arguments) = std::env::var(CHILD) else { return };
+    let arguments: Vec<&str> = arguments.split('|').collect();
+    let number = |index: usize| arguments[index].parse::<u64>().unwrap();
     let config = CacheConfig::new().max_bytes(number(2)).keep_free(0);
-    let cache = Cache::open(told[0], config).unwrap();
-    read_at_random(&cache, told[1], &mut Random(number(3)), number(4) as usize);
+    let cache = Cache::open(arguments[0], config).unwrap();
+    read_at_random(&cache, arguments[1], &mut Random(number(3)), number(4) as usize);
 }
 
 /// Fails with what the child has printed, unless it ended well or was killed.

@@ -65,14 +65,14 @@ fn serving(answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + 'static) 
     Origin::start(move |asked| answer(asked, &content))
 }
 
-/// Serves everything up to the middle, and falls silent there, until it is told to go on.
+/// Serves everything up to the middle, and falls silent there, until the test lets it go on.
 fn stalling() -> (Origin, Arc<AtomicUsize>) {
     let goes_on = Arc::new(AtomicUsize::new(0));
-    let told = Arc::clone(&goes_on);
+    let may_go_on = Arc::clone(&goes_on);
     let origin = serving(move |asked, content| {
         let answer = Answer::file(asked, content);
         let start = asked.range().map_or(0, |(start, _)| start);
-        if told.load(Ordering::SeqCst) == 0 && asked.suffix().is_none() {
+        if may_go_on.load(Ordering::SeqCst) == 0 && asked.suffix().is_none() {
             return answer.stall_after((LEN / 2).saturating_sub(start));
         }
         answer
@@ -124,11 +124,11 @@ fn a_cancel_while_the_file_is_checked_ends_the_fetch_of_a_damaged_block() {
     const DAMAGED: u64 = BIG / 4;
     let (place, content) = (Place::new(), Content::pattern(BIG));
     let is_second = Arc::new(AtomicUsize::new(0));
-    let told = Arc::clone(&is_second);
+    let second = Arc::clone(&is_second);
     let origin = Origin::start(move |asked| {
         let answer = Answer::file(asked, &content);
         let start = asked.range().map_or(0, |(start, _)| start);
-        match told.load(Ordering::SeqCst) {
+        match second.load(Ordering::SeqCst) {
             0 => answer.stall_after((BIG / 2).saturating_sub(start)),
             // The opening and what is missing. Not the block that turns out to be damaged.
             _ if start == 0 || start > BIG / 2 - 1_000_000 => answer,
@@ -157,8 +157,8 @@ fn a_cancel_while_the_file_is_checked_ends_the_fetch_of_a_damaged_block() {
 #[test]
 #[ignore = "a process that another test starts"]
 fn child() {
-    let Ok(told) = std::env::var(CHILD) else { return };
-    let (path, url) = told.split_once('|').unwrap();
+    let Ok(argument) = std::env::var(CHILD) else { return };
+    let (path, url) = argument.split_once('|').unwrap();
     drop(downloader().download(url, path, DownloadConfig::new()).and_then(|download| download.wait()));
 }
 
@@ -168,9 +168,9 @@ fn a_download_of_a_killed_process_goes_on() {
     let origin = serving(|asked, content| Answer::file(asked, content).rate(3_000_000));
     let mut rounds = 0;
     while !place.path().exists() && rounds < 5 {
-        let told = format!("{}|{}", place.path().display(), origin.url("/a"));
+        let argument = format!("{}|{}", place.path().display(), origin.url("/a"));
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["child", "--exact", "--ignored"]).env(CHILD, told).stdout(Stdio::null());
+        command.args(["child", "--exact", "--ignored"]).env(CHILD, argument).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let part = place.0.path().join("a.flac.part");
         let len = || fs::metadata(&part).map_or(0, |metadata| metadata.len());

@@ -63,11 +63,11 @@ fn serving(len: u64, answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync +
 /// Serves everything up to the middle, and falls silent there, until the number is not 0.
 fn stalling() -> (Origin, Arc<AtomicUsize>) {
     let goes_on = Arc::new(AtomicUsize::new(0));
-    let told = Arc::clone(&goes_on);
+    let may_go_on = Arc::clone(&goes_on);
     let origin = serving(LEN, move |asked, content| {
         let start = asked.range().map_or(0, |(start, _)| start);
         let answer = Answer::file(asked, content);
-        let is_held = told.load(Ordering::SeqCst) == 0 && asked.suffix().is_none();
+        let is_held = may_go_on.load(Ordering::SeqCst) == 0 && asked.suffix().is_none();
         if is_held { answer.stall_after((LEN / 2).saturating_sub(start)) } else { answer }
     });
     (origin, goes_on)

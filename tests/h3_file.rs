@@ -1,4 +1,4 @@
-//! A stream over HTTP/3 can't be told from a file on disk, also over a path that loses packets.
+//! A stream over HTTP/3 can't be distinguished from a file on disk, also over a path that loses packets.
 #![cfg(feature = "http3")]
 
 mod support;

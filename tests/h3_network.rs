@@ -197,7 +197,7 @@ fn a_file_is_right_over_a_path_that_loses_packets() {
         stream.read_to_end(&mut all).unwrap();
         assert_eq!(all.len() as u64, LEN);
         assert_pattern(0, &all);
-        // Told to change the network, the connection stays.
+        // The connection stays, although the client learns that the network has changed.
         downloader.network_changed();
         let fetch = Fetch::get(&relay.url("/a.flac")).unwrap().range(ByteRange::new(5, 5000));
         assert_pattern(5, &read(&downloader, fetch));

@@ -1,5 +1,5 @@
 //! A panic below quinn-proto ends one connection. In a process of its own, because the process has one provider of cryptography:
-//! this one panics when it is told to, on the thread of windway that handles the packets.
+//! this one panics when the test wants it to, on the thread of windway that handles the packets.
 #![cfg(feature = "http3")]
 
 mod support;

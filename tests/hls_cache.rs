@@ -417,8 +417,8 @@ const CHILD: &str = "WINDWAY_HLS_CACHE_CHILD";
 #[test]
 #[ignore = "a process that the next test starts"]
 fn child() {
-    let Ok(told) = std::env::var(CHILD) else { return };
-    let (directory, url) = told.split_once('|').unwrap();
+    let Ok(argument) = std::env::var(CHILD) else { return };
+    let (directory, url) = argument.split_once('|').unwrap();
     loop {
         let cache = Cache::open(directory, CacheConfig::new().keep_free(0)).unwrap();
         let mut config = HlsConfig::default();
@@ -437,9 +437,9 @@ fn processes_that_are_killed_leave_no_wrong_frame() {
     let origin = serve(site(SEGMENTS), true);
     let mut random = mux::Random(5);
     for _ in 0..20 {
-        let told = format!("{}|{}", directory.path().display(), origin.url("/mp4.m3u8"));
+        let argument = format!("{}|{}", directory.path().display(), origin.url("/mp4.m3u8"));
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["child", "--exact", "--ignored", "--nocapture"]).env(CHILD, told);
+        command.args(["child", "--exact", "--ignored", "--nocapture"]).env(CHILD, argument);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         // At any point of its life.
         let until = Instant::now() + Duration::from_micros(random.below(80_000) as u64);

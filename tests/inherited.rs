@@ -203,7 +203,7 @@ fn a_silent_body_has_not_ended() {
     assert_eq!(got.bytes.len(), 1000);
 }
 
-/// A full disk became an HTTP error, which was retried in vain.
+/// A full disk became an HTTP error, which was retried without success.
 #[test]
 fn an_error_of_a_sink_ends_its_fetch_and_is_not_retried() {
     struct Full(mpsc::Sender<Outcome>);

@@ -1,5 +1,5 @@
 //! The plan of `src/source/file/plan.rs` in the simulator, over 20 networks and 8 scenes: how long readers stall, and how many
-//! bytes are fetched in vain.
+//! bytes are fetched that no reader takes.
 
 #[path = "simulator/library.rs"]
 #[allow(

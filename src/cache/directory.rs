@@ -27,7 +27,7 @@ use super::sys::{Folder, Lock, is_removed, try_lock};
 /// A file that has had no final name for this long belongs to a process that has ended.
 const ABANDONED: u64 = 3600;
 
-/// Maximum number of attempts to open an entry: each may meet an eviction, or an entry that was made anew since.
+/// Maximum number of attempts to open an entry: each may meet an eviction, or an entry that was made again since.
 const ATTEMPTS: usize = 5;
 
 /// What the name of each version's directory begins with.

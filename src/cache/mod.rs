@@ -31,7 +31,7 @@
 //! 6. The name contains the identity: key, validator and length. Processes that write the same file write equal bytes to equal
 //!    offsets. If two write one slot, the last one counts: fewer bytes may have a checksum, never others.
 //! 7. An entry is removed only under an exclusive lock, and users hold a shared one. One that was opened while it was removed
-//!    is found to have no name, and is opened anew.
+//!    is found to have no name, and is opened again.
 
 mod config;
 mod directory;

@@ -22,7 +22,7 @@ use super::layer::FileLayer;
 use super::quota::{Limits, Usage, victims};
 use crate::error::{Error, ErrorKind};
 
-/// How often an entry that other processes make or remove meanwhile is opened anew. See [`Store::open_or_create`].
+/// How often an entry that other processes make or remove meanwhile is opened again. See [`Store::open_or_create`].
 const ATTEMPTS: usize = 20;
 
 /// Seconds between two updates of the time at which an entry was used. Each update writes to the file system, and the order of

@@ -29,7 +29,7 @@ impl Credits {
             return Ok(credit);
         }
         let credits = Arc::clone(self);
-        // Before the first look at the token. A cancellation between that look and the wait would wake nobody.
+        // Before the first look at the token. A cancellation between that look and the wait would wake no thread.
         let _on_cancel = token.on_cancel(CancelStage::Wake, move |_| credits.wake_all());
         let mut left = self.left.lock();
         while *left == 0 {

@@ -86,7 +86,7 @@ impl PeerHandle {
         self.check(&fetch)?;
         let url = fetch.request.url().clone();
         let token = fetch.epoch.as_ref().map_or(&self.0.token, Epoch::token);
-        // So that no request is sent in vain. Checked again when the response head arrives.
+        // So that no request is sent whose answer could not be kept. Checked again when the response head arrives.
         self.bodies().check_room().map_err(|error| error.with_url(&url))?;
         let credit = self.0.credits.take(token).map_err(|error| error.with_url(&url))?;
         if fetch.is_held() {

@@ -242,7 +242,7 @@ fn box_header(bytes: &[u8]) -> Option<(&[u8; 4], u64)> {
     (size >= 8).then_some((name, size))
 }
 
-/// Where the comments of the second packet end, at least, which have the picture. 0 if that is not told.
+/// Where the comments of the second packet end, at least, which have the picture. 0 if that is not known.
 pub(super) fn ogg_head(bytes: &[u8]) -> u64 {
     let packets = ogg_packets(bytes);
     let names = [&b"\x03vorbis"[..], b"OpusTags"];

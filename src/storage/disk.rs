@@ -4,7 +4,7 @@
 //! it. A network worker can't do its work: while all of them wait for servers, bytes that lie on the local disk would
 //! wait with them.
 //!
-//! Who wakes whom: [`request`](Disk::request) and the drop notify the thread, under the queue's lock. Only the drop
+//! What wakes a thread: [`request`](Disk::request) and the drop notify the thread, under the queue's lock. Only the drop
 //! waits for the thread: it joins it. While there is no work the thread sleeps without a deadline.
 
 use std::collections::VecDeque;

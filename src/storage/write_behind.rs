@@ -286,7 +286,7 @@ mod tests {
         assert!(behind.handle_written(7, &block) && first_byte(&behind, 7).is_none());
         let (index, block, _) = behind.poll().unwrap();
         assert_eq!((index, behind.is_due()), (5, false));
-        // It is written anew, with other bytes, before the first write has ended.
+        // It is written again, with other bytes, before the first write has ended.
         behind.add(5, whole(&backlog, 55).unwrap());
         assert!(!behind.handle_written(5, &block) && first_byte(&behind, 5) == Some(55));
         let (_, block, _) = behind.poll().unwrap();

@@ -10,7 +10,7 @@ use crate::source::Source;
 /// The source of one stream, or of several that share it. The last of them closes it.
 pub(super) struct OpenSource {
     pub(super) source: Arc<dyn Source>,
-    /// `Stream::into_source` has given it to the caller, who closes it.
+    /// `Stream::into_source` has given it to the caller, which closes it.
     pub(super) is_given_away: AtomicBool,
 }
 

@@ -43,7 +43,7 @@ pub fn in_time<T: Send + 'static>(case: &str, work: impl FnOnce() -> T + Send + 
     result.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{case}: {error}"))
 }
 
-/// Asks `is_so` again and again. Only for what notifies nobody, such as a counter or a file of another process.
+/// Asks `is_so` again and again. Only for what notifies no thread, such as a counter or a file of another process.
 pub fn poll_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {

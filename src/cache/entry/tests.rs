@@ -201,7 +201,7 @@ fn a_growing_block_is_hashed_once() {
 enum Step {
     Write(u64, u64),
     Read(u64, u64),
-    /// Opens the entry anew, as another process does, and leaves this one open.
+    /// Opens the entry again, as another process does, and leaves this one open.
     Open,
     Crash(u64),
     Flip(u64),

@@ -199,7 +199,7 @@ pub(crate) fn try_lock(file: &File, lock: Lock) -> io::Result<bool> {
     }
 }
 
-/// True if the file has been removed, and is only there for those who have it open.
+/// True if the file has been removed, and is only there for processes that have it open.
 pub(crate) fn is_removed(metadata: &Metadata) -> bool {
     metadata.nlink() == 0
 }

@@ -326,7 +326,7 @@ impl Http3 {
         connections.values().for_each(|known| known.connection.close());
     }
 
-    /// Blocks until the thread has ended, which [`close`](Self::close) has told it.
+    /// Blocks until the thread has ended. Call [`close`](Self::close) before.
     pub(super) fn await_closed(&self) {
         if let Some(Some(engine)) = self.engine.get() {
             engine.driver.await_ended();

@@ -28,7 +28,7 @@ pub(crate) enum Claim {
     Taken,
     /// The thread's. It must be given back to it.
     GivenBack,
-    /// Another one's, who will notify the caller.
+    /// Another one's, which will notify the caller.
     Others,
 }
 

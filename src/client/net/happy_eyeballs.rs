@@ -70,7 +70,7 @@ pub(crate) fn connect(
         if pending == 0 {
             return Err(last);
         }
-        // Anew after each result: an address that fails at once is followed at once, and the next one gets its whole delay.
+        // Again after each result: an address that fails at once is followed at once, and the next one gets its whole delay.
         let pause = plan.pause().map_or_else(never, crossbeam_channel::after);
         select! {
             recv(attempts.ended) -> ended => match ended {

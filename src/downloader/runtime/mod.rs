@@ -7,7 +7,7 @@
 //!                                        └─ what runs ─▶ watchdog            └─ hand-off ─▶ reader
 //! ```
 //!
-//! # Who wakes whom
+//! # Which thread wakes which
 //!
 //! No thread polls. Each sleeps on one thing, and the thread that changes what it waits for wakes it:
 //!
@@ -39,7 +39,7 @@
 //!   it finds no offer; the worker looks for it under that lock. Then it notifies the storage, under whose lock the
 //!   reader looks for an offer once more before it sleeps.
 //! - *A task is given to a lent thread that goes on.* The thread closes itself under the lock under which a task is put. What is
-//!   put before is found by the close and given back; what comes later is refused and given back by who would have put it
+//!   put before is found by the close and given back; what comes later is refused and given back by the thread that would have put it
 //!   ([lend]).
 //! - *A wait is cancelled between the look at the token and the sleep.* Each cancel hook takes the lock of the condvar that it
 //!   notifies.

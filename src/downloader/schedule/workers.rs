@@ -181,7 +181,7 @@ impl Workers {
 
     /// True if one more turn may be protected.
     pub(super) fn may_protect(&self, now: Instant) -> bool {
-        // Counted anew, because a protection ends by time alone and no message announces that.
+        // Counted again, because a protection ends by time alone and no message announces that.
         self.pool().filter(|(_, running)| running.is_protected(now)).count() < self.max_protected
     }
 

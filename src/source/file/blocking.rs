@@ -225,7 +225,7 @@ impl Shared {
         let sequential = state.one_body.is_running();
         drop(state);
         self.request_memory();
-        // The state is locked anew: `evict` locks the resource, whose lock is never taken inside the state's.
+        // The state is locked again: `evict` locks the resource, whose lock is never taken inside the state's.
         let windows = self.state.lock().windows();
         if let Some(windows) = windows {
             self.resource.evict(&windows);

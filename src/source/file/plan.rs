@@ -234,7 +234,7 @@ impl Snapshot<'_> {
     /// With everything wanted: the first of what the readers' read-ahead leaves out, one piece at a time.
     fn left_out(&self) -> Option<Range<u64>> {
         let len = self.len?;
-        // One at a time: nobody waits for these bytes, and they must not delay those of other streams.
+        // One at a time: no reader waits for these bytes, and they must not delay those of other streams.
         if self.read_ahead != ReadAhead::Whole || !self.in_flight.is_empty() {
             return None;
         }

@@ -259,7 +259,7 @@ impl Shared {
         let target = state.window.seek(to).map_err(|error| self.locate(error))?;
         // After a long pause a seek asks for stored audio, not for the live edge.
         state.reader = Reader::Active;
-        // A seek is a use as well: the pause after which the connection is closed begins anew.
+        // A seek is a use as well: the pause after which the connection is closed begins again.
         state.last_read = Instant::now();
         drop(state);
         self.notify();

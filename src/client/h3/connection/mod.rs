@@ -8,12 +8,12 @@
 //!
 //! Callers send their packets themselves, under the lock of the connection. The thread of `driver.rs` receives, and wakes the
 //! requests whose streams have become readable; the caller of the only request receives itself while it waits. `armed.rs` says
-//! who keeps the deadlines, and `receiver.rs` who receives.
+//! which thread keeps the deadlines, and `receiver.rs` which one receives.
 //!
-//! `lock` says who may use a connection, and `request_stream` what the thread of a request does with it. What happens under the
-//! lock is in `state`, `packets` and `receiving` (the socket), `lifecycle` (from the handshake to the end), `unidirectional` (control streams),
-//! `exchange` (requests on their streams) and `request`. Without I/O: `credit` (who may open a stream) and `path` (when a silent
-//! path is dead).
+//! `lock` says which thread may use a connection, and `request_stream` what the thread of a request does with it. What happens
+//! under the lock is in `state`, `packets` and `receiving` (the socket), `lifecycle` (from the handshake to the end),
+//! `unidirectional` (control streams), `exchange` (requests on their streams) and `request`. Without I/O: `credit` (which request
+//! may open a stream) and `path` (when a silent path is dead).
 
 mod credit;
 mod exchange;

@@ -65,7 +65,7 @@ impl State {
                     Some(DatagramEvent::ConnectionEvent(of, event)) if of == *handle => {
                         quic.handle_event(event)
                     }
-                    // Packets of nobody: no reply is owed to them.
+                    // Packets of no connection: no reply is owed to them.
                     _ => reply.clear(),
                 }
             }

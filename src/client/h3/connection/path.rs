@@ -20,7 +20,7 @@ pub(super) enum Step {
     Dead(Duration),
 }
 
-/// Watches the path of a connection while a reader waits. Without one, silence costs nobody anything.
+/// Watches the path of a connection while a reader waits. Without one, silence costs nothing.
 #[derive(Debug)]
 pub(super) struct PathWatch {
     /// When the last packet arrived.
@@ -74,7 +74,7 @@ impl PathWatch {
     pub(super) fn poll(&mut self, now: Instant, rtt: Duration) -> Step {
         let silence = PATH_SILENCE.max(rtt * PATH_SILENCE_RTTS);
         let quiet_since = self.heard.map_or(self.waiting_since, |heard| heard.max(self.waiting_since));
-        // The present readers get a test of their own: an older one was for a path that nobody watched since.
+        // The present readers get a test of their own: an older one was for a path that was not watched since.
         match self.tested.filter(|tested| *tested >= self.waiting_since) {
             None if now < quiet_since + silence => Step::Wait(quiet_since + silence),
             None => {

@@ -10,7 +10,7 @@
 //!
 //! - *Urgent work begins.* While urgent work waits and not all workers run urgent work, some of it begins within [`AT_ONCE`] if a
 //!   worker has anything but a protected turn, and within [`PROTECTED`] and [`AT_ONCE`] in any case. An abort that takes effect late
-//!   starts both times anew.
+//!   starts both times again.
 //! - *Urgent work whose reader lends its thread begins at once*, whatever the workers run. It holds no worker. A lent thread runs
 //!   urgent work of its own peer only, is never aborted for other work, and nothing else gets its index before it is back.
 //! - *Urgent work has a single connection for itself.* While urgent work of an origin that serves one connection at a time is on a

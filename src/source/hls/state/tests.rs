@@ -813,7 +813,7 @@ mod from_the_cache {
         state.handle_unconfirmed(offline(), now);
         assert_eq!(kinds(&mut state, now), ["segment"; 2], "better than nothing");
         assert!(matches!(state.next_section(), SectionResult::Wait(_)));
-        // The level that is stored needs nobody.
+        // The level that is stored needs no server.
         assert_eq!(kinds(&mut fresh(LEVELS, 0), now), ["segment"; 2]);
         assert_eq!(kinds(&mut fresh("#EXT-X-STREAM-INF:BANDWIDTH=1\nl0\n", 9), now), ["segment"; 2]);
     }
