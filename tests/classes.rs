@@ -512,7 +512,7 @@ fn a_promoted_fetch_stays_urgent_when_it_is_retried() {
         let answer = Answer::file(asked, &content);
         match (asked.path.as_str(), asked.again) {
             ("/promoted", 0) => answer.latency_until_released().close_after(1000),
-            ("/promoted", _) => answer.trickle(500, Duration::from_millis(1)),
+            ("/promoted", _) => answer.chunks_of(500, Duration::from_millis(1)),
             ("/prefetch", _) => answer.stall_in_head(1),
             _ => answer,
         }

@@ -428,7 +428,7 @@ fn an_invalid_proxy_or_authorization_is_refused_by_name() {
 fn a_body_below_the_minimum_rate_counts_as_silent() {
     let content = Content::pattern(100_000);
     let origin =
-        Origin::start(move |asked| Answer::file(asked, &content).trickle(1, Duration::from_millis(10)));
+        Origin::start(move |asked| Answer::file(asked, &content).chunks_of(1, Duration::from_millis(10)));
     let downloader = downloader(|config| {
         config.client.min_rate = 10_000;
         config.client.silence_timeout = Duration::from_millis(200);
@@ -532,7 +532,7 @@ fn a_redirect_or_an_error_whose_body_never_arrives_blocks_no_caller() {
     let slow = |answer: Answer, path: &str| match path.as_bytes()[1] {
         b'n' => answer.stall_after(0),
         b'c' => answer.chunked().stall_after(3),
-        _ => answer.trickle(1, Duration::from_secs(2)),
+        _ => answer.chunks_of(1, Duration::from_secs(2)),
     };
     for is_tls in [false, true] {
         let origin = start(is_tls, move |asked| match asked.path.as_str() {
@@ -628,7 +628,7 @@ fn bytes_after_a_body_are_never_the_response_to_the_next_request() {
         let origin = start(is_tls, move |asked| match asked.number {
             0 => Answer::whole(&both)
                 .header("Content-Length", "5000")
-                .trickle(5_000, Duration::from_millis(100)),
+                .chunks_of(5_000, Duration::from_millis(100)),
             _ => Answer::file(asked, &Content::pattern(7_000)),
         });
         let downloader = downloader(|config| {
@@ -748,7 +748,7 @@ fn interim_responses_and_folded_headers_are_understood() {
             for is_tls in [false, true] {
                 let bytes = bytes.clone();
                 let origin = start(is_tls, move |_| {
-                    Answer::raw(bytes.as_bytes()).trickle(slice, Duration::from_micros(1))
+                    Answer::raw(bytes.as_bytes()).chunks_of(slice, Duration::from_micros(1))
                 });
                 let downloader = downloader(|config| {
                     config.max_retries = 0;

@@ -676,8 +676,8 @@ traps! {
     silence_before_every_response_head: [SILENT], |asked, content| file(asked, content).stall_in_head(0);
     silence_in_every_response_head: [SILENT], |asked, content| file(asked, content).stall_in_head(30);
     silence_after_every_response_head: [SILENT], |asked, content| file(asked, content).stall_after(0);
-    a_body_below_the_minimum_rate: [Right], |asked, content| now_and_then(asked, content, |answer| answer.trickle(1, TRICKLE));
-    a_body_always_below_the_minimum_rate: [SILENT], |_, content| Answer::whole(content).trickle(1, TRICKLE);
+    a_body_below_the_minimum_rate: [Right], |asked, content| now_and_then(asked, content, |answer| answer.chunks_of(1, CHUNK_DELAY));
+    a_body_always_below_the_minimum_rate: [SILENT], |_, content| Answer::whole(content).chunks_of(1, CHUNK_DELAY);
     a_response_head_byte_by_byte: [SILENT_OR_LATE, Untried], |_, _| byte_by_byte();
     a_response_head_of_a_fetch_byte_by_byte: [Untried, SILENT_OR_LATE], |_, _| byte_by_byte();
     interim_responses_forever: [SILENT_OR_LATE, Untried], |_, _| endless_hints();
@@ -931,21 +931,21 @@ traps! {
 }
 
 /// Delay between two bytes.
-const TRICKLE: Duration = Duration::from_millis(50);
+const CHUNK_DELAY: Duration = Duration::from_millis(50);
 
 fn byte_by_byte() -> Answer {
-    Answer::raw(format!("HTTP/1.1 200 OK\r\nX-Long: {}", "y".repeat(60_000))).trickle(1, TRICKLE)
+    Answer::raw(format!("HTTP/1.1 200 OK\r\nX-Long: {}", "y".repeat(60_000))).chunks_of(1, CHUNK_DELAY)
 }
 
 fn endless_hints() -> Answer {
     let hints = "HTTP/1.1 103 Early Hints\r\n\r\n";
-    Answer::raw(hints.repeat(100_000)).trickle(hints.len() as u64, TRICKLE)
+    Answer::raw(hints.repeat(100_000)).chunks_of(hints.len() as u64, CHUNK_DELAY)
 }
 
 /// A chunked body that begins with `start`, and goes on with `framing` forever: bytes arrive, but none of the body.
 fn in_chunks(start: &str, framing: &str) -> Answer {
     let head = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{start}");
-    Answer::raw(format!("{head}{}", framing.repeat(100_000))).trickle(64, TRICKLE)
+    Answer::raw(format!("{head}{}", framing.repeat(100_000))).chunks_of(64, CHUNK_DELAY)
 }
 
 /// The file without an ETag, and with a new date in each response.

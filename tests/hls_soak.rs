@@ -165,7 +165,7 @@ fn fault(random: &mut Random, answer: Answer) -> Answer {
         12 => Answer::raw(*b"nonsense\r\n\r\n"),
         13 => Answer::redirect(302, "/elsewhere"),
         14 => answer.header("Content-Encoding", "br"),
-        15 => answer.trickle(200, Duration::from_millis(5)),
+        15 => answer.chunks_of(200, Duration::from_millis(5)),
         _ => answer,
     }
 }

@@ -61,7 +61,7 @@ fn a_steady_urgent_body_wakes_only_its_reader() {
     let content = Content::pattern(600_000);
     // It lasts three seconds.
     let origin =
-        Origin::start(move |asked| Answer::file(asked, &content).trickle(4000, Duration::from_millis(20)));
+        Origin::start(move |asked| Answer::file(asked, &content).chunks_of(4000, Duration::from_millis(20)));
     let downloader = downloader(|_| ());
     let peer = downloader.register((), Priority::High).unwrap();
     let mut body = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();

@@ -26,7 +26,7 @@ fn busy() -> Busy {
         let answer = Answer::file(asked, &content);
         match asked.path.as_str() {
             "/blocker" | "/held" => answer.latency_until_released(),
-            "/trickle" => answer.trickle(10_000, Duration::from_millis(1)),
+            "/chunks" => answer.chunks_of(10_000, Duration::from_millis(1)),
             _ => answer,
         }
     });
@@ -114,7 +114,7 @@ fn the_time_limit_of_a_wait_for_bytes_holds_for_what_it_runs_itself() {
 #[test]
 fn a_body_handed_back_by_its_reader_keeps_its_connection() {
     let busy = busy();
-    let mut stream = busy.downloader.open(&busy.origin.url("/trickle")).unwrap();
+    let mut stream = busy.downloader.open(&busy.origin.url("/chunks")).unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes.len() as u64, LEN);
@@ -168,7 +168,7 @@ fn a_body_that_no_reader_waits_for_is_preempted_by_urgent_work() {
     let origin = Origin::start(move |asked| {
         let answer = Answer::file(asked, &content);
         // At this rate the file takes longer than any test.
-        if asked.path == "/slow" { answer.trickle(100, Duration::from_millis(500)) } else { answer }
+        if asked.path == "/slow" { answer.chunks_of(100, Duration::from_millis(500)) } else { answer }
     });
     let downloader = downloader(|config| config.max_concurrent = 1);
     let mut stream = downloader.open(&origin.url("/slow")).unwrap();
@@ -181,7 +181,7 @@ fn a_body_that_no_reader_waits_for_is_preempted_by_urgent_work() {
 #[test]
 fn a_whole_body_ends_though_no_worker_is_free() {
     let busy = busy();
-    for path in ["/file", "/trickle"] {
+    for path in ["/file", "/chunks"] {
         let events = busy.downloader.subscribe();
         let mut stream = busy.downloader.open(&busy.origin.url(path)).unwrap();
         support::content::assert_whole(&mut stream, LEN);

@@ -275,7 +275,7 @@ fn a_file_whose_connection_dies_within_a_body_is_read_to_its_end() {
 fn a_silent_body_that_resumes_before_its_hedged_request_is_kept() {
     let content = Content::pattern(100_000);
     let origin = Origin::start(move |asked| match asked.connection {
-        0 => Answer::file(asked, &content).trickle(50_000, Duration::from_millis(1600)),
+        0 => Answer::file(asked, &content).chunks_of(50_000, Duration::from_millis(1600)),
         _ => Answer::file(asked, &content).latency_until_released(),
     });
     assert_read_after(2, &origin);

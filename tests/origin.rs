@@ -64,7 +64,7 @@ fn a_split_response_head_is_sent_in_two_segments() {
 
 #[test]
 fn chunks_are_paced_end_with_trailers_and_can_be_cut() {
-    let few = digits().trickle(4, Duration::from_millis(1)).close_when_idle();
+    let few = digits().chunks_of(4, Duration::from_millis(1)).close_when_idle();
     let whole = few.clone().trailers(&[("X-Sum", "45"), ("X-End", "")]);
     let expected = format!("{CHUNKED}4\r\n0123\r\n4\r\n4567\r\n2\r\n89\r\n0\r\nX-Sum: 45\r\nX-End: \r\n\r\n");
     assert_eq!(answered_with(whole), (expected, None));
@@ -90,8 +90,8 @@ fn a_chunk_beyond_the_range_is_sent() {
 #[test]
 fn raw_bytes_are_sent_unchanged_at_any_pace() {
     assert_eq!(answered_with(Answer::raw("no head")), ("no head".into(), None));
-    let trickle = Answer::raw("no head").trickle(2, Duration::from_millis(1));
-    assert_eq!(answered_with(trickle), ("no head".into(), None));
+    let slow = Answer::raw("no head").chunks_of(2, Duration::from_millis(1));
+    assert_eq!(answered_with(slow), ("no head".into(), None));
 }
 
 #[test]

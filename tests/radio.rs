@@ -336,7 +336,7 @@ fn a_connection_below_the_minimum_rate_is_replaced_when_the_reader_stalls() {
     let (mut radio, origin) = tune(
         |asked, station| {
             let answer = Answer::station(asked, station);
-            if asked.number == 0 { answer.trickle(100, Duration::from_millis(20)) } else { answer }
+            if asked.number == 0 { answer.chunks_of(100, Duration::from_millis(20)) } else { answer }
         },
         |config| {
             config.min_audio_rate = 50_000;

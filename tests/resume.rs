@@ -490,8 +490,8 @@ fn a_body_read_again_is_compared_where_only_its_end_is_stored() {
     let (content, changed) = (Content::pattern(LEN), changed_from(262_144, LEN));
     let origin = Origin::start(move |asked| match asked.number {
         // No chunk begins at the start of a storage block.
-        0 => Answer::whole(&content).trickle(30_007, Duration::from_millis(1)).close_after(265_000),
-        _ => Answer::whole(&changed).trickle(30_007, Duration::from_millis(1)),
+        0 => Answer::whole(&content).chunks_of(30_007, Duration::from_millis(1)).close_after(265_000),
+        _ => Answer::whole(&changed).chunks_of(30_007, Duration::from_millis(1)),
     });
     let mut config = FileConfig::default();
     config.storage = StorageConfig::Memory;

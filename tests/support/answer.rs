@@ -15,7 +15,7 @@ pub struct Answer {
     pub(super) framing: Framing,
     pub(super) latency: Duration,
     pub(super) holds_head: bool,
-    pub(super) pace: Pace,
+    pub(super) speed: Speed,
     pub(super) end: Ending,
     /// Statuses of the interim responses before this one.
     pub(super) interim: Vec<u16>,
@@ -55,22 +55,22 @@ pub struct Station {
 
 /// How fast a body is sent.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Pace {
+pub(super) enum Speed {
     Full,
     /// Bytes a second.
     Rate(u64),
     /// Number of bytes that are sent together, and the delay after them.
-    Trickle(u64, Duration),
+    Chunks(u64, Duration),
 }
 
-impl Pace {
+impl Speed {
     /// Number of bytes that are sent together.
     pub(super) fn slice(self) -> u64 {
         match self {
             Self::Full => 256 * 1024,
             // A slow server sends small pieces, fifty a second or more.
             Self::Rate(rate) => (rate / 50).clamp(1, 64 * 1024),
-            Self::Trickle(bytes, _) => bytes.max(1),
+            Self::Chunks(bytes, _) => bytes.max(1),
         }
     }
 
@@ -79,7 +79,7 @@ impl Pace {
         match self {
             Self::Full => Duration::ZERO,
             Self::Rate(rate) => Duration::from_secs_f64(sent as f64 / rate as f64).saturating_sub(taken),
-            Self::Trickle(_, every) => every,
+            Self::Chunks(_, every) => every,
         }
     }
 }
@@ -121,7 +121,7 @@ impl Answer {
             framing: Framing::Length,
             latency: Duration::ZERO,
             holds_head: false,
-            pace: Pace::Full,
+            speed: Speed::Full,
             end: Ending::Whole,
             interim: Vec::new(),
             split: None,
@@ -176,7 +176,7 @@ impl Answer {
         Self::status(status).header("Location", location)
     }
 
-    /// These bytes unchanged, at the pace of a body, then the end of the connection.
+    /// These bytes unchanged, at the speed of a body, then the end of the connection.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self { raw: Some(bytes.into()), ..Self::status(200) }
     }
@@ -211,13 +211,13 @@ impl Answer {
 
     /// Sends the body at this rate.
     pub fn rate(mut self, bytes_per_second: u64) -> Self {
-        self.pace = Pace::Rate(bytes_per_second);
+        self.speed = Speed::Rate(bytes_per_second);
         self
     }
 
     /// Sends the body in pieces of `bytes_per_chunk`, each as its own chunk or segment, and waits `every` after each.
-    pub fn trickle(mut self, bytes_per_chunk: u64, every: Duration) -> Self {
-        self.pace = Pace::Trickle(bytes_per_chunk, every);
+    pub fn chunks_of(mut self, bytes_per_chunk: u64, every: Duration) -> Self {
+        self.speed = Speed::Chunks(bytes_per_chunk, every);
         self
     }
 

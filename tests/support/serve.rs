@@ -1,11 +1,11 @@
-//! One connection of the scripted origin: reads requests, and sends each answer at its pace up to its end.
+//! One connection of the scripted origin: reads requests, and sends each answer at its speed up to its end.
 
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::answer::{Answer, Cut, Ending, Framing, Pace};
+use super::answer::{Answer, Cut, Ending, Framing, Speed};
 use super::asked::read_request;
 use super::framing::append;
 use super::origin::Shared;
@@ -74,7 +74,7 @@ impl Shared {
     /// Sends an answer. False if the connection is to end with it.
     fn send(&self, wire: &mut Wire<'_>, answer: &Answer) -> io::Result<bool> {
         if let Some(raw) = &answer.raw {
-            self.send_raw(wire, raw, answer.pace)?;
+            self.send_raw(wire, raw, answer.speed)?;
             return Ok(false);
         }
         let mut out = answer.head().into_bytes();
@@ -95,10 +95,10 @@ impl Shared {
         self.send_body(wire, answer, out)
     }
 
-    fn send_raw(&self, wire: &mut Wire<'_>, raw: &[u8], pace: Pace) -> io::Result<()> {
+    fn send_raw(&self, wire: &mut Wire<'_>, raw: &[u8], speed: Speed) -> io::Result<()> {
         let (mut sent, began) = (0, Instant::now());
-        for slice in raw.chunks(pace.slice() as usize) {
-            self.pause(pace.wait(sent, began.elapsed()))?;
+        for slice in raw.chunks(speed.slice() as usize) {
+            self.pause(speed.wait(sent, began.elapsed()))?;
             wire.send(slice)?;
             sent += slice.len() as u64;
         }
@@ -115,7 +115,7 @@ impl Shared {
         let stop = at.saturating_add(limit).min(answer.part.end);
         let began = Instant::now();
         loop {
-            let end = stop.min(at.saturating_add(answer.pace.slice()));
+            let end = stop.min(at.saturating_add(answer.speed.slice()));
             let is_cut = end == stop && matches!(answer.end, Ending::InChunk(_));
             append(&mut out, answer, at..end, is_cut);
             if end == answer.part.end && answer.framing != Framing::Chunked {
@@ -129,7 +129,7 @@ impl Shared {
             if at == stop {
                 break;
             }
-            self.pause(answer.pace.wait(at - answer.part.start, began.elapsed()))?;
+            self.pause(answer.speed.wait(at - answer.part.start, began.elapsed()))?;
         }
         match answer.end {
             Ending::InBody(_, Cut::Close | Cut::Reset) | Ending::InChunk(_) => return Ok(false),
