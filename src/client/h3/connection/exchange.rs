@@ -56,6 +56,7 @@ impl State {
         }
         let Some(request) = self.requests.get_mut(&key) else { return false };
         (request.stream, request.unwritten, request.is_early) = (Some(id), head.to_vec(), is_early);
+        request.undecided = None;
         self.by_stream.insert(id, key);
         self.write(key);
         true

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use quinn_proto::{ConnectionError, Dir, Event, StreamEvent, VarInt};
 
-use super::request::Request;
 use super::state::{State, varint};
 use crate::client::h3::code::{Code, Violation};
 use crate::client::h3::control::{Control, UniStream};
@@ -53,7 +52,10 @@ impl State {
             self.credit.clear();
             self.unidirectional.clear();
             (self.control, self.has_control) = (Control::default(), false);
-            self.requests.values_mut().for_each(Request::begin_again);
+            for request in self.requests.values_mut() {
+                request.begin_again();
+                request.undecided = (!request.is_urgent).then(|| self.undecided.add());
+            }
         }
         self.open_control();
         self.notify_all();

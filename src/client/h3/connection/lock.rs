@@ -4,12 +4,14 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use mio::{Registry, Token, Waker};
 use parking_lot::{Mutex, MutexGuard};
 use quinn_proto::{ClientConfig, Endpoint, EndpointConfig};
 
+use super::request::UndecidedCount;
 use super::state::{State, Usage};
 use crate::client::h3::code::Code;
 use crate::client::h3::driver::Driver;
@@ -21,6 +23,8 @@ use crate::foreign::contain;
 /// A connection. Shared by its requests and by the thread.
 pub(crate) struct Connection {
     pub(super) state: Mutex<State>,
+    /// Requests that may become urgent.
+    undecided: UndecidedCount,
     /// Wakes the thread.
     waker: Arc<Waker>,
     pub(crate) peer: SocketAddr,
@@ -59,7 +63,8 @@ impl Connection {
         let pollers = Arc::clone(driver.pollers());
         let mut state = State::new(endpoint, handle, quic, socket, pollers, max_head, now);
         state.pump(now);
-        Ok(Arc::new(Self { state: Mutex::new(state), waker: Arc::clone(driver.waker()), peer: remote }))
+        let (undecided, waker) = (state.undecided.clone(), Arc::clone(driver.waker()));
+        Ok(Arc::new(Self { state: Mutex::new(state), undecided, waker, peer: remote }))
     }
 
     pub(crate) fn register(&self, registry: &Arc<Registry>, token: Token) -> io::Result<()> {
@@ -122,9 +127,15 @@ impl Connection {
 
     /// Checks again whether requests that wait for a stream have become urgent.
     pub(crate) fn recheck_urgency(&self) {
+        // Without the lock, for which the readers of long bodies and the thread compete. The fence belongs to the one in
+        // `RequestStream::enter`: either that one sees that the request is urgent, or this one sees the request.
+        fence(Ordering::SeqCst);
+        if self.undecided.is_zero() {
+            return;
+        }
         let waiting: Vec<(u64, Arc<dyn Urgency>)> = {
             let state = self.state.lock();
-            let not_urgent = state.requests.iter().filter(|(_, request)| request.may_become_urgent());
+            let not_urgent = state.requests.iter().filter(|(_, request)| request.undecided.is_some());
             not_urgent.filter_map(|(key, request)| Some((*key, request.urgency.clone()?))).collect()
         };
         // Without the lock: the answer may need another one.
@@ -140,6 +151,7 @@ impl Connection {
         for key in keys {
             if let Some(request) = state.requests.get_mut(key).filter(|request| !request.is_urgent) {
                 request.is_urgent = true;
+                request.undecided = None;
                 request.notify();
             }
         }
@@ -242,5 +254,81 @@ impl Left<'_> {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
+    use std::sync::mpsc;
+    use std::thread;
+
+    use quinn_proto::crypto::rustls::QuicClientConfig;
+
+    use super::*;
+    use crate::cancel::CancelReason;
+    use crate::client::exchange::{Exchange, Over, Reach};
+    use crate::client::h3::connection::RequestStream;
+    use crate::origin::Origin;
+
+    struct Prefetch;
+
+    impl Urgency for Prefetch {
+        fn is_urgent(&self) -> bool {
+            false
+        }
+    }
+
+    /// A connection to a socket that never answers. Its thread does not run.
+    fn connection() -> (UdpSocket, Arc<Connection>) {
+        let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let tls = tls.unwrap().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        let remote = silent.local_addr().unwrap();
+        let connection = Connection::begin(&Driver::new().unwrap(), config, remote, "localhost", 1000);
+        (silent, connection.unwrap())
+    }
+
+    /// Runs `call` on a thread of its own, and waits until it returns.
+    fn on_a_thread(call: impl FnOnce() + Send + 'static) -> bool {
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            call();
+            // The test may have given up.
+            let _ = done.send(());
+        });
+        is_done.recv_timeout(Duration::from_secs(20)).is_ok()
+    }
+
+    #[test]
+    fn an_urgent_fetch_does_not_wait_for_a_busy_connection_without_undecided_requests() {
+        let (_silent, connection) = connection();
+        let _urgent = RequestStream::enter(&connection, None);
+        let prefetch: Arc<dyn Urgency> = Arc::new(Prefetch);
+        drop(RequestStream::enter(&connection, Some(&prefetch)));
+        let _busy = connection.state.lock();
+        let other = Arc::clone(&connection);
+        assert!(on_a_thread(move || other.recheck_urgency()), "it waits for the lock");
+    }
+
+    #[test]
+    fn the_reason_of_a_cancel_is_known_while_the_connection_is_busy() {
+        let (_silent, connection) = connection();
+        let stream = RequestStream::enter(&connection, None);
+        let exchange = Arc::new(Exchange::to(&Origin::new(true, "a", 1), Over::Any, Reach::Any));
+        exchange.hold_stream(stream.handle()).unwrap();
+        let busy = connection.state.lock();
+        let other = Arc::clone(&exchange);
+        let cancel = thread::spawn(move || other.abort(CancelReason::Fetch));
+        let asked = on_a_thread(move || {
+            while exchange.cancelled().is_none() {
+                thread::yield_now();
+            }
+        });
+        assert!(asked, "it waits for the cancel, which waits for the connection");
+        drop(busy);
+        cancel.join().unwrap();
     }
 }

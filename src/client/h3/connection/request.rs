@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mio::Waker;
 use parking_lot::Condvar;
@@ -28,6 +29,8 @@ pub(super) struct Request {
     pub(super) is_aborted: bool,
     /// A reader is blocked on the response. Only becomes true.
     pub(super) is_urgent: bool,
+    /// It has no stream and is not urgent yet.
+    pub(super) undecided: Option<Undecided>,
     /// Shows whether that has become true. Must not be asked under the lock of the connection.
     pub(super) urgency: Option<Arc<dyn Urgency>>,
     /// It waits for a stream.
@@ -40,6 +43,31 @@ pub(super) struct Request {
     pub(super) changed: Arc<Condvar>,
     /// Wakes the thread of the request instead, while it polls the socket itself.
     pub(super) polls: Option<Arc<Waker>>,
+}
+
+/// Requests of a connection that have no stream and are not urgent yet. Read without the lock of the connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct UndecidedCount(Arc<AtomicUsize>);
+
+/// One of them. Its drop subtracts it.
+#[derive(Debug)]
+pub(super) struct Undecided(UndecidedCount);
+
+impl UndecidedCount {
+    pub(super) fn add(&self) -> Undecided {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Undecided(self.clone())
+    }
+
+    pub(super) fn is_zero(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == 0
+    }
+}
+
+impl Drop for Undecided {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Why a response can't be read on.
@@ -63,6 +91,7 @@ impl Request {
             is_early: false,
             is_aborted: false,
             is_urgent,
+            undecided: None,
             urgency: urgency.cloned(),
             awaits_stream: false,
             is_released: false,
@@ -82,11 +111,6 @@ impl Request {
             // It then sees the change late: with the next packet or at its next deadline.
             log::warn!("can't wake the thread of a request: {error}");
         }
-    }
-
-    /// True if it has no stream and is not urgent yet.
-    pub(super) fn may_become_urgent(&self) -> bool {
-        self.stream.is_none() && !self.is_urgent
     }
 
     /// The server has not seen the request: it gets another stream.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, MutexGuard};
@@ -58,6 +59,7 @@ impl RequestStream {
         let is_urgent = || urgency.is_none_or(|urgency| urgency.is_urgent());
         let was_urgent = is_urgent();
         let (key, changed) = connection.state.lock().add_request(was_urgent, urgency);
+        fence(Ordering::SeqCst);
         // Again, now that `recheck_urgency` finds the request: it may have become urgent between the two.
         if !was_urgent && is_urgent() {
             connection.make_urgent(&[key]);

@@ -9,7 +9,7 @@ use quinn_proto::{ConnectionHandle, Endpoint, StreamId, Transmit, VarInt};
 
 use super::credit::Credit;
 use super::path::PathWatch;
-use super::request::Request;
+use super::request::{Request, UndecidedCount};
 use crate::client::h3::armed::Armed;
 use crate::client::h3::code::Code;
 use crate::client::h3::control::{Control, UniStream};
@@ -40,6 +40,7 @@ pub(super) struct State {
     /// The requests that have a stream.
     pub(super) by_stream: HashMap<StreamId, u64>,
     pub(super) credit: Credit<StreamId>,
+    pub(super) undecided: UndecidedCount,
     pub(super) next_request: u64,
     pub(super) control: Control,
     pub(super) unidirectional: HashMap<StreamId, UniStream>,
@@ -79,7 +80,8 @@ impl State {
         is_urgent: bool,
         urgency: Option<&Arc<dyn Urgency>>,
     ) -> (u64, Arc<Condvar>) {
-        let (key, request) = (self.next_request, Request::new(self.max_head, is_urgent, urgency));
+        let (key, mut request) = (self.next_request, Request::new(self.max_head, is_urgent, urgency));
+        request.undecided = (!is_urgent).then(|| self.undecided.add());
         let changed = Arc::clone(&request.changed);
         self.next_request += 1;
         self.requests.insert(key, request);
@@ -110,6 +112,7 @@ impl State {
             requests: HashMap::new(),
             by_stream: HashMap::new(),
             credit: Credit::new(),
+            undecided: UndecidedCount::default(),
             next_request: 0,
             control: Control::default(),
             unidirectional: HashMap::new(),
