@@ -45,7 +45,7 @@ pub use downloader::DownloaderConfig;
 pub use file::FileConfig;
 pub use hang_policy::{HangPolicy, OnHang};
 #[cfg(feature = "http3")]
-pub use http3::Http3;
+pub use http3::{EarlyData, Http3};
 pub use radio::{AfterPause, OnDiscontinuity, RadioConfig};
 pub use read_ahead::ReadAhead;
 pub use roots::Roots;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use h3::{Gateway, Options, Relay, Reply, Server, data, frame, head};
 use support::content::assert_pattern;
 use support::{Answer, Content, Origin, in_time};
-use windway::config::Http3;
+use windway::config::{EarlyData, Http3};
 use windway::{ByteRange, ClientConfig, Downloader, DownloaderConfig, Fetch, Priority};
 
 const LEN: u64 = 2_000_000;
@@ -273,6 +273,34 @@ fn a_request_with_a_field_of_the_user_waits_for_the_handshake() {
         drop(closed);
         assert_eq!(read(&downloader, fetch("/", "Cookie")), b"ok");
         assert_eq!((server.connections(), server.early_requests()), (2, 0));
+    });
+}
+
+#[test]
+fn fields_of_the_user_are_sent_before_the_handshake_only_as_far_as_allowed() {
+    use EarlyData::{Credentials, Headers, Plain};
+    in_time("0-RTT with fields", || {
+        for (allowed, name, is_early) in [
+            (Plain, "X-Own", false),
+            (Plain, "Cookie", false),
+            (Headers, "X-Own", true),
+            (Headers, "Authorization", false),
+            (Headers, "Cookie", false),
+            (Credentials, "X-Own", true),
+            (Credentials, "Authorization", true),
+        ] {
+            let server = closing(true, |_, reply| say(reply, "ok"));
+            let relay = Relay::start_with_rtt(server.address(), Duration::from_millis(50));
+            let client = ClientConfig::new().extra_roots([server.root_pem()]).early_data(allowed);
+            let client = client.http3(Http3::Always(vec![relay.url("/")]));
+            let downloader = Downloader::new(DownloaderConfig::new().client(client)).unwrap();
+            assert_eq!(get(&downloader, &relay.url("/")), b"ok");
+            // The connection ends, and the request is sent again over a new one.
+            let fetch = Fetch::get(&relay.url("/close")).unwrap().header(name, "secret").unwrap();
+            assert_eq!(read(&downloader, fetch), b"ok", "{allowed:?} {name}");
+            let early = server.early_requests();
+            assert_eq!((server.connections(), early), (2, usize::from(is_early)), "{allowed:?} {name}");
+        }
     });
 }
 

@@ -48,7 +48,15 @@ pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
     #[cfg(feature = "http3")]
     let http3 = policy.map(|policy| {
         let (lookups, pool, counters) = (Arc::clone(&lookups), Arc::clone(&pool), Arc::clone(&counters));
-        Arc::new(h3::Http3::new(policy, http3_limits(config), tls, lookups, pool, counters))
+        Arc::new(h3::Http3::new(
+            policy,
+            config.early_data,
+            http3_limits(config),
+            tls,
+            lookups,
+            pool,
+            counters,
+        ))
     });
     Ok(Sender {
         http1,

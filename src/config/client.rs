@@ -7,7 +7,7 @@ use super::auth::Auth;
 use super::client_certificate::ClientCertificate;
 use super::cookies::Cookies;
 #[cfg(feature = "http3")]
-use super::http3::Http3;
+use super::http3::{EarlyData, Http3};
 use super::roots::Roots;
 use super::shown::HeaderNames;
 #[cfg(doc)]
@@ -84,6 +84,10 @@ pub struct ClientConfig {
     /// Which origins are requested over HTTP/3. Default: none.
     #[cfg(feature = "http3")]
     pub http3: Http3,
+    /// Which requests are sent before the handshake of a QUIC connection is complete. Default: those without header fields of the
+    /// program.
+    #[cfg(feature = "http3")]
+    pub early_data: EarlyData,
 }
 
 setters!(ClientConfig {
@@ -168,6 +172,8 @@ impl Default for ClientConfig {
             cookies: None,
             #[cfg(feature = "http3")]
             http3: Http3::default(),
+            #[cfg(feature = "http3")]
+            early_data: EarlyData::default(),
         }
     }
 }
@@ -197,6 +203,8 @@ impl fmt::Debug for ClientConfig {
             cookies,
             #[cfg(feature = "http3")]
             http3,
+            #[cfg(feature = "http3")]
+            early_data,
         } = self;
         let client_certificates: Vec<SafeUrl> =
             client_certificates.iter().map(|(origin, _)| SafeUrl::from(origin.as_str())).collect();
@@ -204,7 +212,7 @@ impl fmt::Debug for ClientConfig {
             auth.iter().map(|(origin, auth)| (SafeUrl::from(origin.as_str()), auth)).collect();
         let mut shown = f.debug_struct("ClientConfig");
         #[cfg(feature = "http3")]
-        shown.field("http3", http3);
+        shown.field("http3", http3).field("early_data", early_data);
         shown
             .field("user_agent", user_agent)
             .field("default_headers", &HeaderNames(default_headers))
@@ -235,6 +243,13 @@ impl ClientConfig {
     #[must_use]
     pub fn http3(mut self, http3: Http3) -> Self {
         self.http3 = http3;
+        self
+    }
+
+    /// Sets [`early_data`](Self#structfield.early_data).
+    #[must_use]
+    pub fn early_data(mut self, early_data: EarlyData) -> Self {
+        self.early_data = early_data;
         self
     }
 }

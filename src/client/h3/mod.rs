@@ -48,6 +48,7 @@ use super::net::private::is_private;
 use super::pool::ConnectionPool;
 use super::stats::{Counters, Http3Stats};
 use super::tls::Tls;
+use crate::config::EarlyData;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 
@@ -69,9 +70,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const MAX_UNIDIRECTIONAL: u32 = 16;
 
 /// Header fields of requests that say nothing about the user. RFC 8470: what is sent before the handshake is complete may be
-/// replayed by an attacker, so nothing else goes with it.
+/// replayed by an attacker, so nothing else goes with it, unless the program allows it.
 const PLAIN: [header::HeaderName; 5] =
     [header::ACCEPT, header::ACCEPT_ENCODING, header::USER_AGENT, header::RANGE, header::IF_RANGE];
+
+/// Header fields that show who the user is. A proxy's are not among them: with a proxy, requests use TCP.
+const CREDENTIALS: [header::HeaderName; 2] = [header::AUTHORIZATION, header::COOKIE];
 
 /// Which origins are requested over HTTP/3.
 #[derive(Clone, Debug)]
@@ -109,6 +113,7 @@ pub(super) enum Sent {
 /// Sends requests over HTTP/3.
 pub(super) struct Http3 {
     policy: Policy,
+    early_data: EarlyData,
     limits: Limits,
     tls: Arc<Tls>,
     lookups: Arc<Lookups>,
@@ -160,6 +165,7 @@ const TCP_FAILED: u8 = 2;
 impl Http3 {
     pub(super) fn new(
         policy: Policy,
+        early_data: EarlyData,
         limits: Limits,
         tls: Arc<Tls>,
         lookups: Arc<Lookups>,
@@ -167,7 +173,7 @@ impl Http3 {
         counters: Arc<Counters>,
     ) -> Self {
         let (engine, state) = (OnceLock::new(), Mutex::default());
-        Self { policy, limits, tls, lookups, pool, counters, engine, state }
+        Self { policy, early_data, limits, tls, lookups, pool, counters, engine, state }
     }
 
     /// Sends `request` as `exchange` if its origin has HTTP/3. Blocks until the response head arrives, the request fails or is
@@ -187,7 +193,7 @@ impl Http3 {
             return Ok(Sent::UseTcp(false));
         };
         let silence = silence.unwrap_or(self.limits.silence);
-        let may_be_early = request.headers().keys().all(|name| PLAIN.contains(name));
+        let may_be_early = may_be_early(self.early_data, request.headers());
         let head = headers_frame(request, origin);
         let mut stream = RequestStream::enter(&connection, exchange.urgency());
         exchange.hold_stream(stream.handle())?;
@@ -499,6 +505,15 @@ impl Http3 {
             race.0.store(if is_open { TCP_OPEN } else { TCP_FAILED }, Ordering::Release);
             RequestStream::nudge(&connection);
         });
+    }
+}
+
+/// True if a request with these header fields may be sent before the handshake is complete.
+fn may_be_early(allowed: EarlyData, headers: &HeaderMap) -> bool {
+    match allowed {
+        EarlyData::Plain => headers.keys().all(|name| PLAIN.contains(name)),
+        EarlyData::Headers => !headers.keys().any(|name| CREDENTIALS.contains(name)),
+        EarlyData::Credentials => true,
     }
 }
 
