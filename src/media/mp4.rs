@@ -146,7 +146,7 @@ fn aac_profile(config: &[u8]) -> AudioCodec {
     // Spectral band replication announced at the end, for players that don't know it to overlook.
     let is_extended = matches!(config, [_, _, 0x56, 0xe5, flags, ..] if flags & 0x80 != 0);
     match object_type {
-        // ISO 14496-3, table 1.17: 5 is spectral band replication, 29 adds parametric stereo.
+        // audioObjectType of ISO 14496-3: 5 is spectral band replication, 29 adds parametric stereo.
         5 | 29 => HeAac,
         _ if is_extended => HeAac,
         _ => Aac,

@@ -232,7 +232,7 @@ fn mpeg_frame(bytes: &[u8]) -> Option<Frame> {
 fn adts_frame(bytes: &[u8]) -> Option<Frame> {
     let [_, b, c, d, e, f] = *bytes.first_chunk::<6>()?;
     let len = usize::from(d & 3) << 11 | usize::from(e) << 3 | usize::from(f >> 5);
-    // Layer 0, a known sample rate (ISO 14496-3, table 1.18: 13 and more are reserved), and no frame shorter than its header.
+    // Layer 0, a known sample rate (samplingFrequencyIndex of ISO 14496-3: 13 and more are reserved), and no frame shorter than its header.
     if b & 0xf6 != 0xf0 || c >> 2 & 0xf > 12 || len < 7 {
         return None;
     }

@@ -110,7 +110,7 @@ impl SealedDecryptor {
     }
 }
 
-/// Decrypts frames by SAMPLE-AES (Apple, "MPEG-2 Stream Encryption Format for HTTP Live Streaming").
+/// Decrypts frames by SAMPLE-AES (Apple, "MPEG-2 Stream Encryption Format for HTTP Live Streaming", 2.3).
 pub(crate) struct FrameDecryptor(cbc::Decryptor<Aes128>);
 
 /// Bytes at the beginning of a frame that are not encrypted, so that decoders of encrypted streams can find the frames.

@@ -1,5 +1,5 @@
-//! Headers of audio frames: ADTS (ISO 14496-3, 1.A.2.2), MPEG audio (ISO 11172-3, 2.4.1.3), AC-3 and E-AC-3 (ETSI TS
-//! 102 366, 4.3 and annex E).
+//! Headers of audio frames: ADTS (ISO 14496-3, annex 1.A), MPEG audio (ISO 11172-3, 2.4.1.3), AC-3 and E-AC-3 (ETSI TS
+//! 102 366, 4.3 and 4.4, annex E).
 
 use super::frame::Format;
 use crate::media::AudioCodec;
@@ -26,7 +26,7 @@ pub(super) struct Header {
 /// Bytes in front of an element of LATM: 11 bits of synchronisation and 13 of length.
 pub(super) const LOAS_HEADER: usize = 3;
 
-/// Sample rates by their index in ADTS and in AudioSpecificConfig (ISO 14496-3, table 1.18).
+/// Sample rates by their index in ADTS and in AudioSpecificConfig (samplingFrequencyIndex, ISO 14496-3).
 pub(super) const AAC_RATES: [u32; 13] =
     [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000, 7350];
 

@@ -181,6 +181,30 @@ fn audio_that_moves_to_another_pid_is_followed() {
 }
 
 #[test]
+fn a_counter_may_repeat_where_the_packet_says_so() {
+    let wanted = adts_frames(0, 8);
+    let mut ts = Ts::new(0x0f);
+    let first = ts.segment(&wanted[..4], 900_000, 1920.0);
+    let second = ts.segment(&wanted[4..], 900_000 + 4 * 1920, 1920.0);
+    let last = first.len() - 188;
+    let mut next = second[2 * 188..].to_vec();
+    // A packet with an adaptation field whose flags say discontinuity, and the counter of the packet before. The others follow it.
+    let counter = first[last + 3] & 15;
+    let (head, payload) = (next[..4].to_vec(), next[4..188].to_vec());
+    let mut packets = Vec::new();
+    packets.extend([0x47, head[1], head[2], 0x30 | counter, 1, 0x80]);
+    packets.extend(&payload[..182]);
+    packets.extend([0x47, head[1] & 0xbf, head[2], 0x30 | (counter + 1) & 15, 181, 0]);
+    packets.resize(2 * 188 - 2, 0xff);
+    packets.extend(&payload[182..]);
+    for (index, packet) in next[188..].chunks_mut(188).enumerate() {
+        packet[3] = packet[3] & 0xf0 | (counter + 2 + index as u8) & 15;
+    }
+    let output = frames(&[first, packets, next.split_off(188)].concat());
+    assert!(output.data == wanted.concat(), "{} frames", output.frames.len());
+}
+
+#[test]
 fn frames_may_span_packets_and_packets_may_begin_anywhere() {
     let wanted = adts_frames(0, 40);
     for len in [1, 5, 100, 777, 5000, 70_000] {

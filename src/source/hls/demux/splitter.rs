@@ -41,7 +41,7 @@ pub(super) struct Splitter {
     head: Vec<u8>,
 }
 
-/// Bytes of a frame, at most: the length of ADTS has 13 bits (ISO 14496-3, 1.A.2.2). Other frames are shorter.
+/// Bytes of a frame, at most: the length of ADTS (aac_frame_length) has 13 bits (ISO 14496-3, annex 1.A). Other frames are shorter.
 const LONGEST_FRAME: usize = 1 << 13;
 
 /// Counts samples from the last known time, so that roundings do not add up.

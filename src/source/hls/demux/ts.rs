@@ -135,6 +135,8 @@ impl TsDemuxer {
 
     fn handle_packet(&mut self, packet: &[u8], output: &mut Output) -> Result<(), Error> {
         let has_error = packet[1] & 0x80 != 0;
+        // The adaptation field, whose discontinuity_indicator allows any counter (2.4.3.5).
+        let is_discontinuous = packet[3] & 0x20 != 0 && packet[4] > 0 && packet[5] & 0x80 != 0;
         let is_start = packet[1] & 0x40 != 0;
         let pid = u16::from_be_bytes([packet[1] & 0x1f, packet[2]]);
         let is_scrambled = packet[3] & 0xc0 != 0;
@@ -150,6 +152,9 @@ impl TsDemuxer {
             return Ok(());
         }
         if let Some(audio) = self.audio.as_mut().filter(|audio| audio.pid == pid) {
+            if is_discontinuous {
+                audio.counter = None;
+            }
             return audio.handle_packet(packet[3] & 15, is_start, payload, output);
         }
         // PID 0 is that of the program association table (table 2-3).

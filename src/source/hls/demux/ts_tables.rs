@@ -2,7 +2,7 @@
 
 use super::headers::Family;
 
-/// Bytes of a section, at most (2.4.4.11).
+/// Bytes of a section of these tables, at most (2.4.4). Private sections may be longer.
 const LONGEST: usize = 1024;
 
 /// Puts the sections of one PID together.
@@ -130,7 +130,7 @@ fn audio_stream(kind: u8, pid: u16, descriptors: &[u8]) -> Option<Stream> {
         0x0f => audio(Family::Adts),
         // From 0x80 on the numbers are for private use. The ATSC has assigned these to AC-3 and E-AC-3.
         0x81 | 0x87 => audio(Family::Ac3),
-        // Apple, "MPEG-2 Stream Encryption Format for HTTP Live Streaming", 2.3.
+        // Apple, "MPEG-2 Stream Encryption Format for HTTP Live Streaming", 3.0, "Transport Stream Signaling".
         0xcf => encrypted(Family::Adts),
         0xc1 | 0xc2 => encrypted(Family::Ac3),
         0x11 => audio(Family::Loas),

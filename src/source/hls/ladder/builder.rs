@@ -204,7 +204,7 @@ fn playable(list: &MultivariantPlaylist) -> impl Iterator<Item = &Variant> {
 
 /// True if the codecs, in the notation of RFC 6381, contain audio that the demuxers read.
 fn may_have_audio(codecs: &[Box<str>]) -> bool {
-    // `mp4a.40` is followed by the object type (ISO 14496-3, table 1.17): 2 is AAC-LC, 5 and 29 are HE-AAC, 34 is MP3.
+    // `mp4a.40` is followed by the object type (audioObjectType, ISO 14496-3): 2 is AAC-LC, 5 and 29 are HE-AAC, 34 is MP3.
     const AUDIO: [&str; 11] = [
         "mp4a.40.2",
         "mp4a.40.5",
