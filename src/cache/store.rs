@@ -339,6 +339,12 @@ impl Entry {
         self.core.is_read_only()
     }
 
+    /// As after a write that has failed.
+    #[cfg(test)]
+    pub(crate) fn make_read_only(&self) {
+        self.core.make_read_only();
+    }
+
     /// Fills `buf` with bytes of the block of this index, from `within` on. False if they are not there.
     pub(crate) fn read(&self, index: u64, within: u64, buf: &mut [u8]) -> bool {
         self.touch();

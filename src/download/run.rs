@@ -155,13 +155,17 @@ impl Running {
         // Also without a digest what an earlier run has left is read: a block that a crash has damaged is found, and fetched
         // again.
         if digest.is_some() || copy.is_some() || self.part.was_continued() {
-            let is_whole = file.shared().read_whole(len, |bytes| {
+            let read = file.shared().read_whole(len, |bytes| {
                 if let Some(digest) = &mut digest {
                     digest.update(bytes);
                 }
                 copy.as_mut().map_or(Ok(()), |copy| (&**copy).write_all(bytes)).map_err(storage)
-            })?;
-            if !is_whole {
+            });
+            if read.is_err() && copy.is_some() {
+                // A copy has no checksums, so no download can continue with it. It would only fill the disk.
+                self.part.discard().map_err(storage)?;
+            }
+            if !read? {
                 return Ok(false);
             }
         }

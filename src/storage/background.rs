@@ -194,7 +194,7 @@ impl Resource {
             return;
         }
         let Err(error) = written else { return };
-        let on_failure = state.store.as_mut().and_then(|store| store.handle_failure(index));
+        let on_failure = state.store.as_mut().and_then(|store| store.handle_failure(index, &place));
         if let Some(on_failure) = on_failure {
             // Stored again by the next line: the place that it gets now is another one.
             state.ranges.remove(bytes_of(index));

@@ -159,7 +159,11 @@ impl BlockStore for CachedStore {
         is_kept
     }
 
-    fn handle_failure(&mut self, index: u64) -> Option<OnFailure> {
+    fn handle_failure(&mut self, index: u64, place: &Arc<dyn Place>) -> Option<OnFailure> {
+        // There is no third place: the disk that is too full for the entry may be that of the temporary file, too.
+        if self.fallback.get(index).is_some_and(|own| Arc::ptr_eq(&own, place)) {
+            return self.fallback.handle_failure(index, place);
+        }
         // Another writer may have come first.
         self.places.remove(&index);
         let ignore = || -> OnFailure { Box::new(|_| {}) };

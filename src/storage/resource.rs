@@ -90,7 +90,7 @@ impl Resource {
                 // is held.
                 let place = self.state.lock().entry(part.index)?;
                 if let Err(error) = place.write(part.within, &bytes[part.bytes.clone()]) {
-                    self.handle_failure(part.index, error)?;
+                    self.handle_failure(part.index, &place, error)?;
                     continue;
                 }
                 let mut state = self.state.lock();
@@ -151,9 +151,10 @@ impl Resource {
     /// # Errors
     ///
     /// `error`, if it can't.
-    fn handle_failure(&self, index: u64, error: Error) -> Result<(), Error> {
+    fn handle_failure(&self, index: u64, place: &Arc<dyn Place>, error: Error) -> Result<(), Error> {
         let mut state = self.state.lock();
-        let Some(on_failure) = state.store.as_mut().and_then(|store| store.handle_failure(index)) else {
+        let Some(on_failure) = state.store.as_mut().and_then(|store| store.handle_failure(index, place))
+        else {
             return Err(error);
         };
         state.ranges.remove(bytes_of(index));

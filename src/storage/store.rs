@@ -31,9 +31,9 @@ pub(super) trait BlockStore: fmt::Debug + Send {
         false
     }
 
-    /// Takes in that a write to the block of this index has failed. `None` if there is no other way to store it. Otherwise the
-    /// block is forgotten, and gets another place; the result is to be called with the error, without a lock.
-    fn handle_failure(&mut self, _index: u64) -> Option<OnFailure> {
+    /// Takes in that a write to `place`, that of the block of this index, has failed. `None` if there is no other way to store
+    /// it. Otherwise the block is forgotten, and gets another place; the result is to be called with the error, without a lock.
+    fn handle_failure(&mut self, _index: u64, _place: &Arc<dyn Place>) -> Option<OnFailure> {
         None
     }
 

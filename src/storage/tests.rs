@@ -107,6 +107,39 @@ fn a_block_that_a_full_disk_refuses_is_stored_no_more_and_the_next_write_fails()
     resource.write_block(BLOCK, &mut block()).unwrap();
 }
 
+#[cfg(all(feature = "cache", unix))]
+#[test]
+fn a_full_disk_is_an_error_also_behind_an_entry_that_has_failed() {
+    let Ok(full) = std::fs::File::options().read(true).write(true).open("/dev/full") else {
+        return; // A system without it has nothing to test with.
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let part = crate::cache::PartFile::open(&directory.path().join("a")).unwrap();
+    let header = crate::cache::Header {
+        key: [0; 32],
+        len: 3 * BLOCK,
+        stored_at: 0,
+        has_ranges: true,
+        etag: "\"1\"".into(),
+        last_modified: String::new(),
+        date: String::new(),
+        media_type: String::new(),
+        label: String::new(),
+        part: String::new(),
+    };
+    let entry = part.enter(header).unwrap();
+    let resource = Arc::new(Resource::over(TempFileStore::over(full)));
+    resource.attach(Arc::clone(&entry), Box::new(|_| {}));
+    resource.write_at(0, &bytes(0..BLOCK)).unwrap();
+    entry.make_read_only();
+    for offset in [BLOCK, 2 * BLOCK] {
+        let error = resource.write_at(offset, &bytes(offset..offset + BLOCK)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Storage);
+    }
+    let mut buf = vec![0; 2 * BLOCK as usize];
+    assert_eq!(resource.read_at(0, &mut buf).unwrap(), BLOCK as usize);
+}
+
 #[test]
 fn a_block_that_waits_to_be_written_serves_all_readers_and_is_read_from_the_file_afterwards() {
     let resource = Arc::new(Resource::new(&StorageConfig::TempFile(None)).unwrap());
