@@ -18,6 +18,9 @@ use crate::source::hls::timeline::reload::{Reload, STUCK};
 /// Shortest time limit of a held request: three target durations of 0.5 s would not cover a slow answer of a distant server.
 const LEAST_HOLD: Duration = Duration::from_secs(3);
 
+/// Longest one. A server may announce a target duration of years, and other levels have to be tried before.
+const MOST_HOLD: Duration = Duration::from_secs(120);
+
 /// Starts the thread. It ends when no playlist will be loaded again, or when the player is closed.
 pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandle<()>, Error> {
     let (shared, peer) = (Arc::clone(shared), peer.clone());
@@ -78,7 +81,7 @@ fn handle_failed(shared: &Shared, variant: usize, url: &Url, error: Error) {
 
 /// How long a server may hold a request. Section 6.2.5.2: it gives up after three target durations.
 pub(crate) fn hold(list: &MediaPlaylist) -> Duration {
-    (list.target_duration * 3).max(LEAST_HOLD)
+    list.target_duration.saturating_mul(3).clamp(LEAST_HOLD, MOST_HOLD)
 }
 
 /// What the playlist will contain next.

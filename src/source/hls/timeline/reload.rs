@@ -13,6 +13,9 @@ pub(crate) const STUCK: f64 = 3.5;
 /// Shortest interval between two loads: a playlist whose durations are 0 would be loaded without a pause.
 const LEAST: Duration = Duration::from_millis(100);
 
+/// Longest interval: live segments have seconds. One that is said to last for years must not end the reloads.
+const MOST: Duration = Duration::from_secs(120);
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reload {
     /// When the last load began.
@@ -49,28 +52,34 @@ impl Reload {
     /// When the next load is due.
     pub(crate) fn due(&self, list: &MediaPlaylist) -> Instant {
         if self.may_block(list) {
-            // The server decides when it answers.
-            return self.began;
+            // The server decides when it answers. One that answers at once, and always with a change, must not be asked in a loop.
+            return self.began + LEAST;
         }
-        let step = list.part_target.unwrap_or(list.target_duration);
+        let step = list.part_target.unwrap_or_else(|| target(list));
         let wait = if self.began == self.changed {
             list.part_target.or(list.segments.last().map(|segment| segment.duration)).unwrap_or(step)
         } else {
             step / 2
         };
         // From the beginning of the last load: else the delays of the network would add up.
-        self.began + wait.max(LEAST)
+        self.began + wait.clamp(LEAST, MOST)
     }
 
     /// The playlist should have changed by now.
     pub(crate) fn is_stale(&self, now: Instant, list: &MediaPlaylist) -> bool {
-        now.saturating_duration_since(self.changed) >= list.target_duration.mul_f64(STALE)
+        now.saturating_duration_since(self.changed) >= target(list).mul_f64(STALE)
     }
 
     /// It will not change any more.
     pub(crate) fn is_stuck(&self, now: Instant, list: &MediaPlaylist) -> bool {
-        now.saturating_duration_since(self.changed) >= list.target_duration.mul_f64(STUCK)
+        now.saturating_duration_since(self.changed) >= target(list).mul_f64(STUCK)
     }
+}
+
+/// The target duration. Some servers announce less than their segments last, or 0.
+fn target(list: &MediaPlaylist) -> Duration {
+    let longest = list.segments.iter().map(|segment| segment.duration).max().unwrap_or_default();
+    list.target_duration.max(longest).clamp(LEAST, MOST)
 }
 
 #[cfg(test)]
@@ -94,5 +103,48 @@ mod tests {
         reload.handle_loaded(at(11), true);
         assert_eq!(reload.due(&list), at(16));
         assert!(!reload.is_stale(at(12), &list));
+    }
+
+    fn parse(lines: &str) -> MediaPlaylist {
+        let text = format!("#EXTM3U\n{lines}");
+        let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
+            panic!("a list")
+        };
+        list
+    }
+
+    #[test]
+    fn a_target_duration_that_is_too_short_makes_no_playlist_stale() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        for target in [0, 1] {
+            let list = parse(&format!("#EXT-X-TARGETDURATION:{target}\n#EXTINF:6,\na\n#EXTINF:5,\nb\n"));
+            let mut reload = Reload::new(start);
+            assert_eq!(reload.due(&list), at(5000));
+            reload.handle_loaded(at(5000), false);
+            assert_eq!(reload.due(&list), at(8000));
+            assert!(!reload.is_stale(at(8999), &list) && reload.is_stale(at(9000), &list));
+            assert!(!reload.is_stuck(at(20_999), &list) && reload.is_stuck(at(21_000), &list));
+        }
+        let empty = parse("#EXT-X-TARGETDURATION:0\n");
+        assert!(!Reload::new(start).is_stuck(start, &empty));
+    }
+
+    #[test]
+    fn no_playlist_is_loaded_without_a_pause_or_never_again() {
+        let start = Instant::now();
+        let holds = "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES\n";
+        for duration in ["0", "0.001", "1000000000", "18446744073709551615"] {
+            for head in ["", holds] {
+                let list =
+                    parse(&format!("{head}#EXT-X-TARGETDURATION:{duration}\n#EXTINF:{duration},\na\n"));
+                let mut reload = Reload::new(start);
+                for has_changed in [true, false, true] {
+                    let wait = reload.due(&list) - reload.began;
+                    assert!((LEAST..=MOST).contains(&wait), "{duration} {head} {wait:?}");
+                    reload.handle_loaded(start, has_changed);
+                }
+            }
+        }
     }
 }
