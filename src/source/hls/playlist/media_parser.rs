@@ -319,6 +319,9 @@ impl Parser {
             let durations = self.list.segments.iter().map(|segment| segment.duration);
             self.list.target_duration = durations.max().unwrap_or_default();
         }
+        // The numbers of the next segment, and of the one after it, are used as well.
+        let after = self.list.media_sequence.checked_add(self.list.segments.len() as u64 + 1);
+        after.ok_or(PlaylistProblem::Overflow)?;
         self.list.version = self.list.version.max(1);
         self.list.parts = self.next.parts;
         Ok(self.list)

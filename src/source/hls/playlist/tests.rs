@@ -71,8 +71,9 @@ fn s4_1_the_two_kinds_of_tags_do_not_mix() {
 
 #[test]
 fn s4_2_numbers_have_64_bits_and_are_checked() {
-    let max = media("#EXT-X-MEDIA-SEQUENCE:18446744073709551615").unwrap();
-    assert_eq!(max.media_sequence, u64::MAX);
+    // The number after the last one is used as well.
+    let max = media("#EXT-X-MEDIA-SEQUENCE:18446744073709551614").unwrap();
+    assert_eq!(max.media_sequence, u64::MAX - 1);
     let cases = [
         (
             "#EXT-X-MEDIA-SEQUENCE:18446744073709551616",
@@ -80,6 +81,8 @@ fn s4_2_numbers_have_64_bits_and_are_checked() {
             PlaylistProblem::InvalidValue("media sequence number"),
         ),
         ("#EXT-X-MEDIA-SEQUENCE:18446744073709551615\n#EXTINF:1,\na", 5, PlaylistProblem::Overflow),
+        ("#EXT-X-MEDIA-SEQUENCE:18446744073709551614\n#EXTINF:1,\na", 5, PlaylistProblem::Overflow),
+        ("#EXT-X-MEDIA-SEQUENCE:18446744073709551615", 3, PlaylistProblem::Overflow),
         (
             "#EXT-X-DISCONTINUITY-SEQUENCE:18446744073709551615\n#EXT-X-DISCONTINUITY",
             4,
