@@ -80,6 +80,8 @@ pub(crate) struct State {
     variant: usize,
     /// By variant.
     timelines: Vec<Option<Timeline>>,
+    /// The last playlist of this variant seemed to have started again.
+    restarted: Option<usize>,
     /// It was opened on a playlist with an end: no thread loads a playlist again and again.
     is_on_demand: bool,
     steering: Option<Steering>,
@@ -149,6 +151,7 @@ impl State {
             ladder,
             variant,
             timelines,
+            restarted: None,
             is_on_demand,
             steering,
             pending_playlist: None,

@@ -123,8 +123,10 @@ impl State {
     /// Where to load the first playlist of a variant from.
     fn playlist_url(&self, variant: usize) -> Url {
         let url = &self.ladder.variants[variant].url;
+        // What another playlist says of it may be wrong: after a failure it is asked without.
+        let has_failed = self.ladder.variants[variant].excluded_until.is_some();
         match &self.timelines[self.variant] {
-            Some(current) if !current.list.is_ended => {
+            Some(current) if !current.list.is_ended && !has_failed => {
                 Directives::of_report(&current.list, &current.url, url).apply(url)
             }
             _ => url.clone(),

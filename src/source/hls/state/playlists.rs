@@ -48,6 +48,7 @@ impl State {
         if number != u64::MAX || variant == self.variant {
             self.ladder.variants[variant].is_outdated = false;
         }
+        let was_restarted = self.restarted.take() == Some(variant);
         let mut is_new = true;
         let timeline = match (&self.timelines[variant], &self.timelines[self.variant]) {
             (Some(own), _) => match own.compare(&list) {
@@ -55,7 +56,13 @@ impl State {
                     self.release(variant, number, None);
                     return false;
                 }
-                Version::Restarted => return self.restart_playlist(variant, list, url),
+                Version::Restarted if was_restarted => return self.restart_playlist(variant, list, url),
+                Version::Restarted => {
+                    // Once is no restart: behind some URLs there are several servers, which number their segments apart.
+                    self.restarted = Some(variant);
+                    self.release(variant, number, None);
+                    return false;
+                }
                 Version::Newer { has_changed } => {
                     is_new = has_changed;
                     own.update(list, url)

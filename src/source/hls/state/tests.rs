@@ -418,6 +418,7 @@ fn what_arrives_after_the_playlist_has_jumped_still_belongs_to_the_section_befor
             panic!("the first segment is planned")
         };
         player.state.handle_frames(id, &mut frames(0, first, 0..FRAMES - 1)).unwrap();
+        player.state.handle_playlist(0, live_list(next), url.clone());
         player.state.handle_playlist(0, live_list(next), url);
         player.plan();
         player.state.handle_frames(id, &mut frames(0, first, FRAMES - 1..FRAMES)).unwrap();
@@ -685,6 +686,57 @@ fn what_waits_for_a_worker_becomes_urgent_although_nothing_is_planned() {
     let half = Duration::from_millis(500);
     assert_eq!(wakes, [(half, Priority::Low), (9 * half, Priority::High)]);
 }
+
+#[test]
+fn a_playlist_that_two_servers_with_other_numbers_serve_in_turn_is_played_from_one() {
+    let url = Url::parse("http://host/l").unwrap();
+    let mut player = Player::new(1);
+    let at = |first: u64| live(first..first + 6, "");
+    player.state.is_on_demand = false;
+    player.state.timelines[0] = Some(Timeline::new(at(0), url.clone(), Duration::ZERO));
+    player.end_fetch(0, End::Whole);
+    // The other server is ahead, and is believed.
+    for round in 0..20 {
+        let list = if round % 2 == 0 { at(1000 + round / 2) } else { at(1 + round / 2) };
+        player.state.handle_playlist(0, list, url.clone());
+        let first = player.state.timeline().unwrap().list.media_sequence;
+        assert_eq!(first, 1000 + round / 2, "round {round}");
+    }
+    assert!(!matches!(player.state.discontinuity, Some(Discontinuity::Reset)));
+    // One that has started again is seen twice.
+    player.state.handle_playlist(0, at(3), url.clone());
+    player.state.handle_playlist(0, at(3), url);
+    assert_eq!(player.state.timeline().unwrap().list.media_sequence, 3);
+}
+
+#[test]
+fn s6_3_8_a_rendition_report_that_was_wrong_is_not_believed_again() {
+    let mut player = Player::new(2);
+    let url = |level| Url::parse(&format!("http://host/l{level}")).unwrap();
+    let text = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES\n#EXTINF:2,\n0\n\
+        #EXT-X-RENDITION-REPORT:URI=\"l1\",LAST-MSN=1000000\n";
+    let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l0") else {
+        panic!("a list")
+    };
+    player.state.timelines[0] = Some(Timeline::new(list, url(0), Duration::ZERO));
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        player.state.set_quality(Quality::Fixed(1), player.now);
+        player.is_woken = true;
+        player.plan();
+        asked.extend(player.running.drain(..).filter_map(|planned| match planned {
+            Planned::Playlist { url, .. } => Some(url.query().map(str::to_owned)),
+            _ => None,
+        }));
+        let error = Error::new(ErrorKind::Status(400), "too far ahead");
+        player.state.handle_playlist_failed(1, error, player.now);
+        player.now += EXCLUDED;
+    }
+    assert_eq!(asked, [Some("_HLS_msn=1000000".to_owned()), None]);
+}
+
+/// Longer than a variant is excluded.
+const EXCLUDED: Duration = Duration::from_secs(600);
 
 #[cfg(feature = "cache")]
 mod from_the_cache {
