@@ -60,7 +60,7 @@ impl PartFile {
             }
             let mut page = [0; PAGE];
             let got = read_full(&meta, &mut page, 0)?;
-            // It would be emptied.
+            // A user's file of this name must not be emptied.
             if !is_ours(&page[..got]) {
                 return Err(foreign());
             }

@@ -27,7 +27,7 @@ pub(super) fn open<R: HasHead>(
     for place in alternates.order() {
         let mut request = request.clone();
         if failed.is_some() {
-            // That of the place before.
+            // A remembered redirect target is one of the place that has failed.
             request.forget_target();
         }
         match open_at(alternates, place, request, &send) {

@@ -235,7 +235,7 @@ impl Answer {
 
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Headers may hold secrets.
+        // Headers are left out: they may hold secrets.
         f.debug_struct("Sender").field("pool", &self.pool).finish_non_exhaustive()
     }
 }

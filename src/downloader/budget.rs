@@ -241,7 +241,7 @@ impl Class {
                 break;
             }
             let part = left / rest.streams;
-            // The largest request of this size.
+            // The largest request of this size may be above the part. Then the others of the size share what is left with it.
             if u64::MAX >> (63 - size) > part {
                 return (part, bytes);
             }

@@ -233,7 +233,7 @@ fn box_header(bytes: &[u8]) -> Option<(&[u8; 4], u64)> {
     let (size, rest) = bytes.split_first_chunk::<4>()?;
     let (name, rest) = rest.split_first_chunk::<4>()?;
     let size = match u32::from_be_bytes(*size) {
-        // To the end of the file.
+        // ISO 14496-12, section 4.2: 0 is the last box, which goes on to the end of the file.
         0 => u64::MAX,
         1 => u64::from_be_bytes(*rest.first_chunk()?),
         size => size.into(),

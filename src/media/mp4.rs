@@ -18,7 +18,7 @@ impl<'a> Iterator for Boxes<'a> {
         let (size, rest) = self.0.split_first_chunk::<4>()?;
         let (name, rest) = rest.split_first_chunk::<4>()?;
         let (len, body) = match u32::from_be_bytes(*size) {
-            // To the end of the file.
+            // ISO 14496-12, section 4.2: 0 is the last box, which goes on to the end of the file.
             0 => (u64::MAX, rest),
             1 => {
                 let (size, rest) = rest.split_first_chunk::<8>()?;

@@ -13,7 +13,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Cow<'_, str> {
         // is.
         text => match std::str::from_utf8(text) {
             Ok(text) => Cow::Borrowed(text),
-            // Cut in its last character.
+            // The first bytes of a file may end within a character.
             Err(error) if error.error_len().is_none() => String::from_utf8_lossy(text),
             Err(_) => text.iter().copied().map(char::from).collect(),
         },

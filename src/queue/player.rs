@@ -122,7 +122,7 @@ impl Iterator for Queue {
     /// track that is being opened, the call goes on with the track that is next then.
     fn next(&mut self) -> Option<Self::Item> {
         if let Err(error) = Error::check_may_block("next") {
-            // Nothing is taken.
+            // The track stays the next one: a call outside of the callback opens it.
             return self.handle().upcoming().map(|id| Err(TrackError { id, error }));
         }
         loop {

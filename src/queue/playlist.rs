@@ -155,7 +155,7 @@ fn detect(text: &[u8]) -> Result<ListFormat, Error> {
             ErrorKind::Unsupported,
             "the text is a playlist of HLS: its entries are no tracks",
         )),
-        // A list without its header.
+        // Many lists of files lack the line `#EXTM3U`.
         Detected::Media if media::is_text(text) => Ok(ListFormat::M3u),
         _ => Err(Error::new(ErrorKind::InvalidPlaylist, "the text is no list of tracks")),
     }
@@ -173,7 +173,7 @@ fn with_user_of(given: &HttpUrl, url: &HttpUrl) -> HttpUrl {
         return url.clone();
     }
     url.edit(|url| {
-        // Both can be set on every http URL.
+        // This only fails for URLs without a host, which http does not allow.
         let is_set = url.set_username(given.username()).and_then(|()| url.set_password(given.password()));
         debug_assert!(is_set.is_ok());
     })

@@ -217,7 +217,7 @@ impl Shared {
         drop(state);
         match outdated {
             None => self.events.publish(&QueueEvent::Prefetching { id }),
-            // Returned when the track is taken.
+            // Not published: the error is returned when the track is taken.
             Some(Err(error)) => log::debug!("a track can't be prefetched: {error}"),
             Some(Ok(_)) => {}
         }

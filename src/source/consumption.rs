@@ -30,7 +30,7 @@ impl Consumption {
     /// Records that a reader took bytes.
     pub(crate) fn handle_read(&mut self, bytes: u64, now: Instant) {
         let since = self.last_read.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-        // Of a pause only this much counts.
+        // While a player is paused it reads nothing, and its rate must not fall because of that.
         self.active += since.min(PAUSE);
         self.last_read = Some(now);
         if self.active >= SPAN {

@@ -71,7 +71,7 @@ impl Pollers {
             return;
         }
         drop(kept);
-        // Closed without the lock.
+        // Without the lock: to close it takes several system calls.
         drop(poller);
     }
 }

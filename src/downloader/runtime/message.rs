@@ -64,7 +64,7 @@ type Ends = (Sender<Box<Job>>, Receiver<Box<Job>>);
 impl Channel {
     pub(crate) fn send(&self, job: Box<Job>) {
         let (sender, _) = self.0.get_or_init(crossbeam_channel::unbounded);
-        // It has a receiver: this channel.
+        // This can't fail: the receiver is kept beside the sender.
         drop(sender.send(job));
     }
 

@@ -66,7 +66,7 @@ impl Transfer {
             By::Reader(own) => {
                 let is_direct = own.len() >= MIN_DIRECT;
                 let wanted = if is_direct { wanted.min(own.len()) } else { wanted };
-                // Its worker waits in its place.
+                // A reader must not block here for its share: the worker waits for it instead.
                 let Some(most) = self.meter.try_admit(&self.body, wanted) else {
                     return Ok(Step::WouldBlock);
                 };

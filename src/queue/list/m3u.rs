@@ -48,7 +48,7 @@ fn split_info(info: &str) -> (&str, &str) {
         is_quoted ^= *char == '"';
         *char == ',' && !is_quoted
     });
-    // A quote without its end is none.
+    // A quote without its end is a character of the title.
     let comma = comma.map(|(at, _)| at).or_else(|| info.find(','));
     comma.map_or((info, ""), |at| (&info[..at], &info[at + 1..]))
 }

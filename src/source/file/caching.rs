@@ -241,7 +241,7 @@ impl State {
         let Some(info) = self.mode.info() else { return Ok(false) };
         match info.representation.compare(head) {
             Likeness::Confirmed | Likeness::Unconfirmed => Ok(true),
-            // A login page, for example.
+            // A login page, for example. It shows nothing about the file.
             Likeness::HtmlPage => Ok(false),
             Likeness::OtherTag(_) => Err(representation::changed(head, "entity tag")),
             Likeness::Changed(what) => Err(representation::changed(head, what)),

@@ -303,7 +303,7 @@ impl Sink for PieceSink {
 
     fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         let flow = self.accept(head)?;
-        // Before the first byte is stored.
+        // Before the first byte is stored: it would not get into an entry of the cache that is attached later.
         #[cfg(feature = "cache")]
         self.shared.handle_cache_head(head);
         Ok(flow)

@@ -35,7 +35,7 @@ impl Upcoming {
             let half = range.start + (range.end - range.start) / 2;
             run.end >= range.end && half >= run.start
         };
-        // This is called for each read.
+        // This is called for each read, and must not allocate for most.
         if !self.ranges.iter().any(is_read) {
             return;
         }

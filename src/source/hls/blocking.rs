@@ -111,7 +111,7 @@ impl Shared {
         request: Option<RequestId>,
         wake: Option<Priority>,
     ) {
-        // Both take locks of the downloader.
+        // Both take locks of the downloader, which are never taken inside of that of the state.
         MutexGuard::unlocked(inner, || {
             request.into_iter().for_each(|request| self.link.promote(request));
             wake.into_iter().for_each(|priority| self.link.wake(priority));

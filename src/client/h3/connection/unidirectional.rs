@@ -43,7 +43,7 @@ impl State {
         let _ = chunks.finalize();
         match result {
             Ok(true) if !notices.contains(&Notice::Ignored) => drop(self.unidirectional.insert(id, stream)),
-            // It may be complete already.
+            // The result does not matter: the stream may be complete already.
             Ok(true) => drop(receiver.stop(varint(Code::STREAM_CREATION_ERROR))),
             Ok(false) => {}
             Err(violation) => self.handle_violation(violation, now),

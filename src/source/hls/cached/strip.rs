@@ -68,7 +68,7 @@ fn strip_tag<'a>(
     if !line.starts_with("#EXT") {
         return Some(());
     }
-    // Of `URI`, `SERVER-URI` and others.
+    // Matches all attributes whose names end like this, such as `SERVER-URI`.
     const ATTRIBUTE: &str = "URI=\"";
     while let Some(at) = line.find(ATTRIBUTE) {
         let (before, rest) = line.split_at(at + ATTRIBUTE.len());

@@ -76,7 +76,7 @@ impl AacConfig {
     }
 
     fn channel_count(self) -> u16 {
-        // Configuration 7 is 7.1.
+        // ISO 14496-3, table 1.19: configuration 7 has 8 channels, the others as many as their number.
         u16::from(if self.channels == 7 { 8 } else { self.channels })
     }
 
