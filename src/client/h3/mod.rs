@@ -409,7 +409,8 @@ impl Http3 {
         if state.is_closed {
             return Err(Error::new(ErrorKind::Disconnected, "the client was closed"));
         }
-        let connection = Connection::begin(driver, config, address, name, self.limits.max_head)?;
+        let wakes = (driver.waker(), driver.pollers());
+        let connection = Connection::begin(wakes, config, address, name, self.limits.max_head)?;
         driver.add(&connection).map_err(|cause| {
             Error::new(ErrorKind::Io(cause.kind()), "can't wait for QUIC packets").with_cause(cause)
         })?;

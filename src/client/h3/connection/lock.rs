@@ -14,7 +14,7 @@ use quinn_proto::{ClientConfig, Endpoint, EndpointConfig};
 use super::request::UndecidedCount;
 use super::state::{State, Usage};
 use crate::client::h3::code::Code;
-use crate::client::h3::driver::Driver;
+use crate::client::h3::poller::Pollers;
 use crate::client::h3::socket::{Buffers, Socket};
 use crate::client::urgency::Urgency;
 use crate::error::{Error, ErrorKind};
@@ -43,9 +43,9 @@ pub(crate) struct Turn {
 
 impl Connection {
     /// Begins a connection to `remote`, whose certificate must be for `name`. Sends the first packet and does not block. The
-    /// thread of `driver` has to be given the connection.
+    /// thread that `waker` wakes has to be given the connection.
     pub(crate) fn begin(
-        driver: &Driver,
+        (waker, pollers): (&Arc<Waker>, &Arc<Pollers>),
         config: ClientConfig,
         remote: SocketAddr,
         name: &str,
@@ -60,10 +60,10 @@ impl Connection {
         let (handle, quic) = endpoint.connect(now, config, remote, name).map_err(|cause| {
             Error::new(ErrorKind::Unreachable, "can't begin a QUIC connection").with_cause(cause)
         })?;
-        let pollers = Arc::clone(driver.pollers());
+        let pollers = Arc::clone(pollers);
         let mut state = State::new(endpoint, handle, quic, socket, pollers, max_head, now);
         state.pump(now);
-        let (undecided, waker) = (state.undecided.clone(), Arc::clone(driver.waker()));
+        let (undecided, waker) = (state.undecided.clone(), Arc::clone(waker));
         Ok(Arc::new(Self { state: Mutex::new(state), undecided, waker, peer: remote }))
     }
 
@@ -269,6 +269,7 @@ mod tests {
     use crate::cancel::CancelReason;
     use crate::client::exchange::{Exchange, Over, Reach};
     use crate::client::h3::connection::RequestStream;
+    use crate::client::h3::driver::Driver;
     use crate::origin::Origin;
 
     struct Prefetch;
@@ -287,7 +288,9 @@ mod tests {
         let tls = tls.unwrap().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
         let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
         let remote = silent.local_addr().unwrap();
-        let connection = Connection::begin(&Driver::new().unwrap(), config, remote, "localhost", 1000);
+        let driver = Driver::new().unwrap();
+        let wakes = (driver.waker(), driver.pollers());
+        let connection = Connection::begin(wakes, config, remote, "localhost", 1000);
         (silent, connection.unwrap())
     }
 
