@@ -76,7 +76,7 @@ impl AacConfig {
     }
 
     fn channel_count(self) -> u16 {
-        // ISO 14496-3, table 1.19: configuration 7 has 8 channels, the others as many as their number.
+        // channelConfiguration of ISO 14496-3: 7 has 8 channels, the others as many as their number.
         u16::from(if self.channels == 7 { 8 } else { self.channels })
     }
 
@@ -94,7 +94,7 @@ impl AacConfig {
             (self.object_type - 1) << 6 | self.rate_index << 2 | self.channels >> 2,
             (self.channels & 3) << 6 | low(len >> 11),
             low(len >> 3),
-            // 1.A.2.2: a buffer fullness of 11 ones means a variable bit rate.
+            // An adts_buffer_fullness of 11 ones means a variable bit rate.
             low(len << 5) | 0x1f,
             0xfc,
         ])
