@@ -88,7 +88,7 @@ fn a_chunk_beyond_the_range_is_sent() {
 }
 
 #[test]
-fn raw_bytes_are_sent_unchanged_at_any_pace() {
+fn raw_bytes_are_sent_unchanged_at_any_speed() {
     assert_eq!(answered_with(Answer::raw("no head")), ("no head".into(), None));
     let slow = Answer::raw("no head").chunks_of(2, Duration::from_millis(1));
     assert_eq!(answered_with(slow), ("no head".into(), None));
