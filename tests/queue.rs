@@ -311,6 +311,20 @@ fn a_track_that_fails_is_an_error_with_its_id_and_the_queue_goes_on() {
 }
 
 #[test]
+fn a_call_that_changes_nothing_is_no_event() {
+    let downloader = downloader();
+    let (_queue, handle) = queue(&downloader);
+    let removed = handle.push(Track::new("https://example.com/1").unwrap());
+    handle.remove(removed).unwrap();
+    let events = handle.subscribe();
+    assert!(!handle.move_to(removed, 0));
+    assert!(handle.remove(removed).is_none());
+    handle.extend([]);
+    handle.clear();
+    assert_eq!(std::iter::from_fn(|| events.try_recv()).count(), 0);
+}
+
+#[test]
 fn the_removal_of_a_prefetched_track_cancels_its_fetch() {
     let origin = with_silent_track();
     let downloader = downloader();

@@ -193,6 +193,9 @@ impl QueueHandle {
     pub fn extend(&self, tracks: impl IntoIterator<Item = Track>) {
         // Foreign code runs without the lock.
         let tracks: Vec<Track> = tracks.into_iter().collect();
+        if tracks.is_empty() {
+            return;
+        }
         self.shared.change(|order| {
             for track in tracks {
                 order.insert(usize::MAX, track);
@@ -211,6 +214,9 @@ impl QueueHandle {
     /// Removes all tracks. The current track ends.
     pub fn clear(&self) {
         let removed = self.shared.change(|order| order.clear());
+        if removed.is_empty() {
+            return;
+        }
         // Without the lock: a track may own a closure of the application.
         drop(removed);
         self.changed();
@@ -220,7 +226,9 @@ impl QueueHandle {
     /// one is next. False if there is no such track.
     pub fn move_to(&self, id: TrackId, index: usize) -> bool {
         let is_moved = self.shared.change(|order| order.move_to(id, index));
-        self.changed();
+        if is_moved {
+            self.changed();
+        }
         is_moved
     }
 
