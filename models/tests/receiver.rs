@@ -94,7 +94,9 @@ impl Shared {
         if connection.receiver.handle_turn(now) {
             self.give_back(&mut connection);
         }
-        connection.has_packet = false;
+        if connection.is_at_thread {
+            connection.has_packet = false;
+        }
         let look = connection.receiver.next_look(now);
         let deadline = look.into_iter().chain(connection.receiver.deadline()).min();
         connection.armed.handle_sleep(deadline);

@@ -163,8 +163,7 @@ impl Connection {
         let mut has_more = false;
         if state.over.is_none() {
             let turn = contain("QUIC", || {
-                state.take_back();
-                has_more = state.receive(buffers);
+                has_more = state.take_turn(buffers);
             });
             if let Err(panic) = turn {
                 state.end(panic.into());

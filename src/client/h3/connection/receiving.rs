@@ -7,6 +7,7 @@ use parking_lot::{Condvar, MutexGuard};
 use super::state::State;
 use crate::client::h3::poller::Poller;
 use crate::client::h3::receiver::{Claim, Receiver};
+use crate::client::h3::socket::Buffers;
 
 /// For how long a caller that leaves keeps the socket. What arrives meanwhile stays in the kernel, and is acknowledged when this
 /// is over; RFC 9000, section 13.2.1, allows 25 ms by default. At 1 Gbit/s 125 KB arrive, which the default buffer of Linux
@@ -102,11 +103,19 @@ impl State {
         taken
     }
 
-    /// Takes the socket back, if a caller has kept it for long enough. For the thread.
-    pub(super) fn take_back(&mut self) {
-        if self.receiver.handle_turn(Instant::now()) {
+    /// A turn of the thread: receives, unless a caller does or has just done so, and keeps the deadlines. True if more packets
+    /// may be there.
+    pub(super) fn take_turn(&mut self, buffers: &mut Buffers) -> bool {
+        let now = Instant::now();
+        if self.receiver.handle_turn(now) {
             self.give_back();
         }
+        if self.receiver != Receiver::Thread {
+            // What it would receive it would have to pass to the caller, by a wake-up.
+            self.advance(now);
+            return false;
+        }
+        self.receive(buffers)
     }
 
     fn give_back(&mut self) {
