@@ -251,3 +251,63 @@ fn frames_of_adts_may_have_checksums_and_several_blocks() {
         assert!((last - 19 * 1024 * i64::from(blocks + 1) * 1_000_000_000 / 48_000).abs() < 11_200);
     }
 }
+
+/// Changes some bytes, and leaves out, repeats and adds others.
+fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
+    for _ in 0..1 + random.below(12) {
+        let front = if random.below(2) == 0 { bytes.len() } else { bytes.len().min(600) };
+        if front == 0 {
+            return;
+        }
+        let at = random.below(front);
+        let end = (at + 1 + random.below(400)).min(bytes.len());
+        match random.below(7) {
+            0 => bytes[at] = random.next() as u8,
+            1 => bytes[at] ^= 1 << random.below(8),
+            2 => bytes.truncate(at),
+            3 => drop(bytes.drain(at..end)),
+            4 => {
+                let copy = bytes[at..end].to_vec();
+                bytes.splice(at..at, copy);
+            }
+            5 => {
+                let value = [0, 1, 0xff, 0x7f, 0x80][random.below(5)];
+                let end = end.min(at + 8);
+                bytes[at..end].fill(value);
+            }
+            _ => {
+                let more = random.bytes(20);
+                bytes.splice(at..at, more);
+            }
+        }
+    }
+}
+
+#[test]
+fn damaged_input_gives_the_same_in_any_chunks() {
+    let all = samples();
+    for seed in 0..4000 {
+        let mut random = Random(seed);
+        let (name, init, bytes, _) = &all[random.below(all.len())];
+        let (mut init, mut bytes) = (init.clone(), bytes.clone());
+        damage(&mut bytes, &mut random);
+        if let Some(init) = init.as_mut().filter(|_| random.below(2) == 0) {
+            damage(init, &mut random);
+        }
+        let run = |piece| {
+            let demuxer =
+                init.as_ref().map_or_else(|| Ok(Demuxer::new(0)), |init| Demuxer::with_init(init, 0))?;
+            demux(demuxer, &bytes, piece)
+        };
+        let piece = 1 + random.below(4000);
+        match (run(piece), run(1 << 20)) {
+            (Ok(pieces), Ok(whole)) => {
+                assert!(pieces == whole, "{name}, seed {seed}, pieces of {piece}");
+                let frames: usize = whole.frames.iter().map(|frame| frame.len).sum();
+                assert_eq!(frames, whole.data.len(), "{name}, seed {seed}");
+            }
+            (Err(pieces), Err(whole)) => assert_eq!(pieces.kind(), whole.kind(), "{name}, seed {seed}"),
+            (pieces, whole) => panic!("{name}, seed {seed}, pieces of {piece}: {pieces:?} {whole:?}"),
+        }
+    }
+}

@@ -9,6 +9,9 @@ use crate::error::{Error, ErrorKind};
 /// A tag that is longer is skipped unread: it contains pictures. The tag with the time has 73 bytes.
 const LONGEST_TAG: usize = 256 * 1024;
 
+/// Bytes that decide whether a header begins here.
+const LONGEST_HEADER: usize = 7;
+
 /// Bytes that are searched for the first frame.
 const LONGEST_JUNK: usize = 64 * 1024;
 
@@ -16,6 +19,8 @@ const LONGEST_JUNK: usize = 64 * 1024;
 pub(super) struct PackedDemuxer {
     /// Bytes before the first frame.
     first: Vec<u8>,
+    /// No frame begins before this one of them.
+    searched: usize,
     /// Bytes of a long tag that have not arrived yet.
     skip: usize,
     time: Option<MediaTime>,
@@ -66,11 +71,16 @@ impl PackedDemuxer {
         Ok(())
     }
 
-    fn find_family(&self, is_end: bool) -> Result<Option<Family>, Error> {
+    fn find_family(&mut self, is_end: bool) -> Result<Option<Family>, Error> {
         // Junk is passed byte by byte. A header counts if another one follows it.
         let families = [Family::Adts, Family::Mpeg, Family::Ac3];
-        for at in 0..self.first.len().min(LONGEST_JUNK) {
+        for at in self.searched..self.first.len().min(LONGEST_JUNK) {
+            // Not again for each chunk: a server that sends single bytes would cost seconds.
+            self.searched = at;
             let rest = &self.first[at..];
+            if rest.len() < LONGEST_HEADER && !is_end {
+                return Ok(None);
+            }
             for family in families {
                 let Some(header) = family.parse(rest) else { continue };
                 let Some(behind) = rest.get(header.len..header.len + family.header_len()) else {

@@ -362,24 +362,3 @@ fn tables_may_be_in_the_initialization_section_alone() {
     let output = demux(demuxer(Some(&init)), &segment[2 * 188..], 1000).unwrap();
     assert_eq!(output.data, wanted.concat());
 }
-
-#[test]
-fn damaged_input_never_panics() {
-    let mut random = Random(3);
-    for (_, init, bytes, _) in samples() {
-        for _ in 0..200 {
-            let mut bytes = bytes.clone();
-            for _ in 0..1 + random.below(20) {
-                let at = random.below(bytes.len());
-                bytes[at] = random.next() as u8;
-            }
-            let mut init = init.clone();
-            if let Some(init) = &mut init {
-                let at = random.below(init.len());
-                init[at] = random.next() as u8;
-            }
-            let demuxer = init.map_or_else(|| Ok(Demuxer::new(0)), |init| Demuxer::with_init(&init, 0));
-            drop(demuxer.and_then(|demuxer| demux(demuxer, &bytes, 1 + random.below(3000))));
-        }
-    }
-}
