@@ -252,6 +252,25 @@ fn frames_of_adts_may_have_checksums_and_several_blocks() {
     }
 }
 
+#[test]
+fn times_beyond_64_bits_end_there() {
+    let init = mux::init(&Entry::Aac(3), 1, 0);
+    let bytes = fragment(&aac_frames(0, 2), (1 << 63) | 12_345);
+    let output = demux(demuxer(Some(&init)), &bytes, 100).unwrap();
+    assert_eq!(output.frames[0].time, Some(MediaTime::MAX));
+    assert_eq!(packed::ticks_to_time(u64::MAX), MediaTime::MAX);
+}
+
+#[test]
+fn aac_without_durations_has_those_of_its_frames() {
+    let mut init = mux::init(&Entry::Aac(3), 48_000, 0);
+    let trex = init.windows(4).position(|kind| kind == b"trex").unwrap() + 16;
+    init[trex..trex + 4].fill(0);
+    let output = demux(demuxer(Some(&init)), &fragment(&aac_frames(0, 3), 0), 100).unwrap();
+    let times: Vec<_> = output.frames.iter().map(|frame| frame.time.unwrap() / 1_000_000).collect();
+    assert_eq!(times, [0, 21, 42]);
+}
+
 /// Changes some bytes, and leaves out, repeats and adds others.
 fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..1 + random.below(12) {

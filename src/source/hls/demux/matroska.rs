@@ -16,7 +16,7 @@ const TICK: u32 = 1000;
 
 /// What the box `alac` in a sample entry says: a header of four bytes, then the magic cookie. `None` if it is damaged.
 pub(super) fn alac_format(alac: &[u8]) -> Option<Format> {
-    let mut cookie = alac.get(4..)?.to_vec();
+    let mut cookie = cookie(alac.get(4..)?).to_vec();
     let config: &mut [u8; CONFIG] = cookie.first_chunk_mut()?;
     let number = |at: usize| u32::from_be_bytes([config[at], config[at + 1], config[at + 2], config[at + 3]]);
     let (frame_length, sample_rate) = (number(0), number(20));
@@ -30,6 +30,13 @@ pub(super) fn alac_format(alac: &[u8]) -> Option<Format> {
     let head = head(&cookie, frame_length, sample_rate, channels, depth);
     let head = Some(head.into());
     Some(Format { codec: AudioCodec::Alac, sample_rate, channels: u16::from(channels), head })
+}
+
+/// The config, and the layout of the channels if that follows. Decoders refuse a cookie with anything else behind it.
+fn cookie(bytes: &[u8]) -> &[u8] {
+    let has_layout = bytes.get(CONFIG..CONFIG + 8) == Some(b"\0\0\0\x18chan");
+    let len = if has_layout { 2 * CONFIG } else { CONFIG };
+    &bytes[..len.min(bytes.len())]
 }
 
 /// What precedes the clusters: the EBML header, and a Segment of unknown size with Info and Tracks.
@@ -129,6 +136,18 @@ mod tests {
         assert_eq!(alac_format(&other), Some(format.clone()), "another encoding of the same kind");
         other[9] = 24;
         assert_ne!(alac_format(&other).unwrap().head, format.head, "24 bits");
+    }
+
+    #[test]
+    fn what_follows_the_cookie_is_left_out() {
+        let plain = alac_format(&alac_box());
+        // A terminator, as QuickTime has it.
+        let padded = [alac_box(), vec![0, 0, 0, 8, 0, 0, 0, 0]].concat();
+        assert_eq!(alac_format(&padded), plain);
+        let layout = [&[0, 0, 0, 24][..], b"chan", &[0; 16]].concat();
+        let with_layout = alac_format(&[alac_box(), layout, vec![7; 1 << 20]].concat()).unwrap();
+        let len = |format: &Format| format.head.as_ref().unwrap().len();
+        assert_eq!(len(&with_layout), len(plain.as_ref().unwrap()) + 24);
     }
 
     #[test]

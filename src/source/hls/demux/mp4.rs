@@ -209,8 +209,9 @@ fn header_len(header: &[u8]) -> usize {
 /// Presentation time of a sample that is decoded at `ticks`.
 fn media_time(ticks: u64, track: &Track) -> MediaTime {
     let ticks = i128::from(ticks) - i128::from(track.presentation_start);
-    // Encoder delay lies before 0. There too it is rounded down, so that the distances between frames stay the same.
-    (ticks * 1_000_000_000).div_euclid(i128::from(track.timescale)) as MediaTime
+    let time = (ticks * 1_000_000_000).div_euclid(i128::from(track.timescale));
+    // Saturating: a time that wrapped would be encoder delay.
+    time.clamp(MediaTime::MIN.into(), MediaTime::MAX.into()) as MediaTime
 }
 
 fn damaged() -> Error {

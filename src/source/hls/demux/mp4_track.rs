@@ -72,7 +72,9 @@ impl Track {
         let edit = find(trak, &[b"edts", b"elst"]).and_then(first_edit).unwrap_or(0);
         // ffmpeg's muxer of HLS writes an edit list that does not count the pre-skip.
         let presentation_start = edit.max(i64::from(pre_skip) * i64::from(timescale) / 48_000);
-        Ok(Self { id, timescale, format, aac, presentation_start, default_duration: 0, default_size: 0 })
+        let rate = u64::from(format.sample_rate).max(1);
+        let default_duration = aac.map_or(0, |_| (1024 * u64::from(timescale) / rate) as u32);
+        Ok(Self { id, timescale, format, aac, presentation_start, default_duration, default_size: 0 })
     }
 
     /// Defaults for the fragments of the track, from its `trex`.
@@ -84,7 +86,9 @@ impl Track {
                 || Some((reader.version()?, reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?));
             if let Some((_, id, _, duration, size)) = read() {
                 if id == self.id {
-                    (self.default_duration, self.default_size) = (duration, size);
+                    self.default_size = size;
+                    // 0 if the fragments have durations, or nobody has: then those of the codec.
+                    self.default_duration = if duration > 0 { duration } else { self.default_duration };
                 }
             }
         }
