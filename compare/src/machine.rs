@@ -14,12 +14,13 @@ pub(crate) fn describe(rounds: usize) -> Vec<(String, String)> {
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let memory = memory.lines().next().unwrap_or_default().replace("MemTotal:", "");
+    let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let memory = memory.and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / f64::from(1 << 20);
     let entry = |name: &str, value: String| (name.to_owned(), value);
     let mut entries = vec![
         entry("date", command("date", "-u")),
         entry("processor", format!("{}, {cores} cores", model.map_or("unknown", |(_, model)| model))),
-        entry("memory", memory.trim().to_owned()),
+        entry("memory", format!("{memory:.1} GiB")),
         entry("system", command("uname", "-sr")),
         entry("load before", fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned()),
         entry("compiler", command("rustc", "--version")),
