@@ -335,6 +335,21 @@ fn a_body_without_a_length_waits_while_it_is_paused() {
 }
 
 #[test]
+fn a_paused_download_of_a_long_file_soon_receives_nothing() {
+    const BIG: u64 = 256 << 20;
+    let (place, origin) =
+        (Place::new(), serving(BIG, |asked, content| Answer::file(asked, content).rate(40_000_000)));
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let download = downloader.download(&origin.url("/a"), place.of("a"), DownloadConfig::new()).unwrap();
+    wait_until("4 MB", || download.progress().stored > 4_000_000);
+    download.pause();
+    wait_until("the end of what is on its way", || downloader.stats().busy_workers == 0);
+    let stored = download.progress().stored;
+    // Less than the piece that was on its way, which has 64 MiB.
+    assert!(stored < 32 << 20, "{stored} bytes came");
+}
+
+#[test]
 fn a_paused_download_is_cancelled_and_dropped() {
     for is_dropped in [false, true] {
         let (place, (origin, _)) = (Place::new(), stalling());

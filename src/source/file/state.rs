@@ -256,6 +256,10 @@ impl State {
 
     /// True if a piece is farther ahead than any reader wants.
     pub(crate) fn is_too_far(&self, piece: &Piece) -> bool {
+        // A download that is paused, and that no stream plays.
+        if self.readers.is_empty() {
+            return true;
+        }
         let readers = || self.readers.iter().map(|(_, reader)| reader);
         !plan::is_upcoming(piece, self.upcoming.ranges())
             && !readers().any(|reader| reader_view::is_candidate(piece, reader))
