@@ -170,7 +170,7 @@ fn a_stale_entry_plays_at_once_and_is_confirmed_meanwhile() {
     // The server has not said anything.
     assert_eq!(read_all(&mut stream).unwrap(), LEN);
     origin.wait_until("the request that confirms", |log| log.asked.len() > before);
-    assert_eq!(origin.log().asked[before].range(), Some((0, Some(0))));
+    assert_eq!(origin.log().asked[before].range(), Some((LEN - 64, Some(LEN - 1))));
     origin.release();
     drop(stream);
     drop(downloader);
@@ -229,6 +229,43 @@ fn a_stale_file_that_is_whole_and_has_changed_serves_no_byte_after_the_answer() 
     origin.release();
     poll_until("failure", || stream.handle().phase() == Phase::Failed);
     assert_eq!(Error::from(stream.read(&mut [0; 1000]).unwrap_err()).kind(), ErrorKind::Changed);
+}
+
+/// Plays an entry that was stored with a tag and a date. By now the server has other bytes, if `is_other`, and answers as
+/// `answer` makes it. Returns the entries that are left.
+fn entries_after(is_other: bool, answer: fn(Answer) -> Answer) -> usize {
+    let place = place();
+    let other = Content::bytes(vec![7; LEN as usize]);
+    let (origin, is_new) = switched(move |is_new, asked, content| {
+        let date = "Sat, 21 Nov 2020 10:00:00 GMT";
+        let dated =
+            |content| Answer::file(asked, content).header("ETag", "\"1\"").header("Last-Modified", date);
+        match is_new {
+            true => answer(dated(if is_other { &other } else { content })),
+            false => dated(content),
+        }
+    });
+    let url = origin.url("/a");
+    assert_eq!(play(&url, &place.open()).unwrap(), LEN);
+    is_new.store(true, Ordering::SeqCst);
+    let downloader = downloader();
+    let stream = downloader.open_with(&url, config(&place.open())).unwrap();
+    poll_until("answer", || stream.handle().stats().requests == 1);
+    poll_until("end", || downloader.stats().busy_workers == 0);
+    // Waits for the sink of the answer.
+    downloader.stop();
+    place.entries().len()
+}
+
+#[test]
+fn an_entry_whose_version_the_server_does_not_name_any_more_is_compared_with_its_bytes() {
+    let unnamed: [fn(Answer) -> Answer; 2] = [
+        |answer| answer.without_header("ETag"),
+        |answer| answer.without_header("ETag").without_header("Last-Modified"),
+    ];
+    for answer in unnamed {
+        assert_eq!((entries_after(false, answer), entries_after(true, answer)), (1, 0));
+    }
 }
 
 #[test]

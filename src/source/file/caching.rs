@@ -7,8 +7,8 @@
 //!     └── none, or one that must not be used unasked: the first response's representation names the entry
 //! ```
 //!
-//! An unconfirmed file is confirmed by the response of the first piece that it needs. If it needs none, a request for its first
-//! bytes is sent, whose body is not read.
+//! An unconfirmed file is confirmed by the response of the first piece that it needs. If it needs none, a request for the last of its
+//! stored bytes is sent. Its body is only read if its head has no validator to compare: then the bytes have to be the same.
 //!
 //! The file of a download has an entry, too, beside it. It is opened by the first response only.
 
@@ -19,7 +19,7 @@ use std::time::SystemTime;
 use super::backing::Backing;
 use super::cached::Cached;
 use super::mode::{Info, Mode};
-use super::shared::Shared;
+use super::shared::{OVERLAP, Shared};
 use super::state::State;
 use crate::cache::{CacheUse, Entry, Exchange, Header, KeyDigest, Use, key_digest};
 use crate::client::representation::{self, Likeness};
@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::media::FirstBytes;
 use crate::source::stored::{SentRequest, header_of, with_exchange};
-use crate::types::Priority;
+use crate::types::{ByteRange, Priority};
 
 impl Shared {
     /// Opens the file from its entry, if there is one that may be used before a request, with the file's first byte.
@@ -266,15 +266,57 @@ impl Info {
     }
 }
 
-/// The sink of a request whose response head is all that is of interest.
-pub(super) struct ConfirmSink(pub(super) Arc<Shared>);
+/// The sink of a request that only confirms the entry.
+pub(super) struct ConfirmSink {
+    shared: Arc<Shared>,
+    /// Position of the first byte to compare.
+    start: u64,
+    /// The stored bytes.
+    stored: Vec<u8>,
+    /// The received ones, if the response head alone does not confirm the entry.
+    received: Vec<u8>,
+}
+
+impl ConfirmSink {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let last = shared.resource.with_ranges(|ranges| ranges.iter().last()).unwrap_or_default();
+        let start = last.start.max(last.end.saturating_sub(OVERLAP));
+        let mut stored = vec![0; (last.end - start) as usize];
+        // Fewer if they were evicted meanwhile. Then there is nothing to compare but the heads.
+        let got = shared.resource.read_at(start, &mut stored).unwrap_or(0);
+        stored.truncate(got);
+        Self { shared, start, stored, received: Vec::new() }
+    }
+
+    /// What to request.
+    pub(super) fn range(&self) -> ByteRange {
+        // At least one byte: an empty range can't be requested.
+        ByteRange::new(self.start, self.start + self.stored.len().max(1) as u64)
+    }
+
+    /// Fails if the bytes received are not those that are stored.
+    fn compare(&self) -> Result<(), Error> {
+        if self.received.len() != self.stored.len() || self.received == self.stored {
+            return Ok(());
+        }
+        let why = format!("the file changed since it was stored: other bytes from {} on", self.start);
+        Err(Error::new(ErrorKind::Changed, why).with_url(self.shared.url()))
+    }
+}
 
 impl Sink for ConfirmSink {
     fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
-        let shared = &self.0;
+        let shared = &self.shared;
         let accepted = shared.state.lock().confirm(head);
         match accepted {
-            Ok(true) => shared.handle_cache_head(head),
+            Ok(true) => {
+                shared.handle_cache_head(head);
+                // The server sends no validator any more, or another kind of one. Without a look at the bytes, the entry
+                // would be played forever, whatever the server has by now.
+                if shared.state.lock().is_unconfirmed() && head.is_partial() && head.start() == self.start {
+                    return Ok(Flow::Stream);
+                }
+            }
             Ok(false) => {}
             Err(error) => shared.handle_changed(&error),
         }
@@ -282,17 +324,21 @@ impl Sink for ConfirmSink {
         Err(Error::new(ErrorKind::Refusal, "the head was all that was asked for"))
     }
 
-    fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+    fn write(&mut self, _: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.received.extend_from_slice(bytes);
         Ok(())
     }
 
     fn finish(self: Box<Self>, outcome: Outcome) {
+        if let Err(error) = self.compare() {
+            self.shared.handle_changed(&error);
+        }
         if let Outcome::Failed(error) = &outcome {
             if error.kind() != ErrorKind::Refusal {
-                log::debug!("{} is played from the cache, unconfirmed: {error}", self.0.url());
+                log::debug!("{} is played from the cache, unconfirmed: {error}", self.shared.url());
             }
         }
-        self.0.resource.notify();
-        self.0.replan(Priority::Low);
+        self.shared.resource.notify();
+        self.shared.replan(Priority::Low);
     }
 }

@@ -128,10 +128,10 @@ impl FilePeer {
     /// The request that only confirms the entry of the cache.
     #[cfg(feature = "cache")]
     fn confirm(&self, link: &Link) -> Next {
-        // One byte, as it needs no more than the head.
-        let request = self.0.request(None).range(ByteRange::new(0, 1));
+        let sink = Box::new(ConfirmSink::new(Arc::clone(&self.0)));
+        let request = self.0.request(None).range(sink.range());
         let fetch = Fetch::new(request).priority(Priority::Low).epoch(&link.epoch.child()).max_retries(1);
-        Next::fetch(fetch, Box::new(ConfirmSink(Arc::clone(&self.0))))
+        Next::fetch(fetch, sink)
     }
 
     /// The fetch of a probe.

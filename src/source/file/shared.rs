@@ -32,7 +32,7 @@ use crate::types::{ByteRange, Priority};
 
 /// Bytes before a piece that are requested again and compared with the stored ones, where no validator proves that the piece
 /// belongs to them. They cost no round trip, and so many bytes of compressed audio are not equal by chance.
-const OVERLAP: u64 = 64;
+pub(super) const OVERLAP: u64 = 64;
 
 /// Connections that are kept ready for a file whose decoder bisects. Each of its jumps requests three places at once
 /// ([`bisection`](super::bisection)); the third one goes over the connection of the opening, which is idle by then.
