@@ -101,6 +101,36 @@ fn a_server_that_can_not_migrate_gets_a_new_connection() {
 }
 
 #[test]
+fn requests_that_a_dead_path_ends_share_a_new_connection() {
+    const REQUESTS: usize = 4;
+    in_time("dead path", || {
+        let options = Options { migration: false, ..Options::default() };
+        let server = Server::start_with(options, |request, reply| {
+            if request.path() == "/wait" && request.connection == 0 {
+                reply.await_stop();
+            } else {
+                say(&reply, "ok");
+            }
+        });
+        // The others find the connection in its handshake.
+        let relay = Relay::start_with_rtt(server.address(), Duration::from_millis(50));
+        let downloader = downloader(&server, &relay.url("/"));
+        // From now on the connection is reused.
+        assert_eq!(get(&downloader, &relay.url("/")), b"ok");
+        let readers = [(); REQUESTS].map(|()| {
+            let (url, own) = (relay.url("/wait"), downloader.clone());
+            std::thread::spawn(move || get(&own, &url))
+        });
+        server.wait_until("requests", |server| server.requests() == 1 + REQUESTS);
+        relay.change_address();
+        for reader in readers {
+            assert_eq!(reader.join().unwrap(), b"ok");
+        }
+        assert_eq!(server.connections(), 2);
+    });
+}
+
+#[test]
 fn a_silent_server_is_no_dead_path() {
     in_time("silent server", || {
         let (release, released) = mpsc::channel::<()>();

@@ -150,7 +150,13 @@ impl State {
     /// The connection to `target` that `exchange` may use.
     fn known(&self, origin: &Origin, target: &Origin, exchange: &Exchange) -> Option<Arc<Connection>> {
         let Known { target: led_to, connection } = self.connections.get(origin)?;
-        let may_use = exchange.over == Over::Any && exchange.may_reach(connection.peer);
+        let is_new_enough = match exchange.over {
+            Over::Any => true,
+            // One that is being opened is new. When a path dies, all requests on it want a new connection at the same time.
+            Over::New => connection.is_opening(),
+            Over::Proven => false,
+        };
+        let may_use = is_new_enough && exchange.may_reach(connection.peer);
         (may_use && led_to == target && connection.is_open()).then(|| Arc::clone(connection))
     }
 }

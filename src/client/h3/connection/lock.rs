@@ -83,6 +83,12 @@ impl Connection {
         state.over.is_none() && !state.is_retired
     }
 
+    /// True if its handshake is not complete.
+    pub(crate) fn is_opening(&self) -> bool {
+        let state = self.state.lock();
+        state.over.is_none() && !state.is_ready
+    }
+
     /// Requests that are open now, and responses that were received.
     pub(crate) fn load(&self) -> (usize, u64) {
         let state = self.state.lock();
