@@ -298,38 +298,73 @@ fn left(folder: &Folder, name: &str) -> Vec<f32> {
         .collect()
 }
 
+/// A playlist of the fragments of an MP4, as byte ranges of three seconds.
+fn list_fragments(folder: &Folder, mp4: &str, list: &str) {
+    let bytes = folder.read(mp4);
+    let mut text = String::from("#EXTM3U\n#EXT-X-TARGETDURATION:4\n");
+    let (mut at, mut fragment) = (0, None);
+    while at < bytes.len() {
+        let len = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        match (&bytes[at + 4..at + 8], fragment) {
+            (b"moof", None) => text += &format!("#EXT-X-MAP:URI=\"{mp4}\",BYTERANGE=\"{at}@0\"\n"),
+            (b"mdat", Some(begin)) => {
+                text += &format!("#EXTINF:3,\n#EXT-X-BYTERANGE:{}@{begin}\n{mp4}\n", at + len - begin);
+            }
+            _ => {}
+        }
+        if &bytes[at + 4..at + 8] == b"moof" {
+            fragment = Some(at);
+        }
+        at += len;
+    }
+    fs::write(folder.path().join(list), text + "#EXT-X-ENDLIST\n").unwrap();
+}
+
 #[test]
 #[ignore = "needs ffmpeg"]
 fn what_is_left_behind_skip_is_what_the_presentation_has_at_that_time() {
     let folder = Folder::new();
-    let list = "-f hls -hls_time 3 -hls_playlist_type vod -hls_segment_type fmp4 list.m3u8";
     // A decoder of AAC needs the frame before. One of Opus comes close after a while.
     for (encode, name, rate, settled, error) in [
         ("-c:a aac -b:a 128k -aac_pns 0", "played.aac", 44_100, 2048, 1e-6),
         ("-c:a libopus -ar 48000 -b:a 128k", "played.ogg", 48_000, 24_000, 0.02),
         ("-c:a alac", "played.mkv", 44_100, 0, 0.0),
     ] {
-        folder.ffmpeg(&format!("{encode} {list}"));
-        let whole = left(&folder, "list.m3u8");
-        let origin = folder.serve();
-        let mut hls = open(&origin, "/list.m3u8");
-        for target in [0.0, 0.013, 7.31, 13.0] {
-            let target = Duration::from_secs_f64(target);
-            if !target.is_zero() {
-                hls.seek(target).unwrap();
+        folder.ffmpeg(&format!(
+            "{encode} -f hls -hls_time 3 -hls_playlist_type vod -hls_segment_type fmp4 list.m3u8"
+        ));
+        // This muxer writes the encoder delay into an edit list. The other one does not.
+        folder.ffmpeg(&format!(
+            "{encode} -movflags +frag_keyframe+delay_moov+default_base_moof -frag_duration 3000000 whole.mp4"
+        ));
+        list_fragments(&folder, "whole.mp4", "ranges.m3u8");
+        // ffmpeg obeys an edit list only if there are no fragments.
+        folder.ffmpeg(&format!("{encode} unfragmented.mp4"));
+        for (list, source) in [("list.m3u8", "list.m3u8"), ("ranges.m3u8", "unfragmented.mp4")] {
+            let whole = left(&folder, source);
+            let origin = folder.serve();
+            let mut hls = open(&origin, &format!("/{list}"));
+            for target in [0.0, 0.013, 7.31, 13.0] {
+                let target = Duration::from_secs_f64(target);
+                if !target.is_zero() {
+                    hls.seek(target).unwrap();
+                }
+                let mut section = hls.next_section().unwrap().unwrap();
+                let mut bytes = Vec::new();
+                section.read_to_end(&mut bytes).unwrap();
+                fs::write(folder.path().join(name), bytes).unwrap();
+                let played = left(&folder, name);
+                let at = |time: Duration| (time.as_secs_f64() * f64::from(rate)).round() as usize;
+                let skip = section.info().skip;
+                let (played, wanted) = (&played[at(skip)..], &whole[at(target)..]);
+                let settled = if target.is_zero() { 0 } else { settled };
+                let len = played.len().min(wanted.len());
+                let of = format!("{encode}, {list} at {target:?}, skip {skip:?}");
+                assert!(len + 2048 > wanted.len(), "{of}: {len} samples of {}", wanted.len());
+                let off =
+                    (settled..len).map(|index| (played[index] - wanted[index]).abs()).fold(0.0, f32::max);
+                assert!(off <= error, "{of}: {off}");
             }
-            let mut section = hls.next_section().unwrap().unwrap();
-            let mut bytes = Vec::new();
-            section.read_to_end(&mut bytes).unwrap();
-            fs::write(folder.path().join(name), bytes).unwrap();
-            let played = left(&folder, name);
-            let at = |time: Duration| (time.as_secs_f64() * f64::from(rate)).round() as usize;
-            let (played, wanted) = (&played[at(section.info().skip)..], &whole[at(target)..]);
-            let settled = if target.is_zero() { 0 } else { settled };
-            let len = played.len().min(wanted.len());
-            assert!(len + 2048 > wanted.len(), "{encode} at {target:?}: {len} samples of {}", wanted.len());
-            let off = (settled..len).map(|index| (played[index] - wanted[index]).abs()).fold(0.0, f32::max);
-            assert!(off <= error, "{encode} at {target:?}: {off}, skip {:?}", section.info().skip);
         }
     }
 }
