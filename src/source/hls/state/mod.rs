@@ -80,8 +80,6 @@ pub(crate) struct State {
     variant: usize,
     /// By variant.
     timelines: Vec<Option<Timeline>>,
-    /// The last playlist of this variant seemed to have started again.
-    restarted: Option<usize>,
     /// It was opened on a playlist with an end: no thread loads a playlist again and again.
     is_on_demand: bool,
     steering: Option<Steering>,
@@ -151,7 +149,6 @@ impl State {
             ladder,
             variant,
             timelines,
-            restarted: None,
             is_on_demand,
             steering,
             pending_playlist: None,
@@ -242,6 +239,8 @@ impl State {
     }
 }
 
+#[cfg(test)]
+mod live_tests;
 #[cfg(test)]
 mod resource_tests;
 #[cfg(test)]

@@ -48,18 +48,17 @@ impl State {
         if number != u64::MAX || variant == self.variant {
             self.ladder.variants[variant].is_outdated = false;
         }
-        let was_restarted = self.restarted.take() == Some(variant);
         let mut is_new = true;
         let timeline = match (&self.timelines[variant], &self.timelines[self.variant]) {
             (Some(own), _) => match own.compare(&list) {
-                Version::Older => {
-                    self.release(variant, number, None);
-                    return false;
+                Version::Restarted if own.seems_restarted => {
+                    return self.restart_playlist(variant, list, url);
                 }
-                Version::Restarted if was_restarted => return self.restart_playlist(variant, list, url),
-                Version::Restarted => {
-                    // Once is no restart: behind some URLs there are several servers, which number their segments apart.
-                    self.restarted = Some(variant);
+                // Once is no restart: behind some URLs there are several servers, which number their segments apart.
+                version @ (Version::Older | Version::Restarted) => {
+                    let seems_restarted = version == Version::Restarted;
+                    let own = self.timelines[variant].as_mut();
+                    own.into_iter().for_each(|own| own.seems_restarted = seems_restarted);
                     self.release(variant, number, None);
                     return false;
                 }

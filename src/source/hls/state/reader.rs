@@ -124,6 +124,14 @@ impl State {
         self.sections.reader_time
     }
 
+    /// Presentation time of what the reader needs next. A reader that has read all is before whatever is left out between that and
+    /// the next segment: with its own time, a jump that is longer than the buffer would look like a full one.
+    pub(super) fn needed_time(&self) -> Duration {
+        let has_read_all = self.sections.buffers.iter().all(|section| section.len() == 0);
+        let next = self.queue.front().map_or(self.cursor, |queued| queued.start);
+        if has_read_all { next.max(self.reader_time()) } else { self.reader_time() }
+    }
+
     /// End of what was fetched without a gap.
     pub(crate) fn buffered(&self) -> Duration {
         let end = self
@@ -131,7 +139,7 @@ impl State {
             .iter()
             .find(|queued| queued.phase != SegmentPhase::Complete)
             .map_or(self.cursor, |queued| queued.start);
-        end.saturating_sub(self.reader_time())
+        end.saturating_sub(self.needed_time())
     }
 
     /// What the phase of the presentation depends on, as far as the state knows it.

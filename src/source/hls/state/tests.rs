@@ -738,6 +738,36 @@ fn s6_3_8_a_rendition_report_that_was_wrong_is_not_believed_again() {
 /// Longer than a variant is excluded.
 const EXCLUDED: Duration = Duration::from_secs(600);
 
+#[test]
+fn a_jump_that_is_longer_than_the_buffer_is_urgent_once_all_is_read() {
+    let url = Url::parse("http://host/l").unwrap();
+    // The server starts again with a window of 400 s; or the reader was away, and the window has moved on by an hour.
+    for (from, next) in [(1000, 0..200), (0, 1800..1806)] {
+        let mut player = Player::new(1);
+        player.state.timelines[0] =
+            Some(Timeline::new(live(from..from + 4, ""), url.clone(), Duration::ZERO));
+        for _ in 0..3 * FRAMES {
+            player.plan();
+            while let Some(Planned::Segment { id, .. }) = player.running.pop() {
+                player.state.handle_frames(id, &mut frames(0, 0, 0..FRAMES)).unwrap();
+                player.state.handle_segment_complete(id);
+                player.is_woken = true;
+            }
+            player.read();
+        }
+        for _ in 0..2 {
+            player.state.handle_playlist(0, live(next.clone(), ""), url.clone());
+        }
+        player.is_woken = true;
+        player.plan();
+        let [Planned::Segment { priority, .. }, ..] = &player.running[..] else {
+            panic!("nothing is fetched: {:?}", player.running)
+        };
+        assert_eq!(*priority, Priority::High, "the reader waits for it");
+        assert!(player.state.buffered() < Duration::from_secs(20));
+    }
+}
+
 #[cfg(feature = "cache")]
 mod from_the_cache {
     use super::*;

@@ -19,6 +19,8 @@ pub(crate) struct Timeline {
     pub(crate) list: Arc<MediaPlaylist>,
     /// Where the playlist came from, after redirects.
     pub(crate) url: Url,
+    /// The playlist that came after it seemed to be that of a server that has started again.
+    pub(crate) seems_restarted: bool,
     /// Start of each segment, and the end of the last one.
     starts: Vec<Duration>,
 }
@@ -34,7 +36,7 @@ impl Timeline {
             at = at.saturating_add(segment.duration);
             starts.push(at);
         }
-        Self { list: Arc::new(list), url, starts }
+        Self { list: Arc::new(list), url, seems_restarted: false, starts }
     }
 
     /// How another version of this playlist relates to it.
