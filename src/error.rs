@@ -443,7 +443,7 @@ impl From<Error> for io::Error {
             | ErrorKind::Unsupported
             | ErrorKind::Empty => io::ErrorKind::InvalidData,
             ErrorKind::TooLarge => io::ErrorKind::FileTooLarge,
-            // A source of the user may have failed with it.
+            // A source of the user may have failed with it. `read_to_end` and others of std repeat a read that fails so, without end.
             ErrorKind::Io(io::ErrorKind::Interrupted) => io::ErrorKind::Other,
             ErrorKind::Io(kind) => kind,
             _ => io::ErrorKind::Other,
