@@ -427,8 +427,10 @@ impl Binding {
         self.holder = None;
         let handle = self.handle.take()?;
         // Under the lock: once it is unbound, the socket may serve another request. A stream never does.
-        if let Handle::Socket(socket) = &handle {
-            socket.reset();
+        match &handle {
+            Handle::Socket(socket) => socket.reset(),
+            #[cfg(feature = "http3")]
+            Handle::Stream(_) => {}
         }
         Some(handle)
     }
