@@ -4,13 +4,15 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
 use support::peers::{List, NEVER, collect, downloader, get, patient_downloader, read_all};
 use support::{Answer, Asked, Content, Origin, in_time};
-use windway::config::Auth;
+use windway::config::{Auth, ReadAhead};
 use windway::downloader::Outcome;
 use windway::{
     ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig,
@@ -520,6 +522,28 @@ fn pieces_of_a_file_without_a_validator_are_compared_where_they_overlap() {
     let error = windway::Error::from(stream.read_to_end(&mut body).unwrap_err());
     assert_eq!(error.kind(), ErrorKind::Changed);
     assert!(body.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8));
+}
+
+#[test]
+fn a_gap_of_a_file_without_a_validator_is_compared_with_what_is_stored_behind_it() {
+    let is_new = Arc::new(AtomicBool::new(false));
+    let origin = Origin::start({
+        let is_new = Arc::clone(&is_new);
+        move |asked| {
+            let byte = if is_new.load(Ordering::SeqCst) { 2 } else { 1 };
+            Answer::file(asked, &Content::bytes(vec![byte; 2_000_000])).without_header("ETag")
+        }
+    });
+    let config = FileConfig::new().read_ahead(ReadAhead::Bytes(1));
+    let mut stream = downloader(|_| ()).open_with(&origin.url("/a"), config).unwrap();
+    stream.seek(SeekFrom::Start(1_200_000)).unwrap();
+    stream.read_exact(&mut [0; 1000]).unwrap();
+    is_new.store(true, Ordering::SeqCst);
+    stream.seek(SeekFrom::Start(1_100_000)).unwrap();
+    let mut body = Vec::new();
+    let error = windway::Error::from(stream.read_to_end(&mut body).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::Changed);
+    assert!(body.iter().all(|byte| *byte == 2), "bytes of one version only");
 }
 
 fn start(is_tls: bool, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Origin {

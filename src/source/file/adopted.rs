@@ -38,7 +38,7 @@ pub(crate) fn adopt(opening: Opening, config: FileConfig) -> Result<(Arc<HttpFil
     };
     // The response would keep the peer alive until its body ends. From now on the file keeps it alive, and its drop ends it.
     response.release_peer();
-    let mut sink = PieceSink::new(Arc::clone(&shared), key, 0..OPENING, None, false);
+    let mut sink = PieceSink::new(Arc::clone(&shared), key, 0..OPENING, [None, None], false);
     // The request was accepted before this sink existed, so nothing else calls it.
     sink.accepted(response.request_id());
     let delivery = Delivery { sink: Some(Box::new(sink)), outcome: None };

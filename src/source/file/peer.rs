@@ -94,12 +94,15 @@ impl FilePeer {
         // Here, and not in `plan`: a cancellation runs callbacks, which must not run under the locks.
         superseded.into_iter().for_each(|piece| piece.cancel());
         let overlap = shared.overlap(range.start);
+        let behind = shared.overlap_behind(range.end);
         let start = overlap.as_ref().map_or(range.start, |overlap| overlap.start);
-        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.clone(), overlap, has_beside));
+        let end = behind.as_ref().map_or(range.end, |behind| behind.start + behind.bytes.len() as u64);
+        let overlaps = [overlap, behind];
+        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.clone(), overlaps, has_beside));
         let request = shared.request(sink.target());
-        let request = if shared.len() != Some(range.end) { request.doubt_total() } else { request };
+        let request = if shared.len() != Some(end) { request.doubt_total() } else { request };
         let is_whole = range == (0..u64::MAX);
-        let request = if is_whole { request } else { request.range(ByteRange::new(start, range.end)) };
+        let request = if is_whole { request } else { request.range(ByteRange::new(start, end)) };
         // Each response head is compared with the first one, so `If-Range` (RFC 9110, section 13.1.5) would add nothing.
         let fetch = Fetch::new(request).without_if_range();
         let fetch = fetch.priority(priority).epoch(&epoch).handoff(&shared.handoff);

@@ -38,6 +38,10 @@ pub(crate) struct PieceSink {
     overlap: Option<Overlap>,
     /// The bytes of `overlap` have been received, and are equal.
     has_joined: bool,
+    /// In the same case: the stored bytes behind it, which are requested again.
+    behind: Option<Overlap>,
+    /// Its last byte, while none of `behind` has been received: a reader must not get from one version into another.
+    last: Option<u8>,
     /// When the head of the running body was accepted. A `Changed` from then on is about its bytes, and not about its head.
     opened: Option<Instant>,
     /// The requested range, without the overlap; the whole file, if it goes from 0 to `u64::MAX`.
@@ -61,7 +65,7 @@ impl PieceSink {
         shared: Arc<Shared>,
         key: usize,
         range: Range<u64>,
-        overlap: Option<Overlap>,
+        [overlap, behind]: [Option<Overlap>; 2],
         has_beside: bool,
     ) -> Self {
         let start = range.start;
@@ -78,6 +82,8 @@ impl PieceSink {
             has_requested_next: false,
             overlap,
             has_joined: false,
+            behind,
+            last: None,
             opened: None,
             range,
             relies_on_validator,
@@ -149,6 +155,29 @@ impl PieceSink {
         // Not before the bytes are stored, or the plan would see them as missing in between.
         self.handle_stored(offset..offset + bytes.len() as u64);
         Ok(())
+    }
+
+    /// Compares those of `bytes` that lie behind the piece with the stored ones. Returns what may be stored by now.
+    fn check_behind<'a>(&mut self, offset: u64, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let Some(behind) = &self.behind else { return Ok(bytes) };
+        let within = usize::try_from(self.range.end.saturating_sub(offset)).unwrap_or(usize::MAX);
+        match bytes.split_at_checked(within) {
+            None => Ok(bytes),
+            Some((own, [])) => {
+                let Some((last, own)) = own.split_last() else { return Ok(own) };
+                self.last = Some(*last);
+                Ok(own)
+            }
+            Some((own, repeated)) => {
+                behind.compare(offset + own.len() as u64, repeated)?;
+                self.store_last()?;
+                Ok(own)
+            }
+        }
+    }
+
+    fn store_last(&mut self) -> Result<(), Error> {
+        self.last.take().map_or(Ok(()), |last| self.store(self.range.end - 1, &[last]))
     }
 
     /// Distinguishes an HTML page from media by the first bytes, before any is stored.
@@ -332,9 +361,10 @@ impl Sink for PieceSink {
                 self.overlap = None;
                 self.has_joined = true;
             }
-            if bytes.is_empty() {
-                return Ok(());
-            }
+        }
+        let bytes = self.check_behind(offset, bytes)?;
+        if bytes.is_empty() {
+            return Ok(());
         }
         match self.unclear.take() {
             Some(held) => {
@@ -347,7 +377,7 @@ impl Sink for PieceSink {
 
     fn write_block(&mut self, offset: u64, block: &mut Buffer) -> Result<(), Error> {
         // Its bytes are compared or held back first, so their memory can't be passed on.
-        if self.overlap.is_some() || self.unclear.is_some() {
+        if self.overlap.is_some() || self.behind.is_some() || self.unclear.is_some() {
             return self.write(offset, block);
         }
         let end = offset + block.len() as u64;
@@ -394,7 +424,11 @@ impl Sink for PieceSink {
     }
 
     fn finish(mut self: Box<Self>, outcome: Outcome) {
-        let outcome = self.store_unclear(outcome);
+        let outcome = match self.store_unclear(outcome) {
+            // The body is shorter than was requested, and ends with the piece. What is behind it proves nothing this time.
+            Outcome::Done => Outcome::from(self.store_last()),
+            outcome => outcome,
+        };
         #[cfg(feature = "cache")]
         if let Outcome::Failed(error) = &outcome {
             if error.kind() == ErrorKind::Changed {

@@ -338,6 +338,18 @@ impl Shared {
         (got > 0 && got == bytes.len()).then_some(Overlap { start: from, bytes })
     }
 
+    /// The stored bytes from `end` on, if only they can show that what is fetched before them belongs to them.
+    pub(super) fn overlap_behind(&self, end: u64) -> Option<Overlap> {
+        let run_end = self.resource.with_ranges(|ranges| ranges.run_from(end));
+        if run_end == end || self.state.lock().has_validator() {
+            return None;
+        }
+        let mut bytes = vec![0; OVERLAP.min(run_end - end) as usize];
+        let got = self.resource.read_at(end, &mut bytes).ok()?;
+        bytes.truncate(got);
+        (got > 0).then_some(Overlap { start: end, bytes })
+    }
+
     /// A request that is sent to `target` first, if there is one, and else to the file's own URL.
     pub(super) fn request(&self, target: Option<&SafeUrl>) -> Request {
         let request = self.request.clone();
