@@ -198,12 +198,17 @@ impl RetryState {
         self.continuation.check_end(at).map_err(|error| error.with_url(self.request.url()))
     }
 
-    /// Takes `bytes`, which arrived from the position `at` on. Returns the new ones among them, and their position.
-    pub(crate) fn take<'a>(&mut self, at: u64, bytes: &'a [u8]) -> Result<(u64, &'a [u8]), Error> {
+    /// Takes `bytes`, which arrived by `now` from the position `at` on. Returns the new ones among them, and their position.
+    pub(crate) fn take<'a>(
+        &mut self,
+        at: u64,
+        bytes: &'a [u8],
+        now: Instant,
+    ) -> Result<(u64, &'a [u8]), Error> {
         let offset = self.continuation.offset().unwrap_or(at);
         let new = self.continuation.take(at, bytes).map_err(|error| error.with_url(self.request.url()))?;
         if !new.is_empty() {
-            self.backoff.handle_bytes(new.len() as u64, Instant::now());
+            self.backoff.handle_bytes(new.len() as u64, now);
             self.flowed = true;
         }
         Ok((offset, new))

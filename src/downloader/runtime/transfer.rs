@@ -150,13 +150,14 @@ impl Transfer {
     /// Writes the new ones of `got` bytes, which arrived from `at` on, to the sink. Returns their number.
     fn store(&mut self, at: u64, got: usize, received: Received<'_>) -> Result<usize, Error> {
         let Job { target, retry_state, control, record, handoff, .. } = &mut *self.job;
-        control.advance_by(got as u64, Instant::now());
+        let now = Instant::now();
+        control.advance_by(got as u64, now);
         let Target::Sink(sink) = target else { unreachable!("the body for a caller is handed over") };
         let bytes = match &received {
             Received::Chunk(chunk) => &chunk[..got],
             Received::Direct(own) => &own[..got],
         };
-        let (offset, new) = retry_state.take(at, bytes)?;
+        let (offset, new) = retry_state.take(at, bytes, now)?;
         let new_bytes = new.len();
         match received {
             // Sent once more: by a server without ranges, or for the overlap check.
