@@ -30,7 +30,9 @@ pub enum RequestKind {
 
 /// Gives requests headers, and fresh URLs for those that a server refuses.
 ///
-/// The methods run on worker threads, several at once, and must not block for long: the worker is lost to others meanwhile.
+/// The methods run on worker threads, several at once, and must not block for long: the worker is lost to others meanwhile. While all
+/// workers are busy, a read that blocks calls them on its own thread. Until they return, neither its time limit nor an interrupt ends
+/// that read.
 /// The [crate's documentation](crate) lists the calls that they may make. The result of one that panics is the default.
 ///
 /// ```
