@@ -207,3 +207,31 @@ fn a_live_playlist_that_always_starts_again_is_not_loaded_without_pause() {
     assert!(hls.next_section().unwrap().is_some());
     assert!(requests.load(Ordering::Relaxed) <= 2);
 }
+
+#[test]
+fn keys_of_a_wrong_length_are_typed_errors() {
+    for len in [0, 15, 17, 10_000] {
+        let lines: String = (0..8).map(|index| extinf(&format!("{index}.ts"))).collect();
+        let list = vod(&format!("#EXT-X-KEY:METHOD=AES-128,URI=\"key\"\n{lines}"));
+        let origin = site(8).with("/list.m3u8", list).with("/key", vec![7; len]).serve();
+        let kind = refused(&origin, "/list.m3u8");
+        assert!(matches!(kind, ErrorKind::Unsupported | ErrorKind::InvalidPlaylist), "{len}: {kind:?}");
+        assert!(origin.log().asked.len() < 20, "{len}");
+    }
+}
+
+#[test]
+fn a_multivariant_playlist_without_anything_to_play_is_a_typed_error() {
+    let video = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1,CODECS=\"zzzz\"\nts.m3u8\n";
+    let nothing = "#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",NAME=\"x\",URI=\"ts.m3u8\"\n";
+    for list in [video, nothing] {
+        let origin = site(2).with("/all.m3u8", list).serve();
+        let kind = refused(&origin, "/all.m3u8");
+        assert!(matches!(kind, ErrorKind::Unsupported | ErrorKind::InvalidPlaylist), "{kind:?}");
+    }
+    // A group that does not exist: the variant has the audio itself.
+    let missing = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1,AUDIO=\"none\"\nts.m3u8\n";
+    let origin = site(2).with("/all.m3u8", missing).serve();
+    let sections = play(&mut open(&origin, "/all.m3u8", |_| ()));
+    assert_eq!(sections[0].1, (0..2 * FRAMES).collect::<Vec<_>>());
+}
