@@ -102,8 +102,10 @@ impl Shared {
 
     /// Notes the variables that media playlists may import.
     pub(super) fn set_variables(&self, variables: BTreeMap<String, String>) {
-        // Set once, by the opening.
-        let _ = self.variables.set(variables);
+        // Twice only if a stored playlist was read first and is not used. That has none: one with variables is not stored.
+        if !variables.is_empty() {
+            let _ = self.variables.set(variables);
+        }
     }
 
     pub(super) fn variables(&self) -> &BTreeMap<String, String> {
@@ -411,6 +413,14 @@ mod tests {
             panic!("a media playlist")
         };
         list
+    }
+
+    #[test]
+    fn variables_come_from_the_network_if_the_stored_playlist_is_not_used() {
+        let shared = Shared::new(Request::get("http://host/l").unwrap(), HlsConfig::default());
+        shared.set_variables(BTreeMap::new());
+        shared.set_variables(BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+        assert_eq!(shared.variables().len(), 1);
     }
 
     #[test]
