@@ -988,8 +988,9 @@ fn a_seek_in_a_resource_that_is_no_media_file_returns_the_error() {
             let error = stream.read(&mut [0; 100]).unwrap_err();
             assert_eq!(windway::Error::from(error).kind(), kind);
         }
-        // The opening and one piece beside it for each stream.
-        assert!(origin.log().asked.len() <= 30, "{} requests for {kind:?}", origin.log().asked.len());
+        // The opening, a piece beside it, and the whole where a range was refused. Twice, if that has failed in the background
+        // before the read begins: a call that blocks tries again.
+        assert!(origin.log().asked.len() <= 10 * 6, "{} requests for {kind:?}", origin.log().asked.len());
     }
 }
 
