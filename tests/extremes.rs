@@ -10,7 +10,9 @@ use support::peers::{List, collect};
 use support::{Answer, Content, Origin, Station, in_time};
 use windway::config::{ReadAhead, StorageConfig};
 use windway::downloader::Outcome;
-use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig};
+use windway::{
+    ClientConfig, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig,
+};
 
 const LEN: usize = 300_000;
 
@@ -225,6 +227,32 @@ fn numbers_of_a_radio_are_refused_by_name_or_work() {
         });
         if let Err(error) = used {
             assert_names(field, &error, &case);
+        }
+    }
+}
+
+#[test]
+fn a_response_head_may_be_as_large_as_max_head() {
+    for (len, max_head, is_accepted) in [
+        (60_000, 64 << 10, true),
+        (100_000, 64 << 10, false),
+        (100_000, 128 << 10, true),
+        (900_000, 1 << 20, true),
+        (1_100_000, usize::MAX, false),
+    ] {
+        let field = "a".repeat(len);
+        let origin =
+            Origin::start(move |asked| Answer::file(asked, &Content::pattern(10)).header("X-Large", &field));
+        let config = DownloaderConfig::new().client(ClientConfig::new().max_head(max_head));
+        let peer = Downloader::new(config).unwrap().register((), Priority::High).unwrap();
+        let answer = in_time("a large head", move || {
+            peer.execute(Fetch::get(&origin.url("/a")).unwrap().max_retries(0)).map(drop)
+        });
+        match answer {
+            Ok(()) => assert!(is_accepted, "{len} bytes, {max_head} allowed"),
+            Err(error) => {
+                assert!(!is_accepted && error.kind() == ErrorKind::Protocol, "{len}, {max_head}: {error}")
+            }
         }
     }
 }

@@ -24,6 +24,9 @@ use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 use crate::safe_url::HttpUrl;
 
+/// Largest response head over HTTP/1.1, whatever `max_head` says: each connection has a buffer for it.
+const LARGEST_HEAD: usize = 1 << 20;
+
 /// Builds the sender. Starts no thread and opens no connection.
 pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
     let user_agent = user_agent(&config.user_agent)?;
@@ -114,8 +117,8 @@ fn agent_config(config: &ClientConfig) -> ureq::config::Config {
         .timeout_per_write(Some(config.silence_timeout))
         .timeout_connect(Some(config.resolve_timeout + config.connect_timeout))
         .max_response_header_size(config.max_head)
-        // The default of `max_head`, which has to fit in. Also four TLS records of 16 KiB.
-        .input_buffer_size(64 * 1024)
+        // The head has to fit in. At least four TLS records of 16 KiB.
+        .input_buffer_size(config.max_head.clamp(64 * 1024, LARGEST_HEAD))
         // Requests have no body, so this only has to hold a request head.
         .output_buffer_size(16 * 1024)
         // Idle connections are kept in our pool, not in ureq's.

@@ -61,7 +61,8 @@ pub struct ClientConfig {
     pub no_proxy: Vec<String>,
     /// Maximum number of redirects for one request. With one more it fails with [`ErrorKind::Redirect`]. Default: 10.
     pub max_redirects: u32,
-    /// Maximum size of a response head in bytes. Default: 64 KiB.
+    /// Maximum size of a response head in bytes. Over HTTP/1.1 never more than 1 MiB, whatever this says: each connection has a
+    /// buffer of this size, if it is larger than the default. Default: 64 KiB.
     pub max_head: usize,
     /// Maximum number of idle connections for each origin. Default: 8. More are kept for two seconds where more were in use at
     /// once; none with 0.

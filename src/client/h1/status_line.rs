@@ -82,7 +82,7 @@ impl HeadTranslator {
     ) -> Result<bool, ureq::Error> {
         if transport.buffers().input_append_buf().is_empty() {
             // ureq would take a read of 0 bytes for the end.
-            return Err(too_large());
+            return Err(too_large("the framing of the body is larger than the input buffer"));
         }
         if !self.translated.is_empty() {
             return Ok(self.deliver(transport));
@@ -131,7 +131,7 @@ impl HeadTranslator {
                     *interim += len;
                     // An endless sequence of interim responses never reaches the limit of a single head.
                     if *interim > MAX_INTERIM {
-                        return Err(too_large());
+                        return Err(too_large("the interim responses are larger than 256 KiB"));
                     }
                     buffers.input_consume(len);
                 }
@@ -144,7 +144,9 @@ impl HeadTranslator {
                     return Ok(Progress::Translated);
                 }
                 // ureq would take a read of 0 bytes for the end.
-                HeadKind::Incomplete if buffers.input_append_buf().is_empty() => return Err(too_large()),
+                HeadKind::Incomplete if buffers.input_append_buf().is_empty() => {
+                    return Err(too_large("the response head is larger than the input buffer"));
+                }
                 HeadKind::Incomplete => return Ok(Progress::NeedsMore),
             }
         }
@@ -171,8 +173,8 @@ impl HeadTranslator {
     }
 }
 
-fn too_large() -> ureq::Error {
-    carry(Error::new(ErrorKind::Protocol, "the response head is larger than allowed"))
+fn too_large(what: &str) -> ureq::Error {
+    carry(Error::new(ErrorKind::Protocol, what))
 }
 
 /// What is left of a limit that started at `began`.
