@@ -33,6 +33,8 @@ struct State {
     limiter: Option<RateLimiter>,
     /// In the order in which they came.
     waiting: VecDeque<Waiting>,
+    /// The one that gets the next share, as the last look has found. It has looked since then, or is notified.
+    first: Option<u64>,
     next_ticket: u64,
 }
 
@@ -47,8 +49,8 @@ enum Share {
     Now(usize),
     /// It is the first, and its share is there at this time.
     At(Instant),
-    /// Another one is before it.
-    Behind,
+    /// Another one is before it. That one has to be notified if it `is_new`.
+    Behind { is_new: bool },
 }
 
 impl Pacer {
@@ -92,7 +94,7 @@ impl Pacer {
         }
         match state.take(wanted, is_urgent) {
             Share::Now(bytes) => Some(bytes),
-            Share::At(_) | Share::Behind => None,
+            Share::At(_) | Share::Behind { .. } => None,
         }
     }
 
@@ -113,7 +115,14 @@ impl Pacer {
             match state.poll(ticket, wanted) {
                 Share::Now(bytes) => break Some(bytes),
                 Share::At(at) => drop(self.changed.wait_until(&mut state, at)),
-                Share::Behind => self.changed.wait(&mut state),
+                Share::Behind { is_new } => {
+                    // A fetch may have become less urgent, or another one more, with no call of `recheck`. The one that is first
+                    // now has last found itself behind, and waits without a deadline.
+                    if is_new {
+                        self.changed.notify_all();
+                    }
+                    self.changed.wait(&mut state);
+                }
             }
         };
         state.waiting.retain(|waiting| waiting.ticket != ticket);
@@ -153,8 +162,10 @@ impl State {
     fn poll(&mut self, ticket: u64, wanted: usize) -> Share {
         let urgent = self.waiting.iter().find(|waiting| waiting.fetch.is_urgent());
         let first = urgent.or(self.waiting.front()).map(|waiting| waiting.ticket);
+        let is_new = self.first != first;
+        self.first = first;
         if self.limiter.is_some() && first != Some(ticket) {
-            return Share::Behind;
+            return Share::Behind { is_new };
         }
         let is_urgent = urgent.is_some();
         self.take(wanted, is_urgent)
@@ -226,6 +237,23 @@ mod tests {
         assert_eq!(first(), [false, false, true]);
         late.0.store(false, Ordering::Relaxed);
         assert_eq!(first(), [true, false, false]);
+    }
+
+    /// Otherwise it would wait forever, if it was behind when it looked last.
+    #[test]
+    fn the_one_that_is_first_now_is_notified_by_the_one_that_is_not_any_more() {
+        let pacer = used_up();
+        let mut state = pacer.state.lock();
+        let (low, high) = (fetch(false), fetch(true));
+        let [low_ticket, high_ticket] =
+            [&low, &high].map(|fetch| state.enter(&(Arc::clone(fetch) as Arc<dyn Urgency>)));
+        assert!(matches!(state.poll(high_ticket, 1), Share::At(_)));
+        assert!(matches!(state.poll(low_ticket, 1), Share::Behind { is_new: false }));
+        high.0.store(false, Ordering::Relaxed);
+        assert!(matches!(state.poll(high_ticket, 1), Share::Behind { is_new: true }));
+        assert!(matches!(state.poll(low_ticket, 1), Share::At(_)));
+        low.0.store(true, Ordering::Relaxed);
+        assert!(matches!(state.poll(high_ticket, 1), Share::Behind { is_new: false }));
     }
 
     #[test]
