@@ -81,7 +81,9 @@ impl Listener {
 /// Plays until `until`, or the end. Errors of the network are expected; the player goes on.
 fn listen(hls: &mut Hls, listener: &mut Listener, until: Instant, mut each: impl FnMut()) -> u64 {
     let mut errors = 0;
+    let began = Instant::now();
     let expected = |error: &windway::Error| {
+        println!("after {:.1?}: {error}", began.elapsed());
         // While both servers fail, the playlist does not change.
         let is_stuck = error.to_string().contains("the playlist has not changed");
         let is_hang = matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Panicked);
