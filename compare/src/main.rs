@@ -124,6 +124,8 @@ fn compare(is_quick: bool, only: &[&str]) -> Result<(), Failure> {
     origin.stop();
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"));
     let directory = if is_quick { directory.join("target") } else { directory.to_owned() };
+    // Not there where CARGO_TARGET_DIR names another one.
+    std::fs::create_dir_all(&directory)?;
     results.write(&directory)?;
     println!("{}", directory.join("report.html").display());
     Ok(())
