@@ -8,14 +8,14 @@
 //! pools of 40 and 100 workers without it, which stand for a pool that grows to a bound and has grown. Each row has a process
 //! of its own, so that its memory is not that of the row before.
 //!
-//! Seen on two cores that others loaded, the median of three opens (late reads of two runs, where there were two; those of a few players in one moment are of the load):
+//! On two cores with nothing beside, the median of three opens:
 //!
 //! | pool | first byte of 100 opens | late reads of 8,970 | windway's threads | memory of 100 opens |
 //! |---|---|---|---|---|
-//! | 6 workers and the blocked readers | 199 ms | 117, 18 | 10 | 30 MiB |
-//! | 6 workers | 938 ms | 8,072 | 10 | 11 MiB |
-//! | 40 workers | 210 ms | 23, 25 | 44 | 35 MiB |
-//! | 100 workers | 255 ms | 13 | 104 | 45 MiB |
+//! | 6 workers and the blocked readers | 102 ms | 1 (by 1 ms) | 10 | 30 MiB |
+//! | 6 workers | 650 ms | 7,472 | 10 | 12 MiB |
+//! | 40 workers | 170 ms | 0 | 44 | 36 MiB |
+//! | 100 workers | 102 ms | 0 | 104 | 46 MiB |
 //!
 //! A pool that grows does as well, as long as its bound is not below the number of blocked readers: each of them has a thread that
 //! waits anyway, and beside it the pool needs one more. It has to guess the bound, to end threads again, and to keep prefetches
