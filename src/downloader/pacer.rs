@@ -187,6 +187,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
     use std::sync::mpsc;
     use std::thread;
+    use std::time::Duration;
 
     use super::*;
 
@@ -254,6 +255,33 @@ mod tests {
         assert!(matches!(state.poll(low_ticket, 1), Share::At(_)));
         low.0.store(true, Ordering::Relaxed);
         assert!(matches!(state.poll(high_ticket, 1), Share::Behind { is_new: false }));
+    }
+
+    /// Urgent now and then, as its reader comes and goes.
+    struct Changing(AtomicU64);
+
+    impl Urgency for Changing {
+        fn is_urgent(&self) -> bool {
+            self.0.fetch_add(1, Ordering::Relaxed) % 3 == 0
+        }
+    }
+
+    #[test]
+    fn all_get_their_shares_whatever_becomes_urgent_without_a_word() {
+        let pacer = Arc::new(Pacer::new(NonZeroU64::new(20_000_000)));
+        let (ends, end) = mpsc::channel();
+        for _ in 0..4 {
+            let (pacer, ends) = (Arc::clone(&pacer), ends.clone());
+            thread::spawn(move || {
+                let fetch = Arc::new(Changing(AtomicU64::new(0))) as Arc<dyn Urgency>;
+                let shares = (0..500).filter_map(|_| pacer.wait(5000, &fetch, || false));
+                ends.send(shares.sum::<usize>()).unwrap();
+            });
+        }
+        for _ in 0..4 {
+            // The limit only ends a test that hangs: it takes half a second.
+            assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(500 * 5000));
+        }
     }
 
     #[test]
