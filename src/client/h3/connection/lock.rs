@@ -299,6 +299,9 @@ mod tests {
         (silent, connection.unwrap())
     }
 
+    /// After this time a call counts as one that hangs.
+    const LIMIT: Duration = Duration::from_secs(20);
+
     /// Runs `call` on a thread of its own, and waits until it returns.
     fn on_a_thread(call: impl FnOnce() + Send + 'static) -> bool {
         let (done, is_done) = mpsc::channel();
@@ -307,7 +310,7 @@ mod tests {
             // The test may have given up.
             let _ = done.send(());
         });
-        is_done.recv_timeout(Duration::from_secs(20)).is_ok()
+        is_done.recv_timeout(LIMIT).is_ok()
     }
 
     #[test]
@@ -328,15 +331,19 @@ mod tests {
         let exchange = Arc::new(Exchange::to(&Origin::new(true, "a", 1), Over::Any, Reach::Any));
         exchange.hold_stream(stream.handle()).unwrap();
         let busy = connection.state.lock();
-        let other = Arc::clone(&exchange);
-        let cancel = thread::spawn(move || other.abort(CancelReason::Fetch));
-        let asked = on_a_thread(move || {
-            while exchange.cancelled().is_none() {
-                thread::yield_now();
-            }
+        let (ends, end) = mpsc::channel();
+        let cancels = [(); 2].map(|()| {
+            let (other, ends) = (Arc::clone(&exchange), ends.clone());
+            thread::spawn(move || {
+                other.abort(CancelReason::Fetch);
+                ends.send(()).unwrap();
+            })
         });
-        assert!(asked, "it waits for the cancel, which waits for the connection");
+        // The one that ends the stream waits for the connection. The other one has nothing left to do.
+        assert!(end.recv_timeout(LIMIT).is_ok(), "it waits for the cancel, which waits for the connection");
+        let other = Arc::clone(&exchange);
+        assert!(on_a_thread(move || assert!(other.cancelled().is_some())), "it is not known, or waited for");
         drop(busy);
-        cancel.join().unwrap();
+        cancels.into_iter().for_each(|cancel| cancel.join().unwrap());
     }
 }
