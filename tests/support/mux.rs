@@ -342,21 +342,26 @@ pub fn init(entry: &Entry, timescale: u32, start: i64) -> Vec<u8> {
     [mp4_box(b"ftyp", b"iso5\0\0\0\0iso5"), mp4_box(b"moov", &moov)].concat()
 }
 
+/// A track fragment of track 7. Its samples begin `offset` bytes behind the start of the `moof`.
+fn traf(samples: &[Vec<u8>], time: u64, offset: u32) -> Vec<u8> {
+    let mut trun = (samples.len() as u32).to_be_bytes().to_vec();
+    trun.extend(offset.to_be_bytes());
+    samples.iter().for_each(|sample| trun.extend((sample.len() as u32).to_be_bytes()));
+    let traf = [
+        full_box(b"tfhd", 0, 0x2_0000, &[0, 0, 0, 7]),
+        full_box(b"tfdt", 1, 0, &time.to_be_bytes()),
+        full_box(b"trun", 0, 0x201, &trun),
+    ];
+    mp4_box(b"traf", &traf.concat())
+}
+
 /// A fragment with two track fragments of track 7, each with its time.
 pub fn fragment_of_two(first: &[Vec<u8>], time: u64, second: &[Vec<u8>], second_time: u64) -> Vec<u8> {
     let moof = |offset: u32| {
         let mut offset = offset;
         let mut body = full_box(b"mfhd", 0, 0, &[0, 0, 0, 1]);
         for (samples, time) in [(first, time), (second, second_time)] {
-            let mut trun = (samples.len() as u32).to_be_bytes().to_vec();
-            trun.extend(offset.to_be_bytes());
-            samples.iter().for_each(|sample| trun.extend((sample.len() as u32).to_be_bytes()));
-            let traf = [
-                full_box(b"tfhd", 0, 0x2_0000, &[0, 0, 0, 7]),
-                full_box(b"tfdt", 1, 0, &time.to_be_bytes()),
-                full_box(b"trun", 0, 0x201, &trun),
-            ];
-            body.extend(mp4_box(b"traf", &traf.concat()));
+            body.extend(traf(samples, time, offset));
             offset += samples.concat().len() as u32;
         }
         mp4_box(b"moof", &body)
@@ -368,16 +373,8 @@ pub fn fragment_of_two(first: &[Vec<u8>], time: u64, second: &[Vec<u8>], second_
 /// A fragment of track 7 whose first sample is decoded at `time`.
 pub fn fragment(samples: &[Vec<u8>], time: u64) -> Vec<u8> {
     let moof = |offset: u32| {
-        let mut trun = (samples.len() as u32).to_be_bytes().to_vec();
-        trun.extend(offset.to_be_bytes());
-        samples.iter().for_each(|sample| trun.extend((sample.len() as u32).to_be_bytes()));
-        let traf = [
-            full_box(b"tfhd", 0, 0x2_0000, &[0, 0, 0, 7]),
-            full_box(b"tfdt", 1, 0, &time.to_be_bytes()),
-            full_box(b"trun", 0, 0x201, &trun),
-        ];
         let mfhd = full_box(b"mfhd", 0, 0, &[0, 0, 0, 1]);
-        mp4_box(b"moof", &[mfhd, mp4_box(b"traf", &traf.concat())].concat())
+        mp4_box(b"moof", &[mfhd, traf(samples, time, offset)].concat())
     };
     let offset = moof(0).len() as u32 + 8;
     [mp4_box(b"styp", b"msdh\0\0\0\0"), moof(offset), mp4_box(b"mdat", &samples.concat())].concat()
