@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::content::assert_pattern;
+use support::dice::Dice;
 use support::{Answer, Asked, Content, Origin, PATIENCE};
 use windway::downloader::{
     Epoch, Flow, Next, Outcome, Peer, PeerHandle, RequestId, ResponseHead, Sink, Stats, Totals,
@@ -20,22 +21,8 @@ use windway::{ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, 
 
 const LEN: u64 = 400_000;
 
-/// A small and fast generator, deterministic for a seed.
-#[derive(Clone, Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-
-    fn priority(&mut self) -> Priority {
-        if self.roll(2) == 0 { Priority::High } else { Priority::Low }
-    }
+fn priority(dice: &mut Dice) -> Priority {
+    if dice.roll(2) == 0 { Priority::High } else { Priority::Low }
 }
 
 fn server(seed: u64) -> impl Fn(&Asked) -> Answer + Send + Sync + 'static {
@@ -169,7 +156,7 @@ struct RandomPeer {
 
 fn random_fetch(dice: &mut Dice, urls: &[String], epoch: Option<&Epoch>) -> Fetch {
     let url = &urls[dice.roll(urls.len() as u64) as usize];
-    let mut fetch = Fetch::get(url).unwrap().priority(dice.priority());
+    let mut fetch = Fetch::get(url).unwrap().priority(priority(dice));
     let start = dice.roll(LEN + 10_000);
     fetch = match dice.roll(8) {
         0 => fetch,
@@ -233,12 +220,12 @@ fn drive(
         seen: Arc::clone(seen),
         readers: Arc::clone(readers),
     };
-    let handle = downloader.register(peer, dice.priority()).unwrap();
+    let handle = downloader.register(peer, priority(&mut dice)).unwrap();
     *epoch.lock().unwrap() = Some(handle.epoch());
     for _ in 0..60 {
         match dice.roll(14) {
-            0..4 => handle.wake(dice.priority()),
-            4 => handle.set_priority(dice.priority()),
+            0..4 => handle.wake(priority(&mut dice)),
+            4 => handle.set_priority(priority(&mut dice)),
             5 => {
                 let next = handle.epoch();
                 epoch.lock().unwrap().replace(next).unwrap().cancel();
@@ -262,7 +249,7 @@ fn drive(
             }
             10 => {
                 let requests: Vec<_> = seen.lock().unwrap().fetches.keys().copied().take(50).collect();
-                requests.into_iter().for_each(|request| handle.promote(request, dice.priority()));
+                requests.into_iter().for_each(|request| handle.promote(request, priority(&mut dice)));
             }
             11 => thread::sleep(Duration::from_millis(dice.roll(20))),
             _ => {

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::content::assert_pattern;
+use support::dice::Dice;
 use support::proxy::Proxy;
 use support::{Answer, Asked, Content, Origin};
 use windway::config::{ReadAhead, StorageConfig};
@@ -29,20 +30,6 @@ const SLACK: Duration = Duration::from_secs(10);
 
 /// Number of times that threads are counted and the network changes.
 const LOOKS: u32 = 20;
-
-/// A small and fast generator, deterministic for a seed (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
-#[derive(Clone)]
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-}
 
 fn misbehave(asked: &Asked, content: &Content, dice: &mut Dice) -> Answer {
     let good = Answer::file(asked, content);

@@ -14,6 +14,7 @@ pub mod content;
 #[cfg(unix)]
 pub mod daemon;
 pub mod decoding;
+pub mod dice;
 mod framing;
 pub mod link;
 mod origin;
