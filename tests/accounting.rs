@@ -8,11 +8,11 @@ use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::content::assert_pattern;
 use support::dice::Dice;
-use support::{Answer, Asked, Content, Origin, PATIENCE};
+use support::{Answer, Asked, Content, Origin, poll_until};
 use windway::downloader::{
     Epoch, Flow, Next, Outcome, Peer, PeerHandle, RequestId, ResponseHead, Sink, Stats, Totals,
 };
@@ -308,16 +308,8 @@ impl Story {
 }
 
 /// Blocks until `holds` for the statistics of `downloader`, which no event announces.
-fn await_stats(downloader: &Downloader, what: &str, mut holds: impl FnMut(&Stats) -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let stats = downloader.stats();
-        if holds(&stats) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "still not {what}: {stats:#?}");
-        thread::yield_now();
-    }
+fn await_stats(downloader: &Downloader, what: &str, holds: impl Fn(&Stats) -> bool) {
+    poll_until(what, || holds(&downloader.stats()));
 }
 
 fn is_quiet(stats: &Stats) -> bool {
