@@ -63,7 +63,7 @@ impl Best {
 
 fn origin() -> Origin {
     let content = Content::pattern(LEN);
-    Origin::start(move |asked| Answer::file(asked, &content).header("Cache-Control", "max-age=86400"))
+    Origin::start(move |request| Answer::file(request, &content).header("Cache-Control", "max-age=86400"))
 }
 
 fn open(directory: &Path) -> Cache {

@@ -59,7 +59,7 @@ fn print(
     how: impl Fn(Answer) -> Answer + Copy + Send + Sync + 'static,
 ) {
     let content = Content::pattern(100_000);
-    let handler = move |asked: &support::Asked| how(Answer::file(asked, &content));
+    let handler = move |request: &support::Request| how(Answer::file(request, &content));
     let origin = if tls { Origin::start_tls(handler) } else { Origin::start(handler) };
     let mut config = DownloaderConfig::default();
     if tls {
@@ -72,7 +72,7 @@ fn print(
     let blocker = queues.then(|| {
         let (peer, url) = (peer.clone(), origin.url("/first"));
         let blocked = thread::spawn(move || drop(peer.execute(Fetch::get(&url).expect("an URL"))));
-        origin.wait_until("the first request", |log| log.asked.len() == 1);
+        origin.wait_until("the first request", |log| log.requests.len() == 1);
         blocked
     });
     let times = (0..TIMES).map(|_| executing(&peer, &origin, queues)).collect();
@@ -94,7 +94,7 @@ fn executing(peer: &PeerHandle, origin: &Origin, queued: bool) -> Duration {
         while !matches!(events.recv(), Some(Event::Enqueued { .. })) {}
     } else {
         origin.wait_until("the request", |log| {
-            log.asked.len() > before.asked.len() && (log.sent >= before.sent + 1000 || log.sent == 0)
+            log.requests.len() > before.requests.len() && (log.sent >= before.sent + 1000 || log.sent == 0)
         });
     }
     cancel(&epoch, blocked, Duration::from_millis(1))
@@ -122,7 +122,7 @@ fn caller(peer: &PeerHandle, fetch: Fetch) -> JoinHandle<Instant> {
 /// The reader of a stream, whose opening and suffix request both wait for a silent server.
 fn reading() -> Vec<Duration> {
     let content = Content::pattern(8 << 20);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
+    let origin = Origin::start(move |request| Answer::file(request, &content).stall_after(1000));
     let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
     let times = (0..TIMES).map(|_| {
         let mut stream = downloader.open(&origin.url("/a")).expect("the first bytes");
@@ -156,9 +156,9 @@ fn retrying() -> Duration {
 /// A prefetch that was preempted by an urgent fetch, up to `finish` of its sink.
 fn preempted() -> Duration {
     let content = Content::pattern(8 << 20);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
-        "/prefetch" => Answer::file(asked, &content).rate(1_000_000),
-        _ => Answer::file(asked, &content).latency_until_released(),
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/prefetch" => Answer::file(request, &content).rate(1_000_000),
+        _ => Answer::file(request, &content).latency_until_released(),
     });
     let mut config = DownloaderConfig::default();
     config.max_concurrent = 1;

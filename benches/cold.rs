@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use measure::Quantiles;
 use support::link::{Link, LinkConfig};
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use windway::config::ReadAhead;
 use windway::{Downloader, DownloaderConfig, FileConfig};
 
@@ -91,11 +91,11 @@ fn compare(options: &Options, mib: u64, mbit: u64, rtt: u64) -> bool {
     let (mut ours, mut theirs, mut cost) = (Vec::new(), Vec::new(), (0, 0));
     for _ in 0..options.times {
         let served = content.clone();
-        let origin = Origin::start(move |asked: &Asked| Answer::file(asked, &served));
+        let origin = Origin::start(move |request: &Request| Answer::file(request, &served));
         let link = Link::start(origin.address(), config);
         ours.push(by_windway(&link, len, options.is_whole));
         let log = origin.log();
-        cost = (log.asked.len() + log.suffixes.len(), link.connections());
+        cost = (log.requests.len() + log.suffixes.len(), link.connections());
         theirs.push(by_ureq(&link, len));
     }
     let (ours, theirs) = (Quantiles::new(ours).at(0.5), Quantiles::new(theirs).at(0.5));

@@ -110,8 +110,8 @@ fn nothing_but_dispatch() {
         pulled.wake(Priority::High);
         end.recv().expect("an end");
     });
-    let (asks, asked) = crossbeam_channel::bounded::<crossbeam_channel::Sender<()>>(32);
-    let echo = thread::spawn(move || asked.iter().for_each(|answer| answer.send(()).expect("a waiter")));
+    let (asks, request) = crossbeam_channel::bounded::<crossbeam_channel::Sender<()>>(32);
+    let echo = thread::spawn(move || request.iter().for_each(|answer| answer.send(()).expect("a waiter")));
     report("the floor: to a thread and back, crossbeam", 20_000, || {
         let (answer, answered) = crossbeam_channel::bounded(1);
         asks.send(answer).expect("a thread");
@@ -171,11 +171,11 @@ fn saturated_by_callers(downloader: &Downloader, workers: usize) {
 
 fn saturated_channel(workers: usize) {
     let (began, cpu_before) = (Instant::now(), cpu());
-    let (asks, asked) = crossbeam_channel::bounded::<usize>(32);
+    let (asks, request) = crossbeam_channel::bounded::<usize>(32);
     thread::scope(|scope| {
         for _ in 0..workers {
-            let asked = asked.clone();
-            scope.spawn(move || asked.iter().for_each(drop));
+            let request = request.clone();
+            scope.spawn(move || request.iter().for_each(drop));
         }
         (0..FETCHES).for_each(|job| asks.send(job).expect("a thread"));
         drop(asks);
@@ -441,9 +441,9 @@ fn urgent_beside_prefetches() {
 fn start_waits(workers: usize, reserved: usize, kind: Kind) -> Vec<Duration> {
     let large = Content::pattern(8 << 30);
     let small = Content::pattern(1024);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
-        "/prefetch" => kind(Answer::file(asked, &large)),
-        _ => Answer::file(asked, &small),
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/prefetch" => kind(Answer::file(request, &large)),
+        _ => Answer::file(request, &small),
     });
     let downloader = downloader(|config| {
         config.max_concurrent = workers;
@@ -458,7 +458,7 @@ fn start_waits(workers: usize, reserved: usize, kind: Kind) -> Vec<Duration> {
             peer
         })
         .collect();
-    origin.wait_until("prefetches on all workers", |log| log.asked.len() == workers - reserved);
+    origin.wait_until("prefetches on all workers", |log| log.requests.len() == workers - reserved);
     let urgent = downloader.register((), Priority::High).expect("a running downloader");
     let events = urgent.subscribe();
     let fetches = (0..workers).map(|_| Fetch::get(&origin.url("/urgent")).expect("a URL"));
@@ -532,10 +532,10 @@ fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) ->
 /// Slow for prefetches; urgent responses come when it is released.
 fn origin_of_aged() -> Origin {
     let (large, small) = (Content::pattern(8 << 30), Content::pattern(1024));
-    Origin::start(move |asked| match asked.path.as_str() {
-        "/prefetch" => Answer::file(asked, &large).rate(64 * 1024),
-        "/short" => Answer::file(asked, &small),
-        _ => Answer::file(asked, &small).latency_until_released(),
+    Origin::start(move |request| match request.path.as_str() {
+        "/prefetch" => Answer::file(request, &large).rate(64 * 1024),
+        "/short" => Answer::file(request, &small),
+        _ => Answer::file(request, &small).latency_until_released(),
     })
 }
 

@@ -34,7 +34,7 @@ use measure::Quantiles;
 use reads::{Reads, Recorder, flights};
 use support::decoding::Source;
 use support::link::{Link, LinkConfig};
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatReader, SeekMode, SeekTo, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
@@ -243,14 +243,14 @@ fn on_disk(path: &Path, extension: &str, minutes: u32) -> [Duration; 2] {
 
 fn over(content: &Content, rtt: Duration, extension: &str, minutes: u32) -> [Run; 2] {
     let served = content.clone();
-    let origin = Origin::start(move |asked: &Asked| Answer::file(asked, &served));
+    let origin = Origin::start(move |request: &Request| Answer::file(request, &served));
     let link = Link::start(origin.address(), LinkConfig::with_rtt(rtt));
     let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
     let so_far = |began: Instant| {
         let log = origin.log();
         Run {
             time: began.elapsed(),
-            requests: log.asked.len() + log.suffixes.len(),
+            requests: log.requests.len() + log.suffixes.len(),
             connections: link.connections(),
             fetched: link.delivered(),
         }

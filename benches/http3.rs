@@ -68,11 +68,11 @@ fn main() {
 
 fn with_sides(rtt: Option<Duration>, mut measure: impl FnMut(&Side)) {
     let content = Content::pattern(LEN);
-    let origin = Origin::start_tls(move |asked| match asked.path.as_str() {
+    let origin = Origin::start_tls(move |request| match request.path.as_str() {
         "/silent" => Answer::whole(&Content::pattern(LEN)).stall_after(100),
         "/small" => Answer::whole(&Content::pattern(1024)),
         path if path.starts_with("/bulk") => Answer::whole(&Content::pattern(path[5..].parse().unwrap_or(0))),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let root = origin.root_pem();
     let link = rtt.map(|rtt| Link::start(origin.address(), LinkConfig::with_rtt(rtt)));

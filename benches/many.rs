@@ -110,7 +110,7 @@ fn side_by_side<T: Send>(players: usize, player: impl Fn(usize) -> T + Sync) -> 
 }
 
 fn opens_at_once(pool: Pool, content: Content) {
-    let origin = Origin::start_with_rtt(RTT, move |asked| Answer::file(asked, &content).latency(RTT));
+    let origin = Origin::start_with_rtt(RTT, move |request| Answer::file(request, &content).latency(RTT));
     let (downloader, began, before) = (downloader(pool), cpu(), resident());
     let firsts = side_by_side(OPENS, |index| {
         let began = Instant::now();
@@ -130,7 +130,7 @@ fn opens_at_once(pool: Pool, content: Content) {
 fn slow_players(pool: Pool) {
     let content = Content::pattern(16 << 20);
     let origin =
-        Origin::start_with_rtt(RTT, move |asked| Answer::file(asked, &content).latency(RTT).rate(SERVED));
+        Origin::start_with_rtt(RTT, move |request| Answer::file(request, &content).latency(RTT).rate(SERVED));
     let (downloader, began) = (downloader(pool), cpu());
     let players = side_by_side(PLAYERS, |index| {
         let began = Instant::now();

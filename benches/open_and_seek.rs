@@ -11,7 +11,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::time::{Duration, Instant};
 
 use measure::Quantiles;
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use windway::{Downloader, DownloaderConfig, FileConfig};
 
 const LEN: u64 = 1 << 30;
@@ -29,7 +29,7 @@ fn main() {
 
 fn origin(rtt: Duration, tls: bool) -> Origin {
     let content = Content::pattern(LEN);
-    let handler = move |asked: &Asked| Answer::file(asked, &content).latency(rtt);
+    let handler = move |request: &Request| Answer::file(request, &content).latency(rtt);
     if tls { Origin::start_tls_with_rtt(rtt, handler) } else { Origin::start_with_rtt(rtt, handler) }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use support::content::assert_pattern;
 use support::dice::Dice;
-use support::{Answer, Asked, Content, Origin, poll_until};
+use support::{Answer, Content, Origin, Request, poll_until};
 use windway::downloader::{
     Epoch, Flow, Next, Outcome, Peer, PeerHandle, RequestId, ResponseHead, Sink, Stats, Totals,
 };
@@ -25,11 +25,11 @@ fn priority(dice: &mut Dice) -> Priority {
     if dice.roll(2) == 0 { Priority::High } else { Priority::Low }
 }
 
-fn server(seed: u64) -> impl Fn(&Asked) -> Answer + Send + Sync + 'static {
+fn server(seed: u64) -> impl Fn(&Request) -> Answer + Send + Sync + 'static {
     let content = Content::pattern(LEN);
-    move |asked| {
-        let mut dice = Dice(seed ^ (asked.number as u64).wrapping_mul(0x5851_f42d_4c95_7f2d));
-        let good = Answer::file(asked, &content);
+    move |request| {
+        let mut dice = Dice(seed ^ (request.number as u64).wrapping_mul(0x5851_f42d_4c95_7f2d));
+        let good = Answer::file(request, &content);
         let bytes = dice.roll(100_000);
         match dice.roll(24) {
             0 => good.close_after(bytes),

@@ -21,7 +21,7 @@ const HELD_BACK: Duration = Duration::from_secs(3);
 
 fn serve(rate: f64, len: u64) -> Origin {
     let content = Content::pattern(len);
-    Origin::start(move |asked| Answer::file(asked, &content).rate(rate as u64))
+    Origin::start(move |request| Answer::file(request, &content).rate(rate as u64))
 }
 
 /// Fetches the whole file into a sink. Returns the peer, which has measured the rate.
@@ -89,7 +89,7 @@ fn a_radio_does_not_lower_the_rate_of_parallel_transfers() {
     let station =
         Station { audio: Content::endless(), interval: 16_000, every: 1, titles: vec!["Artist - Title"] };
     // 128 kbit/s.
-    let radio_origin = Origin::start(move |asked| Answer::station(asked, &station).rate(16_000));
+    let radio_origin = Origin::start(move |request| Answer::station(request, &station).rate(16_000));
     let origin = serve(RATE, 2_000_000);
     let downloader = downloader(|_| ());
     let mut radio = downloader.open_radio(&radio_origin.url("/live"), RadioConfig::default()).unwrap();

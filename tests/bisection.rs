@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use windway::{Downloader, DownloaderConfig, Stream};
 
 /// Enough for a measured rate to be that of a network on which a round trip counts.
@@ -26,8 +26,8 @@ fn content() -> Content {
     Content::padded(HEAD, LEN - HEAD.len() as u64 - 1, &[1][..])
 }
 
-fn brings(asked: &Asked, position: u64) -> bool {
-    asked.range().is_some_and(|(first, last)| first <= position && last.is_none_or(|last| position <= last))
+fn brings(request: &Request, position: u64) -> bool {
+    request.range().is_some_and(|(first, last)| first <= position && last.is_none_or(|last| position <= last))
 }
 
 fn read_at(stream: &mut Stream, position: u64) {
@@ -39,37 +39,37 @@ fn read_at(stream: &mut Stream, position: u64) {
 fn both_places_of_the_next_jump_are_requested_before_the_probe_has_come() {
     let (come, changed) = (Mutex::new([false; 2]), Condvar::new());
     let content = content();
-    let origin = Origin::start_with_rtt(RTT, move |asked| {
+    let origin = Origin::start_with_rtt(RTT, move |request| {
         let mut come = come.lock().unwrap();
         for (come, candidate) in come.iter_mut().zip(CANDIDATES) {
-            *come |= brings(asked, candidate);
+            *come |= brings(request, candidate);
         }
         changed.notify_all();
         // What is read ahead of the start ends far before the probe, or brings all three.
-        if asked.range().is_some_and(|(first, _)| first == PROBE) {
+        if request.range().is_some_and(|(first, _)| first == PROBE) {
             let limit = Duration::from_secs(60);
             let waited = changed.wait_timeout_while(come, limit, |come| come.contains(&false)).unwrap();
             assert!(!waited.1.timed_out(), "a candidate has not been requested");
         }
-        Answer::file(asked, &content).latency(RTT)
+        Answer::file(request, &content).latency(RTT)
     });
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     let mut stream = downloader.open(&origin.url("/a.flac")).unwrap();
     read_at(&mut stream, PROBE);
     read_at(&mut stream, CANDIDATES[1]);
     // The second probe takes no request of its own.
-    let asked = origin.log().asked;
-    assert_eq!(asked.iter().filter(|asked| brings(asked, CANDIDATES[1])).count(), 1, "{asked:?}");
+    let requests = origin.log().requests;
+    assert_eq!(requests.iter().filter(|request| brings(request, CANDIDATES[1])).count(), 1, "{requests:?}");
 }
 
 #[test]
 fn on_a_metered_network_only_the_probes_are_requested() {
     let content = content();
-    let origin = Origin::start_with_rtt(RTT, move |asked| Answer::file(asked, &content).latency(RTT));
+    let origin = Origin::start_with_rtt(RTT, move |request| Answer::file(request, &content).latency(RTT));
     let downloader = Downloader::new(DownloaderConfig::new().metered(true)).unwrap();
     let mut stream = downloader.open(&origin.url("/a.flac")).unwrap();
     read_at(&mut stream, PROBE);
     read_at(&mut stream, CANDIDATES[1]);
-    let asked = origin.log().asked;
-    assert!(asked.iter().all(|asked| !brings(asked, CANDIDATES[0])), "{asked:?}");
+    let requests = origin.log().requests;
+    assert!(requests.iter().all(|request| !brings(request, CANDIDATES[0])), "{requests:?}");
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use support::content::assert_pattern;
 use support::steps::{run, steps, temp_file};
-use support::{Answer, Asked, Content, Origin, poll_until};
+use support::{Answer, Content, Origin, Request, poll_until};
 use windway::cache::{Cache, CacheConfig, CacheEntry, CacheKey, CacheUse, SIGNING_FIELDS};
 use windway::config::{ReadAhead, StorageConfig};
 use windway::event::Event;
@@ -94,22 +94,24 @@ fn read_all(stream: &mut Stream) -> Result<u64, Error> {
     }
 }
 
-fn fresh(asked: &Asked, content: &Content) -> Answer {
-    Answer::file(asked, content).header("Cache-Control", "max-age=3600").header("Content-Type", "audio/flac")
+fn fresh(request: &Request, content: &Content) -> Answer {
+    Answer::file(request, content)
+        .header("Cache-Control", "max-age=3600")
+        .header("Content-Type", "audio/flac")
 }
 
-fn serving(answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + 'static) -> Origin {
+fn serving(answer: impl Fn(&Request, &Content) -> Answer + Send + Sync + 'static) -> Origin {
     let content = Content::pattern(LEN);
-    Origin::start(move |asked| answer(asked, &content))
+    Origin::start(move |request| answer(request, &content))
 }
 
 /// A server whose answers depend on the returned flag, which is false at first.
 fn switched(
-    answer: impl Fn(bool, &Asked, &Content) -> Answer + Send + Sync + 'static,
+    answer: impl Fn(bool, &Request, &Content) -> Answer + Send + Sync + 'static,
 ) -> (Origin, Arc<AtomicBool>) {
     let flag = Arc::new(AtomicBool::new(false));
     let read = Arc::clone(&flag);
-    (serving(move |asked, content| answer(read.load(Ordering::SeqCst), asked, content)), flag)
+    (serving(move |request, content| answer(read.load(Ordering::SeqCst), request, content)), flag)
 }
 
 /// Stores the file's first 300,000 bytes, and little more.
@@ -120,7 +122,7 @@ fn read_start(url: &str, place: &Place) {
 }
 
 fn requests(origin: &Origin) -> usize {
-    origin.log().asked.len()
+    origin.log().requests.len()
 }
 
 #[test]
@@ -128,7 +130,7 @@ fn what_was_played_is_played_again_without_a_request_and_without_a_network() {
     let (place, origin) = (place(), serving(fresh));
     let url = origin.url("/a.flac");
     assert_eq!(play(&url, &place.open()).unwrap(), LEN);
-    let asked = requests(&origin);
+    let before = requests(&origin);
     origin.stop_listening();
     let downloader = downloader();
     let mut stream = downloader.open_with(&url, config(&place.open())).unwrap();
@@ -136,7 +138,7 @@ fn what_was_played_is_played_again_without_a_request_and_without_a_network() {
     assert_eq!(stream.len(), Some(LEN));
     assert_eq!(stream.handle().media_info().extension(), Some("flac"));
     assert_eq!(read_all(&mut stream).unwrap(), LEN);
-    assert_eq!((requests(&origin), downloader.stats().requests), (asked, 0));
+    assert_eq!((requests(&origin), downloader.stats().requests), (before, 0));
 }
 
 #[test]
@@ -146,8 +148,9 @@ fn only_what_is_missing_is_fetched() {
     read_start(&url, &place);
     let stored = place.entries()[0].stored;
     assert!((262_144..LEN).contains(&stored), "{stored} bytes are stored");
-    let sent =
-        || origin.log().asked.iter().filter_map(Asked::range).map(|(first, _)| first).collect::<Vec<_>>();
+    let sent = || {
+        origin.log().requests.iter().filter_map(Request::range).map(|(first, _)| first).collect::<Vec<_>>()
+    };
     let before = sent().len();
     assert_eq!(play(&url, &place.open()).unwrap(), LEN);
     assert!(sent()[before..].iter().all(|first| *first >= 262_144), "{:?}", sent());
@@ -157,8 +160,8 @@ fn only_what_is_missing_is_fetched() {
 #[test]
 fn a_stale_entry_plays_at_once_and_is_confirmed_meanwhile() {
     let place = place();
-    let (origin, is_held) = switched(|is_held, asked, content| {
-        let answer = Answer::file(asked, content);
+    let (origin, is_held) = switched(|is_held, request, content| {
+        let answer = Answer::file(request, content);
         if is_held { answer.latency_until_released() } else { answer }
     });
     let url = origin.url("/a");
@@ -169,8 +172,8 @@ fn a_stale_entry_plays_at_once_and_is_confirmed_meanwhile() {
     let mut stream = downloader.open_with(&url, config(&place.open())).unwrap();
     // The server has not said anything.
     assert_eq!(read_all(&mut stream).unwrap(), LEN);
-    origin.wait_until("the request that confirms", |log| log.asked.len() > before);
-    assert_eq!(origin.log().asked[before].range(), Some((LEN - 64, Some(LEN - 1))));
+    origin.wait_until("the request that confirms", |log| log.requests.len() > before);
+    assert_eq!(origin.log().requests[before].range(), Some((LEN - 64, Some(LEN - 1))));
     origin.release();
     drop(stream);
     drop(downloader);
@@ -198,9 +201,9 @@ fn what_one_stream_stores_another_one_that_was_open_before_reads() {
 fn a_changed_file_ends_the_stream_and_the_next_one_plays_the_new_version() {
     for control in ["", "max-age=3600"] {
         let place = place();
-        let (origin, is_new) = switched(move |is_new, asked, content| {
+        let (origin, is_new) = switched(move |is_new, request, content| {
             let tag = if is_new { "\"2\"" } else { "\"1\"" };
-            Answer::file(asked, content).header("ETag", tag).header("Cache-Control", control)
+            Answer::file(request, content).header("ETag", tag).header("Cache-Control", control)
         });
         let url = origin.url("/a");
         read_start(&url, &place);
@@ -216,8 +219,8 @@ fn a_changed_file_ends_the_stream_and_the_next_one_plays_the_new_version() {
 #[test]
 fn a_stale_file_that_is_whole_and_has_changed_serves_no_byte_after_the_answer() {
     let place = place();
-    let (origin, is_new) = switched(|is_new, asked, content| {
-        let answer = Answer::file(asked, content);
+    let (origin, is_new) = switched(|is_new, request, content| {
+        let answer = Answer::file(request, content);
         let tagged = |tag| answer.header("ETag", tag);
         if is_new { tagged("\"2\"").latency_until_released() } else { tagged("\"1\"") }
     });
@@ -236,10 +239,10 @@ fn a_stale_file_that_is_whole_and_has_changed_serves_no_byte_after_the_answer() 
 fn entries_after(is_other: bool, answer: fn(Answer) -> Answer) -> usize {
     let place = place();
     let other = Content::bytes(vec![7; LEN as usize]);
-    let (origin, is_new) = switched(move |is_new, asked, content| {
+    let (origin, is_new) = switched(move |is_new, request, content| {
         let date = "Sat, 21 Nov 2020 10:00:00 GMT";
         let dated =
-            |content| Answer::file(asked, content).header("ETag", "\"1\"").header("Last-Modified", date);
+            |content| Answer::file(request, content).header("ETag", "\"1\"").header("Last-Modified", date);
         match is_new {
             true => answer(dated(if is_other { &other } else { content })),
             false => dated(content),
@@ -270,14 +273,14 @@ fn an_entry_whose_version_the_server_does_not_name_any_more_is_compared_with_its
 
 #[test]
 fn what_must_not_be_stored_is_not() {
-    type Case = (&'static str, fn(&Asked, &Content) -> Answer, &'static [(&'static str, &'static str)]);
+    type Case = (&'static str, fn(&Request, &Content) -> Answer, &'static [(&'static str, &'static str)]);
     let cases: [Case; 6] = [
-        ("no-store", |asked, content| fresh(asked, content).header("Cache-Control", "no-store"), &[]),
+        ("no-store", |request, content| fresh(request, content).header("Cache-Control", "no-store"), &[]),
         ("authorised", fresh, &[("Authorization", "Bearer secret")]),
-        ("no validator", |asked, content| fresh(asked, content).without_header("ETag"), &[]),
-        ("weak tag", |asked, content| fresh(asked, content).header("ETag", "W/\"1\""), &[]),
-        ("Vary: *", |asked, content| fresh(asked, content).header("Vary", "*"), &[]),
-        ("varies", |asked, content| fresh(asked, content).header("Vary", "X-Me"), &[("X-Me", "5")]),
+        ("no validator", |request, content| fresh(request, content).without_header("ETag"), &[]),
+        ("weak tag", |request, content| fresh(request, content).header("ETag", "W/\"1\""), &[]),
+        ("Vary: *", |request, content| fresh(request, content).header("Vary", "*"), &[]),
+        ("varies", |request, content| fresh(request, content).header("Vary", "X-Me"), &[("X-Me", "5")]),
     ];
     for (what, answer, headers) in cases {
         let (place, origin) = (place(), serving(answer));
@@ -300,7 +303,7 @@ fn what_must_not_be_stored_is_not() {
 #[test]
 fn what_has_to_be_confirmed_is_not_played_before() {
     let (place, origin) =
-        (place(), serving(|asked, content| fresh(asked, content).header("Cache-Control", "no-cache")));
+        (place(), serving(|request, content| fresh(request, content).header("Cache-Control", "no-cache")));
     let url = origin.url("/a");
     assert_eq!(play(&url, &place.open()).unwrap(), LEN);
     let before = requests(&origin);
@@ -388,15 +391,15 @@ fn urls_that_differ_in_their_signature_share_an_entry_if_they_are_told_to() {
     let (place, origin) = (Place::new(CacheConfig::new().ignore_query(signing)), serving(fresh));
     let url = |signature: u32| format!("{}?id=5&Signature={signature}", origin.url("/a"));
     assert_eq!(play(&url(1), &place.open()).unwrap(), LEN);
-    let asked = requests(&origin);
+    let before = requests(&origin);
     assert_eq!(play(&url(2), &place.open()).unwrap(), LEN);
-    assert_eq!((requests(&origin), place.files().len()), (asked, 1));
+    assert_eq!((requests(&origin), place.files().len()), (before, 1));
     let named = || CacheUse::of(&place.open()).key(CacheKey::named("episode 17")).label("Episode 17");
     let config = || FileConfig::new().read_ahead(ReadAhead::Whole).cache(named());
     assert_eq!(play_with(&downloader(), &origin.url("/x"), config()).unwrap(), LEN);
-    let asked = requests(&origin);
+    let before = requests(&origin);
     assert_eq!(play_with(&downloader(), &origin.url("/y"), config()).unwrap(), LEN);
-    assert_eq!(requests(&origin), asked);
+    assert_eq!(requests(&origin), before);
     assert!(place.entries().iter().any(|entry| entry.label == "Episode 17"));
 }
 
@@ -445,9 +448,9 @@ fn a_server_without_ranges_fills_the_cache_too() {
     for _ in 0..2 {
         assert_eq!(play(&url, &place.open()).unwrap(), LEN);
     }
-    let asked = requests(&origin);
+    let before = requests(&origin);
     assert_eq!(play(&url, &place.open()).unwrap(), LEN);
-    assert_eq!(requests(&origin), asked);
+    assert_eq!(requests(&origin), before);
 }
 
 #[test]
@@ -476,14 +479,14 @@ fn a_server_that_calls_two_versions_by_one_name_is_found_out_by_its_bytes() {
 fn a_login_page_does_not_get_into_the_entry_of_the_file() {
     let place = place();
     let has_shown = Mutex::new(false);
-    let origin = serving(move |asked, content| {
+    let origin = serving(move |request, content| {
         if !std::mem::replace(&mut *has_shown.lock().unwrap(), true) {
             let page = Content::bytes(
                 &b"<!doctype html><html><body>Log in, please, and pay for the Wi-Fi.</body></html>"[..],
             );
             return Answer::whole(&page).header("ETag", "\"page\"");
         }
-        fresh(asked, content)
+        fresh(request, content)
     });
     let url = origin.url("/a");
     let mut stream = downloader().open_later(&url, config(&place.open())).unwrap();
@@ -496,14 +499,14 @@ fn a_login_page_does_not_get_into_the_entry_of_the_file() {
 #[test]
 fn a_login_page_does_not_take_the_place_of_a_stored_file() {
     let place = place();
-    let (origin, is_portal) = switched(|is_portal, asked, content| {
+    let (origin, is_portal) = switched(|is_portal, request, content| {
         if is_portal {
             let page = Content::bytes(
                 &b"<!doctype html><html><body>Log in, please, and pay for it.</body></html>"[..],
             );
             return Answer::whole(&page).header("ETag", "\"page\"");
         }
-        fresh(asked, content).header("Cache-Control", "no-cache")
+        fresh(request, content).header("Cache-Control", "no-cache")
     });
     let url = origin.url("/a");
     assert_eq!(play(&url, &place.open()).unwrap(), LEN);
@@ -530,7 +533,7 @@ fn read_all_or_again(stream: &mut Stream) -> bool {
 fn what_the_cache_keeps_has_no_window() {
     let (place, len) = (place(), 20 << 20);
     let content = Content::pattern(len);
-    let origin = Origin::start(move |asked| fresh(asked, &content));
+    let origin = Origin::start(move |request| fresh(request, &content));
     // In memory it would be 16 MiB ahead and 1 MiB behind the reader.
     let stream = downloader().open_with(&origin.url("/a"), config(&place.open())).unwrap();
     stream.handle().wait_range(0..len, None).unwrap();

@@ -29,9 +29,9 @@ fn len(file: u64) -> u64 {
 }
 
 fn origin() -> Origin {
-    Origin::start(|asked| {
-        let file: u64 = asked.path.trim_start_matches('/').parse().unwrap();
-        Answer::file(asked, &Content::pattern(len(file))).header("Cache-Control", "max-age=3600")
+    Origin::start(|request| {
+        let file: u64 = request.path.trim_start_matches('/').parse().unwrap();
+        Answer::file(request, &Content::pattern(len(file))).header("Cache-Control", "max-age=3600")
     })
 }
 

@@ -101,13 +101,13 @@ impl Peer for ActingPeer {
     }
 }
 
-fn answer(asked: &support::Asked) -> Answer {
+fn answer(request: &support::Request) -> Answer {
     let content = Content::pattern(1000);
-    match (asked.path.as_str(), asked.number) {
+    match (request.path.as_str(), request.number) {
         ("/busy", 0) => Answer::status(503).header("Retry-After", "0"),
-        ("/breaking", 0) => Answer::file(asked, &content).close_after(100),
-        ("/silent", _) => Answer::file(asked, &content).stall_after(100),
-        _ => Answer::file(asked, &content),
+        ("/breaking", 0) => Answer::file(request, &content).close_after(100),
+        ("/silent", _) => Answer::file(request, &content).stall_after(100),
+        _ => Answer::file(request, &content),
     }
 }
 
@@ -230,9 +230,9 @@ fn blocking_calls(
 fn blocking_calls_fail_in_every_callback_and_others_work() {
     // The calls go to another downloader, which could answer all of them at once. The rule is the same for it.
     let content = Content::pattern(1000);
-    let other_origin = Origin::start(move |asked| match asked.path.as_str() {
+    let other_origin = Origin::start(move |request| match request.path.as_str() {
         "/endless" => Answer::whole(&content).no_length().stall_after(100),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     for callback in CALLBACKS {
         let origin = Arc::new(Origin::start(answer));

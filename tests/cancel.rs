@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use support::peers::{Got, List, collect};
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use windway::downloader::{CancelReason, Epoch, Outcome, PeerHandle};
 use windway::event::{Event, Subscriber};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
@@ -46,10 +46,10 @@ impl Canceller {
     }
 }
 
-fn answer(asked: &Asked) -> Answer {
+fn answer(request: &Request) -> Answer {
     let content = Content::pattern(8 << 20);
-    let answer = Answer::file(asked, &content);
-    match asked.path.as_str() {
+    let answer = Answer::file(request, &content);
+    match request.path.as_str() {
         "/head" => answer.latency_until_released(),
         "/body" => answer.stall_after(1000),
         "/prefetch" => answer.rate(2_000_000),
@@ -88,7 +88,7 @@ fn hold(state: State) -> Held {
     };
     let blocked_first = (state == State::Queued).then(|| {
         let blocker = block();
-        origin.wait_until("the blocker", |log| log.asked.len() == 1);
+        origin.wait_until("the blocker", |log| log.requests.len() == 1);
         blocker
     });
     let path = match state {
@@ -104,7 +104,7 @@ fn hold(state: State) -> Held {
     let blocked_later = match state {
         State::Queued => None,
         State::AwaitingHead => {
-            origin.wait_until("the request", |log| log.asked.len() == 1);
+            origin.wait_until("the request", |log| log.requests.len() == 1);
             None
         }
         State::InBody => {
@@ -185,7 +185,7 @@ fn a_caller_cancelled_in_any_state_returns_with_the_reason() {
                 answer.unwrap_err().kind()
             });
             match path {
-                "/head" => origin.wait_until("the request", |log| log.asked.len() == 1),
+                "/head" => origin.wait_until("the request", |log| log.requests.len() == 1),
                 "/body" => origin.wait_until("the body", |log| log.sent == 1000),
                 _ => await_event(&events, |event| matches!(event, Event::Retrying { .. })),
             }
@@ -206,7 +206,7 @@ fn a_caller_cancelled_in_any_state_returns_with_the_reason() {
 #[test]
 fn a_cancel_that_races_with_a_completion_ends_each_fetch_once() {
     let content = Content::pattern(2000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content));
+    let origin = Origin::start(move |request| Answer::file(request, &content));
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     let list = List::default();
     let peer = downloader.register(list.clone(), Priority::High).unwrap();
@@ -247,7 +247,7 @@ fn a_cancelled_epoch_drops_all_its_queued_fetches_and_starts_none() {
         let (peer, fetch) = (peer.clone(), Fetch::get(&origin.url("/head")).unwrap());
         thread::spawn(move || drop(peer.execute(fetch)))
     };
-    origin.wait_until("the blocker", |log| log.asked.len() == 1);
+    origin.wait_until("the blocker", |log| log.requests.len() == 1);
     let (events, epoch) = (peer.subscribe(), peer.epoch());
     let queued: Vec<_> = (0..20)
         .map(|_| {
@@ -262,7 +262,7 @@ fn a_cancelled_epoch_drops_all_its_queued_fetches_and_starts_none() {
         assert_eq!(caller.join().unwrap(), ErrorKind::Cancelled(CancelReason::Epoch));
     }
     assert!(std::iter::from_fn(|| events.try_recv()).all(|event| !matches!(event, Event::Started { .. })));
-    assert_eq!((origin.log().asked.len(), downloader.stats().totals.cancelled), (1, 20));
+    assert_eq!((origin.log().requests.len(), downloader.stats().totals.cancelled), (1, 20));
     origin.release();
     blocker.join().unwrap();
 }
@@ -285,5 +285,5 @@ fn a_fetch_with_the_epoch_of_another_peer_is_refused() {
         matches!(&got.outcome, Outcome::Failed(error) if error.kind() == ErrorKind::InvalidInput),
         "{got:?}"
     );
-    assert_eq!(origin.log().asked.len(), 0);
+    assert_eq!(origin.log().requests.len(), 0);
 }

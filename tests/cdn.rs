@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use support::content::assert_pattern;
 use support::daemon::{Daemon, program};
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Stream};
 
 /// Bytes of a slice.
@@ -41,10 +41,10 @@ fn read_at(stream: &mut Stream, position: u64, bytes: usize) {
 
 /// The ranges that were requested behind `position`, in the order of their starts.
 fn ranges_behind(origin: &Origin, position: u64) -> Vec<(u64, u64)> {
-    let asked = origin.log().asked;
-    let mut ranges: Vec<_> = asked
+    let requests = origin.log().requests;
+    let mut ranges: Vec<_> = requests
         .iter()
-        .filter_map(|asked| asked.range())
+        .filter_map(|request| request.range())
         .filter(|(first, _)| *first > position)
         .map(|(first, last)| (first, last.map_or(LEN, |last| last + 1)))
         .collect();
@@ -58,7 +58,7 @@ fn clients_that_jump_to_other_places_request_the_same_ranges_behind_them() {
         .map(|position| {
             let content = Content::pattern(LEN);
             // So slow that the pieces are not long ones.
-            let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(2_000_000));
+            let origin = Origin::start(move |request| Answer::file(request, &content).rate(2_000_000));
             let mut stream = open(&origin.url("/a"), FileConfig::default());
             read_at(&mut stream, position, 3_000_000);
             drop(stream);
@@ -78,25 +78,25 @@ fn clients_that_jump_to_other_places_request_the_same_ranges_behind_them() {
 #[test]
 fn no_request_for_a_file_has_a_condition() {
     let content = Content::pattern(2_000_000);
-    let origin = Origin::start(move |asked| match asked.again {
-        1 | 2 => Answer::file(asked, &content).close_after(100_000),
-        _ => Answer::file(asked, &content),
+    let origin = Origin::start(move |request| match request.again {
+        1 | 2 => Answer::file(request, &content).close_after(100_000),
+        _ => Answer::file(request, &content),
     });
     let mut stream = open(&origin.url("/a"), FileConfig::default());
     read_at(&mut stream, 0, 2_000_000);
-    let asked = origin.log().asked;
-    assert!(asked.len() >= 4, "{asked:?}");
-    assert!(asked.iter().all(|asked| asked.header("if-range").is_none()), "{asked:?}");
+    let requests = origin.log().requests;
+    assert!(requests.len() >= 4, "{requests:?}");
+    assert!(requests.iter().all(|request| request.header("if-range").is_none()), "{requests:?}");
 }
 
 #[test]
 fn the_rest_of_a_piece_of_another_version_is_refused_before_a_byte_of_it_is_stored() {
     let old = Content::pattern(2_000_000);
     let new = Content::bytes(vec![b'x'; 2_000_000]);
-    let origin = Origin::start(move |asked| match asked.again {
-        0 => Answer::file(asked, &old),
-        1 => Answer::file(asked, &old).close_after(100_000),
-        _ => Answer::file(asked, &new).header("ETag", "\"v2\""),
+    let origin = Origin::start(move |request| match request.again {
+        0 => Answer::file(request, &old),
+        1 => Answer::file(request, &old).close_after(100_000),
+        _ => Answer::file(request, &new).header("ETag", "\"v2\""),
     });
     let mut stream = open(&origin.url("/a"), FileConfig::default());
     let mut got = Vec::new();
@@ -128,12 +128,12 @@ const READ: u64 = 100_000;
 
 /// The origin of `FILES` files. They may be stored for an hour.
 fn origin() -> Origin {
-    Origin::start(|asked: &Asked| {
+    Origin::start(|request: &Request| {
         let content = Content::pattern(LEN);
         let now = SystemTime::now();
         let [date, modified] = [now, now - Duration::from_secs(86_400)].map(httpdate::fmt_http_date);
         // Without a date squid stores nothing. An origin with a clock has to send it (RFC 9110, section 6.6.1).
-        let answer = Answer::file(asked, &content).header("Date", &date).header("Last-Modified", &modified);
+        let answer = Answer::file(request, &content).header("Date", &date).header("Last-Modified", &modified);
         answer.header("Cache-Control", "public, max-age=3600")
     })
 }
@@ -210,7 +210,11 @@ fn configure(directory: &Path, name: &str, text: &str, port: u16, origin: &Origi
 fn print(name: &str, origin: &Origin, of: u64, what: &str) -> f64 {
     let log = origin.log();
     let ratio = log.sent as f64 / of as f64;
-    println!("{name}: {} requests, {} bytes from the origin, {ratio:.3} x {what}", log.asked.len(), log.sent);
+    println!(
+        "{name}: {} requests, {} bytes from the origin, {ratio:.3} x {what}",
+        log.requests.len(),
+        log.sent
+    );
     ratio
 }
 

@@ -22,13 +22,13 @@ struct Held {
 
 fn hold() -> Held {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| {
-        let answer = Answer::file(asked, &content);
-        if asked.path == "/first" { answer.latency_until_released() } else { answer }
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        if request.path == "/first" { answer.latency_until_released() } else { answer }
     });
     let downloader = downloader(|config| config.max_concurrent = 1);
     let blocker = execute(&downloader.register((), Priority::High).unwrap(), &origin, "/first");
-    origin.wait_until("the blocker", |log| log.asked.len() == 1);
+    origin.wait_until("the blocker", |log| log.requests.len() == 1);
     Held { origin, downloader, blocker }
 }
 
@@ -79,7 +79,7 @@ impl Held {
         self.origin.release();
         self.blocker.join().unwrap();
         callers.into_iter().for_each(|caller| caller.join().unwrap());
-        self.origin.log().asked.into_iter().skip(1).map(|asked| asked.path).collect()
+        self.origin.log().requests.into_iter().skip(1).map(|request| request.path).collect()
     }
 }
 
@@ -213,9 +213,9 @@ fn a_peer_that_panics_ends_and_other_peers_go_on() {
 #[test]
 fn a_retry_waits_in_the_schedule_and_holds_no_worker() {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/busy" => Answer::status(503).header("Retry-After", "60"),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let downloader = downloader(|config| config.max_concurrent = 1);
     let list = List::default();
@@ -237,7 +237,7 @@ fn a_retry_waits_in_the_schedule_and_holds_no_worker() {
 fn the_rates_of_parallel_transfers_add_up_for_each_peer() {
     const RATE: u64 = 1_000_000;
     let content = Content::pattern(500_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(RATE));
+    let origin = Origin::start(move |request| Answer::file(request, &content).rate(RATE));
     let downloader = downloader(|_| ());
     assert_eq!(downloader.bandwidth(), None);
     let peers: Vec<_> = (0..2)
@@ -285,10 +285,10 @@ impl Sink for Discard {
 /// fetches until it is released.
 fn prefetched_from() -> Origin {
     let (endless, small) = (Content::pattern(8 << 30), Content::pattern(1000));
-    Origin::start(move |asked| match asked.path.as_str() {
-        "/prefetch" => Answer::file(asked, &endless).rate(2_500_000),
-        "/held" => Answer::file(asked, &small).latency_until_released(),
-        _ => Answer::file(asked, &small),
+    Origin::start(move |request| match request.path.as_str() {
+        "/prefetch" => Answer::file(request, &endless).rate(2_500_000),
+        "/held" => Answer::file(request, &small).latency_until_released(),
+        _ => Answer::file(request, &small),
     })
 }
 
@@ -467,7 +467,7 @@ fn a_peer_whose_sinks_refuse_everything_does_not_send_requests_forever() {
 /// resumes after each preemption. Returns how often that was, and the number of requests for it.
 fn preempt(change: fn(&mut DownloaderConfig)) -> (usize, usize) {
     let content = Content::pattern(3_000_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(20_000_000));
+    let origin = Origin::start(move |request| Answer::file(request, &content).rate(20_000_000));
     let downloader = downloader(|config| {
         config.max_concurrent = 1;
         change(config);
@@ -488,7 +488,7 @@ fn preempt(change: fn(&mut DownloaderConfig)) -> (usize, usize) {
     let preempted = events.iter().filter(|event| matches!(event, Event::Preempted { .. })).count();
     let resumed = events.iter().filter(|event| matches!(event, Event::Resumed { .. })).count();
     assert!(preempted > 0 && preempted == resumed, "{events:?}");
-    let requests = origin.log().asked.iter().filter(|asked| asked.path == "/prefetch").count();
+    let requests = origin.log().requests.iter().filter(|request| request.path == "/prefetch").count();
     (resumed, requests)
 }
 
@@ -508,9 +508,9 @@ fn a_body_aborted_by_preemption_continues_without_a_lost_or_repeated_byte() {
 #[test]
 fn a_promoted_fetch_stays_urgent_when_it_is_retried() {
     let content = Content::pattern(400_000);
-    let origin = Origin::start(move |asked| {
-        let answer = Answer::file(asked, &content);
-        match (asked.path.as_str(), asked.again) {
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        match (request.path.as_str(), request.again) {
             ("/promoted", 0) => answer.latency_until_released().close_after(1000),
             ("/promoted", _) => answer.chunks_of(500, Duration::from_millis(1)),
             ("/prefetch", _) => answer.stall_in_head(1),
@@ -524,7 +524,7 @@ fn a_promoted_fetch_stays_urgent_when_it_is_retried() {
         let peer = downloader.register(list, Priority::High).unwrap();
         let events = peer.subscribe();
         peer.wake(Priority::Low);
-        origin.wait_until(path, |log| log.asked.iter().any(|asked| asked.path == path));
+        origin.wait_until(path, |log| log.requests.iter().any(|request| request.path == path));
         (peer, events, end)
     };
     let (peer, events, end) = low("/promoted");
@@ -568,9 +568,9 @@ impl Sink for PromotesItself {
 #[test]
 fn a_fetch_promoted_when_it_is_accepted_is_urgent() {
     let content = Content::pattern(10_000);
-    let origin = Origin::start(move |asked| {
-        let answer = Answer::file(asked, &content);
-        if asked.path == "/first" { answer.stall_after(1000) } else { answer }
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        if request.path == "/first" { answer.stall_after(1000) } else { answer }
     });
     let downloader = downloader(|config| config.max_per_origin = 1);
     let (list, (first, _end)) = (List::default(), collect(0));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
 use support::peers::{List, NEVER, collect, downloader, get, patient_downloader, read_all};
-use support::{Answer, Asked, Content, Origin, in_time};
+use support::{Answer, Content, Origin, Request, in_time};
 use windway::config::{Auth, ReadAhead};
 use windway::downloader::Outcome;
 use windway::{
@@ -23,7 +23,7 @@ use windway::{
 fn a_preconnected_connection_saves_the_handshake_and_is_replaced() {
     for origin in [
         Origin::serving(Content::pattern(1000)),
-        Origin::start_tls(|asked| Answer::file(asked, &Content::pattern(1000))),
+        Origin::start_tls(|request| Answer::file(request, &Content::pattern(1000))),
     ] {
         let downloader = downloader(|config| {
             if origin.url("").starts_with("https") {
@@ -35,7 +35,7 @@ fn a_preconnected_connection_saves_the_handshake_and_is_replaced() {
         downloader.await_preconnects();
         assert_eq!(downloader.stats().connections_idle, 2);
         let mut response = peer.execute(get(&origin, "/a")).unwrap();
-        assert!(origin.log().asked[0].connection < 2);
+        assert!(origin.log().requests[0].connection < 2);
         // The connection that serves the request is replaced.
         origin.wait_until("a third connection", |log| log.connections == 3);
         response.read_to_end(&mut Vec::new()).unwrap();
@@ -62,7 +62,7 @@ fn read_long(response: &mut Response) -> (Vec<u8>, Result<(), Error>) {
     }
 }
 
-fn connections_for_two(handler: impl Fn(&support::Asked) -> Answer + Send + Sync + 'static) -> usize {
+fn connections_for_two(handler: impl Fn(&support::Request) -> Answer + Send + Sync + 'static) -> usize {
     let origin = Origin::start(handler);
     let downloader = downloader(|config| config.max_retries = 0);
     let peer = downloader.register((), Priority::High).unwrap();
@@ -190,7 +190,7 @@ fn a_file_keeps_one_connection_preconnected_for_seeks() {
 fn an_urgent_request_on_a_silently_dead_connection_is_hedged() {
     for tls in [false, true] {
         let content = Content::pattern(1000);
-        let handler = move |asked: &support::Asked| Answer::file(asked, &content);
+        let handler = move |request: &support::Request| Answer::file(request, &content);
         let origin = if tls { Origin::start_tls(handler) } else { Origin::start(handler) };
         let downloader = patient_downloader(&origin);
         let peer = downloader.register((), Priority::High).unwrap();
@@ -203,9 +203,9 @@ fn an_urgent_request_on_a_silently_dead_connection_is_hedged() {
 #[test]
 fn a_slow_response_head_wins_over_its_hedged_request_if_it_arrives_first() {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| {
-        let answer = Answer::file(asked, &content);
-        match (asked.number, asked.connection) {
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        match (request.number, request.connection) {
             (1, _) => answer.latency(Duration::from_millis(1500)),
             (_, 0) => answer,
             _ => answer.latency_until_released(),
@@ -214,14 +214,14 @@ fn a_slow_response_head_wins_over_its_hedged_request_if_it_arrives_first() {
     let peer = downloader(|_| ()).register((), Priority::High).unwrap();
     read_all(&peer, get(&origin, "/first"));
     assert_pattern(0, &read_all(&peer, get(&origin, "/second")));
-    assert_eq!(origin.log().asked.len(), 3);
+    assert_eq!(origin.log().requests.len(), 3);
 }
 
 /// The server lets other connections wait for as long as one is kept alive.
 #[test]
 fn a_server_that_serves_one_connection_at_a_time_is_detected() {
     let content = Content::pattern(8_000_000);
-    let origin = Origin::start_single_connection(move |asked| Answer::file(asked, &content));
+    let origin = Origin::start_single_connection(move |request| Answer::file(request, &content));
     let downloader = downloader(|config| config.client.silence_timeout = NEVER);
     let read = |path: &str| {
         let mut bytes = Vec::new();
@@ -234,15 +234,15 @@ fn a_server_that_serves_one_connection_at_a_time_is_detected() {
     // still run when the second is detected.
     let dialled = downloader.stats().connections_dialled;
     assert!(dialled <= 5, "{dialled} connections");
-    assert!(origin.log().asked.iter().all(|asked| asked.connection == 0));
+    assert!(origin.log().requests.iter().all(|request| request.connection == 0));
 }
 
 #[test]
 fn an_urgent_fetch_gets_the_connection_of_a_prefetch_from_a_server_that_serves_one() {
     let content = Content::pattern(8_000_000);
-    let origin = Origin::start_single_connection(move |asked| {
-        let answer = Answer::file(asked, &content);
-        if asked.path == "/slow" && asked.again == 0 { answer.stall_after(20_000) } else { answer }
+    let origin = Origin::start_single_connection(move |request| {
+        let answer = Answer::file(request, &content);
+        if request.path == "/slow" && request.again == 0 { answer.stall_after(20_000) } else { answer }
     });
     let downloader = downloader(|config| config.client.silence_timeout = NEVER);
     // The downloader learns what kind of server this is.
@@ -255,7 +255,7 @@ fn an_urgent_fetch_gets_the_connection_of_a_prefetch_from_a_server_that_serves_o
     let (sink, end) = collect(0);
     list.put(get(&origin, "/slow"), sink);
     peer.wake(Priority::Low);
-    origin.wait_until("the prefetch", |log| log.asked.iter().any(|asked| asked.path == "/slow"));
+    origin.wait_until("the prefetch", |log| log.requests.iter().any(|request| request.path == "/slow"));
     assert_pattern(0, &read_all(&peer, get(&origin, "/urgent")));
     let end = end.recv().unwrap();
     assert!(matches!(end.outcome, Outcome::Done));
@@ -266,18 +266,18 @@ fn an_urgent_fetch_gets_the_connection_of_a_prefetch_from_a_server_that_serves_o
 #[test]
 fn a_hedged_request_that_finds_no_connection_does_not_change_the_error() {
     let content = Content::pattern(200_000);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
-        "/a" => Answer::file(asked, &content).rate(500_000).close_when_idle(),
-        _ if asked.again == 0 => {
-            Answer::file(asked, &content).latency(Duration::from_millis(1500)).reset_in_head(0)
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/a" => Answer::file(request, &content).rate(500_000).close_when_idle(),
+        _ if request.again == 0 => {
+            Answer::file(request, &content).latency(Duration::from_millis(1500)).reset_in_head(0)
         }
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let peer = downloader(|_| ()).register((), Priority::High).unwrap();
     let first = peer.execute(get(&origin, "/a")).unwrap();
     let (other, fetch) = (peer.clone(), get(&origin, "/b"));
     let second = thread::spawn(move || read_all(&other, fetch));
-    origin.wait_until("second request", |log| log.asked.len() == 2);
+    origin.wait_until("second request", |log| log.requests.len() == 2);
     drop(read_long(&mut { first }));
     assert_pattern(0, &second.join().unwrap());
 }
@@ -303,19 +303,19 @@ fn a_network_change_closes_idle_connections() {
 fn an_expired_redirect_target_is_replaced_by_the_original_url() {
     for status in [401, 403, 404, 410] {
         let content = Content::pattern(5_000_000);
-        let origin = Origin::start(move |asked| match asked.path.as_str() {
-            "/song" if asked.number == 0 => Answer::redirect(302, "/signed1"),
+        let origin = Origin::start(move |request| match request.path.as_str() {
+            "/song" if request.number == 0 => Answer::redirect(302, "/signed1"),
             "/song" => Answer::redirect(302, "/signed2"),
-            "/signed1" if asked.number > 1 => Answer::status(status),
-            _ => Answer::file(asked, &content),
+            "/signed1" if request.number > 1 => Answer::status(status),
+            _ => Answer::file(request, &content),
         });
         let mut config = FileConfig::default();
         config.headers.push(("X-Key".into(), "7".into()));
         let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), config).unwrap();
         assert_whole(&mut stream, 5_000_000);
-        let asked = origin.log().asked;
-        assert!(asked.iter().any(|asked| asked.path == "/signed2"));
-        assert!(asked.iter().all(|asked| asked.header("x-key") == Some("7")));
+        let requests = origin.log().requests;
+        assert!(requests.iter().any(|request| request.path == "/signed2"));
+        assert!(requests.iter().all(|request| request.header("x-key") == Some("7")));
     }
 }
 
@@ -324,20 +324,20 @@ fn a_user_and_a_password_in_a_url_are_sent_and_never_shown() {
     let content = Content::pattern(1000);
     let other = Origin::serving(content.clone());
     let elsewhere = other.url("/b");
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/away" => Answer::redirect(302, &elsewhere),
         "/no" => Answer::status(404),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let peer = downloader(|_| ()).register((), Priority::High).unwrap();
     let url = |path: &str| origin.url(path).replace("http://", "http://me:se%20cret@");
     read_all(&peer, Fetch::get(&url("/a")).unwrap());
     // "me:se cret", in Base64.
     let basic = Some("Basic bWU6c2UgY3JldA==");
-    assert_eq!(origin.log().asked[0].header("authorization"), basic);
+    assert_eq!(origin.log().requests[0].header("authorization"), basic);
     read_all(&peer, Fetch::get(&url("/away")).unwrap());
-    assert_eq!(origin.log().asked[1].header("authorization"), basic);
-    assert_eq!(other.log().asked[0].header("authorization"), None);
+    assert_eq!(origin.log().requests[1].header("authorization"), basic);
+    assert_eq!(other.log().requests[0].header("authorization"), None);
     let error = peer.execute(Fetch::get(&url("/no")).unwrap()).unwrap_err();
     assert!(!format!("{error} {error:?}").contains("cret"), "{error:?}");
     let error = downloader(|_| ()).open(&url("/no")).unwrap_err();
@@ -349,17 +349,17 @@ fn credentials_of_one_origin_are_sent_to_no_other() {
     let content = Content::pattern(1000);
     let other = Origin::serving(content.clone());
     let elsewhere = other.url("/b");
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/away" => Answer::redirect(307, &elsewhere),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let downloader = downloader(|config| {
         config.client.auth.push((origin.url("/"), Auth::Bearer("token".into())));
     });
     let peer = downloader.register((), Priority::High).unwrap();
     read_all(&peer, get(&origin, "/away"));
-    assert_eq!(origin.log().asked[0].header("authorization"), Some("Bearer token"));
-    assert_eq!(other.log().asked[0].header("authorization"), None);
+    assert_eq!(origin.log().requests[0].header("authorization"), Some("Bearer token"));
+    assert_eq!(other.log().requests[0].header("authorization"), None);
 }
 
 /// A proxy for one tunnel after another. Returns its URL. Ends with its last client.
@@ -430,7 +430,7 @@ fn an_invalid_proxy_or_authorization_is_refused_by_name() {
 fn a_body_below_the_minimum_rate_counts_as_silent() {
     let content = Content::pattern(100_000);
     let origin =
-        Origin::start(move |asked| Answer::file(asked, &content).chunks_of(1, Duration::from_millis(10)));
+        Origin::start(move |request| Answer::file(request, &content).chunks_of(1, Duration::from_millis(10)));
     let downloader = downloader(|config| {
         config.client.min_rate = 10_000;
         config.client.silence_timeout = Duration::from_millis(200);
@@ -449,11 +449,11 @@ fn a_body_below_the_minimum_rate_counts_as_silent() {
 fn a_body_read_by_its_caller_continues_where_it_broke() {
     for ranges in [true, false] {
         let content = Content::pattern(500_000);
-        let origin = Origin::start(move |asked| {
-            let answer = if ranges { Answer::file(asked, &content) } else { Answer::whole(&content) };
-            match (ranges, asked.number) {
+        let origin = Origin::start(move |request| {
+            let answer = if ranges { Answer::file(request, &content) } else { Answer::whole(&content) };
+            match (ranges, request.number) {
                 (true, ..5) => answer.close_after(60_000),
-                (false, ..5) => answer.reset_after(60_000 * (asked.number as u64 + 1)),
+                (false, ..5) => answer.reset_after(60_000 * (request.number as u64 + 1)),
                 _ => answer,
             }
         });
@@ -472,18 +472,18 @@ fn a_body_read_by_its_caller_continues_where_it_broke() {
 fn parts_of_a_changed_body_are_never_joined() {
     // Another ETag; another date; no validator, but other bytes where the parts overlap.
     for vouched in ["ETag", "Last-Modified", "nothing"] {
-        let origin = Origin::start(move |asked| {
+        let origin = Origin::start(move |request| {
             let old: Vec<u8> = (0..100_000_u32).map(|at| (at % 251) as u8).collect();
             let new: Vec<u8> = old.iter().map(|byte| !byte).collect();
-            let content = Content::bytes(if asked.number == 0 { old } else { new });
-            let answer = Answer::file(asked, &content).without_header("ETag");
-            let date = format!("Sun, 0{} Nov 1994 08:49:37 GMT", asked.number + 1);
+            let content = Content::bytes(if request.number == 0 { old } else { new });
+            let answer = Answer::file(request, &content).without_header("ETag");
+            let date = format!("Sun, 0{} Nov 1994 08:49:37 GMT", request.number + 1);
             let answer = match vouched {
-                "ETag" => answer.header("ETag", &format!("\"{}\"", asked.number)),
+                "ETag" => answer.header("ETag", &format!("\"{}\"", request.number)),
                 "Last-Modified" => answer.header("Last-Modified", &date),
                 _ => answer,
             };
-            if asked.number == 0 { answer.close_after(60_000) } else { answer }
+            if request.number == 0 { answer.close_after(60_000) } else { answer }
         });
         let peer = downloader(|_| ()).register((), Priority::High).unwrap();
         let mut body = Vec::new();
@@ -498,8 +498,8 @@ fn parts_of_a_changed_body_are_never_joined() {
 fn an_html_page_in_place_of_the_rest_is_not_a_change() {
     let content = Content::pattern(100_000);
     let page = Content::bytes(b"<html>log in</html>".to_vec());
-    let origin = Origin::start(move |asked| match asked.number {
-        0 => Answer::file(asked, &content).close_after(60_000),
+    let origin = Origin::start(move |request| match request.number {
+        0 => Answer::file(request, &content).close_after(60_000),
         _ => Answer::whole(&page).header("Content-Type", "text/html; charset=utf-8"),
     });
     let peer = downloader(|_| ()).register((), Priority::High).unwrap();
@@ -511,11 +511,11 @@ fn an_html_page_in_place_of_the_rest_is_not_a_change() {
 
 #[test]
 fn pieces_of_a_file_without_a_validator_are_compared_where_they_overlap() {
-    let origin = Origin::start(|asked| {
+    let origin = Origin::start(|request| {
         let old: Vec<u8> = (0..1_000_000_u32).map(|at| (at % 251) as u8).collect();
         let new: Vec<u8> = old.iter().map(|byte| !byte).collect();
-        let content = Content::bytes(if asked.number == 0 { old } else { new });
-        Answer::file(asked, &content).without_header("ETag").header("Content-Type", "audio/flac")
+        let content = Content::bytes(if request.number == 0 { old } else { new });
+        Answer::file(request, &content).without_header("ETag").header("Content-Type", "audio/flac")
     });
     let mut stream = downloader(|_| ()).open(&origin.url("/a")).unwrap();
     let mut body = Vec::new();
@@ -529,9 +529,9 @@ fn a_gap_of_a_file_without_a_validator_is_compared_with_what_is_stored_behind_it
     let is_new = Arc::new(AtomicBool::new(false));
     let origin = Origin::start({
         let is_new = Arc::clone(&is_new);
-        move |asked| {
+        move |request| {
             let byte = if is_new.load(Ordering::SeqCst) { 2 } else { 1 };
-            Answer::file(asked, &Content::bytes(vec![byte; 2_000_000])).without_header("ETag")
+            Answer::file(request, &Content::bytes(vec![byte; 2_000_000])).without_header("ETag")
         }
     });
     let config = FileConfig::new().read_ahead(ReadAhead::Bytes(1));
@@ -546,7 +546,7 @@ fn a_gap_of_a_file_without_a_validator_is_compared_with_what_is_stored_behind_it
     assert!(body.iter().all(|byte| *byte == 2), "bytes of one version only");
 }
 
-fn start(is_tls: bool, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Origin {
+fn start(is_tls: bool, handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Origin {
     if is_tls { Origin::start_tls(handler) } else { Origin::start(handler) }
 }
 
@@ -559,8 +559,8 @@ fn a_redirect_or_an_error_whose_body_never_arrives_blocks_no_caller() {
         _ => answer.chunks_of(1, Duration::from_secs(2)),
     };
     for is_tls in [false, true] {
-        let origin = start(is_tls, move |asked| match asked.path.as_str() {
-            "/real" => Answer::file(asked, &Content::pattern(50_000)),
+        let origin = start(is_tls, move |request| match request.path.as_str() {
+            "/real" => Answer::file(request, &Content::pattern(50_000)),
             path if path.ends_with("redirect") => slow(Answer::redirect(302, "/real"), path),
             path => slow(Answer::status(404), path),
         });
@@ -590,8 +590,8 @@ fn a_redirect_or_an_error_whose_body_never_arrives_blocks_no_caller() {
 fn a_connection_is_reused_after_a_redirect_or_an_error_with_a_short_body() {
     let plain: fn(Answer) -> Answer = |answer| answer;
     for framed in [plain, |answer| answer.chunked(), |answer| answer.split_head(20)] {
-        let origin = Origin::start(move |asked| match asked.path.as_str() {
-            "/real" => Answer::file(asked, &Content::pattern(50_000)),
+        let origin = Origin::start(move |request| match request.path.as_str() {
+            "/real" => Answer::file(request, &Content::pattern(50_000)),
             "/redirect" => framed(Answer::redirect(302, "/real")),
             _ => framed(Answer::status(404)),
         });
@@ -610,8 +610,8 @@ fn garbage_on_a_reused_connection_is_retried_on_a_new_one() {
     let timed_out = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     for stray in [&b"stray bytes\r\n\r\n"[..], b"\0", head, timed_out, b"HTTP/1.1 abc\r\n\r\n"] {
         for is_tls in [false, true] {
-            let origin = start(is_tls, move |asked| match asked.on_connection {
-                0 => Answer::file(asked, &Content::pattern(5_000)),
+            let origin = start(is_tls, move |request| match request.on_connection {
+                0 => Answer::file(request, &Content::pattern(5_000)),
                 _ => Answer::raw(stray),
             });
             let downloader = downloader(|config| {
@@ -626,7 +626,7 @@ fn garbage_on_a_reused_connection_is_retried_on_a_new_one() {
                 assert_eq!(body.len(), 5_000);
                 assert_pattern(0, &body);
             }
-            assert_eq!((origin.log().connections, origin.log().asked.len()), (3, 5));
+            assert_eq!((origin.log().connections, origin.log().requests.len()), (3, 5));
         }
     }
 }
@@ -636,7 +636,7 @@ fn garbage_on_a_new_connection_is_an_error_at_once() {
     let origin = Origin::start(|_| Answer::raw(b"stray bytes\r\n\r\n"));
     let peer = downloader(|_| ()).register((), Priority::High).unwrap();
     assert_eq!(peer.execute(get(&origin, "/a")).unwrap_err().kind(), ErrorKind::Protocol);
-    assert_eq!(origin.log().asked.len(), 1);
+    assert_eq!(origin.log().requests.len(), 1);
 }
 
 #[test]
@@ -649,11 +649,11 @@ fn bytes_after_a_body_are_never_the_response_to_the_next_request() {
     for is_tls in [false, true] {
         let both = both.clone();
         // The second part arrives when the connection is idle.
-        let origin = start(is_tls, move |asked| match asked.number {
+        let origin = start(is_tls, move |request| match request.number {
             0 => Answer::whole(&both)
                 .header("Content-Length", "5000")
                 .chunks_of(5_000, Duration::from_millis(100)),
-            _ => Answer::file(asked, &Content::pattern(7_000)),
+            _ => Answer::file(request, &Content::pattern(7_000)),
         });
         let downloader = downloader(|config| {
             if origin.url("").starts_with("https") {

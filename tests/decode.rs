@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::decoding::{Decoding, Source, decode_with_seeks};
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::io::MediaSource;
 use windway::config::StorageConfig;
@@ -28,13 +28,13 @@ fn expected(track: &'static [u8]) -> Vec<Vec<f32>> {
 }
 
 fn check(
-    answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + Copy + 'static,
+    answer: impl Fn(&Request, &Content) -> Answer + Send + Sync + Copy + 'static,
     config: FileConfig,
     most: usize,
 ) {
     for (name, track) in TRACKS {
         let content = Content::bytes(track);
-        let origin = Origin::start(move |asked| answer(asked, &content));
+        let origin = Origin::start(move |request| answer(request, &content));
         let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
         let stream = downloader.open_with(&origin.url(&format!("/track.{name}")), config.clone()).unwrap();
         let decoded = decode_with_seeks(Box::new(Source { stream, most }));
@@ -62,8 +62,9 @@ fn a_track_is_recognised_by_its_bytes_whatever_the_server_says() {
     ];
     for ((_, track), (container, codec)) in TRACKS.into_iter().zip(kinds) {
         let content = Content::bytes(track);
-        let origin =
-            Origin::start(move |asked| Answer::file(asked, &content).header("Content-Type", "audio/x-caf"));
+        let origin = Origin::start(move |request| {
+            Answer::file(request, &content).header("Content-Type", "audio/x-caf")
+        });
         let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
         let mut stream = downloader.open(&origin.url("/track.aiff")).unwrap();
         stream.read_to_end(&mut Vec::new()).unwrap();
@@ -90,16 +91,16 @@ fn samples_are_those_of_the_file_from_a_server_without_ranges() {
 
 #[test]
 fn samples_are_those_of_the_file_from_a_server_that_breaks_off() {
-    let breaking = |asked: &Asked, content: &Content| {
-        let answer = Answer::file(asked, content);
-        if asked.number % 2 == 0 { answer.reset_after(20_011) } else { answer.close_after(9973) }
+    let breaking = |request: &Request, content: &Content| {
+        let answer = Answer::file(request, content);
+        if request.number % 2 == 0 { answer.reset_after(20_011) } else { answer.close_after(9973) }
     };
     check(breaking, FileConfig::default(), usize::MAX);
 }
 
 #[test]
 fn samples_are_those_of_the_file_from_a_slow_server() {
-    check(|asked, content| Answer::file(asked, content).rate(1_000_000), FileConfig::default(), 4096);
+    check(|request, content| Answer::file(request, content).rate(1_000_000), FileConfig::default(), 4096);
 }
 
 /// A source that hides its length at first, so that the probe does not look for tags at the end, which a silent server never sends.
@@ -139,9 +140,9 @@ fn a_decoder_continues_after_a_timeout_and_a_seek() {
         let is_silent = Arc::new(AtomicBool::new(true));
         let silent = Arc::clone(&is_silent);
         // Until the server is back, it sends nothing beyond the middle.
-        let origin = Origin::start(move |asked| {
-            let answer = Answer::file(asked, &content);
-            let start = asked.range().map_or(0, |(first, _)| first);
+        let origin = Origin::start(move |request| {
+            let answer = Answer::file(request, &content);
+            let start = request.range().map_or(0, |(first, _)| first);
             if silent.load(Ordering::Acquire) {
                 answer.stall_after(silent_at.saturating_sub(start))
             } else {
@@ -189,7 +190,7 @@ fn an_index_at_the_end_of_a_large_file_costs_little_more_than_itself() {
     front.extend_from_slice(&(PADDING as u32 + 8).to_be_bytes());
     front.extend_from_slice(b"free");
     let content = Content::padded(front, PADDING, &track[index..]);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content));
+    let origin = Origin::start(move |request| Answer::file(request, &content));
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     let stream = downloader.open(&origin.url("/track.m4a")).unwrap();
     let handle = stream.handle();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::content::assert_pattern;
-use support::{Answer, Asked, Content, Origin, poll_until};
+use support::{Answer, Content, Origin, Request, poll_until};
 use windway::config::{Hook, RequestHook, RequestKind};
 use windway::download::{Download, DownloadConfig, DownloadPhase};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind};
@@ -60,19 +60,19 @@ impl Place {
     }
 }
 
-fn serving(answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + 'static) -> Origin {
+fn serving(answer: impl Fn(&Request, &Content) -> Answer + Send + Sync + 'static) -> Origin {
     let content = Content::pattern(LEN);
-    Origin::start(move |asked| answer(asked, &content))
+    Origin::start(move |request| answer(request, &content))
 }
 
 /// Serves everything up to the middle, and falls silent there, until the test lets it go on.
 fn stalling() -> (Origin, Arc<AtomicUsize>) {
     let goes_on = Arc::new(AtomicUsize::new(0));
     let may_go_on = Arc::clone(&goes_on);
-    let origin = serving(move |asked, content| {
-        let answer = Answer::file(asked, content);
-        let start = asked.range().map_or(0, |(start, _)| start);
-        if may_go_on.load(Ordering::SeqCst) == 0 && asked.suffix().is_none() {
+    let origin = serving(move |request, content| {
+        let answer = Answer::file(request, content);
+        let start = request.range().map_or(0, |(start, _)| start);
+        if may_go_on.load(Ordering::SeqCst) == 0 && request.suffix().is_none() {
             return answer.stall_after((LEN / 2).saturating_sub(start));
         }
         answer
@@ -107,12 +107,12 @@ fn an_interrupted_download_goes_on_with_what_is_missing() {
     }
     assert_eq!(place.names(), ["a.flac.part", "a.flac.part.meta"]);
     goes_on.store(1, Ordering::SeqCst);
-    let before = origin.log().asked.len();
+    let before = origin.log().requests.len();
     let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
     assert_eq!(download.wait().unwrap(), LEN);
     place.check();
     let starts: Vec<u64> =
-        origin.log().asked[before..].iter().filter_map(Asked::range).map(|at| at.0).collect();
+        origin.log().requests[before..].iter().filter_map(Request::range).map(|at| at.0).collect();
     // The opening shows which version it is. Then it goes on in the block that was not whole.
     assert!(starts.iter().skip(1).all(|start| *start >= LEN / 2 - 262_144), "{starts:?}");
 }
@@ -125,9 +125,9 @@ fn a_cancel_while_the_file_is_checked_ends_the_fetch_of_a_damaged_block() {
     let (place, content) = (Place::new(), Content::pattern(BIG));
     let is_second = Arc::new(AtomicUsize::new(0));
     let second = Arc::clone(&is_second);
-    let origin = Origin::start(move |asked| {
-        let answer = Answer::file(asked, &content);
-        let start = asked.range().map_or(0, |(start, _)| start);
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        let start = request.range().map_or(0, |(start, _)| start);
         match second.load(Ordering::SeqCst) {
             0 => answer.stall_after((BIG / 2).saturating_sub(start)),
             // The opening and what is missing. Not the block that turns out to be damaged.
@@ -143,10 +143,10 @@ fn a_cancel_while_the_file_is_checked_ends_the_fetch_of_a_damaged_block() {
     let part = fs::OpenOptions::new().write(true).open(place.0.path().join("a.flac.part")).unwrap();
     part.write_all_at(b"damaged", DAMAGED + 100).unwrap();
     let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
-    let is_held = |asked: &Asked| asked.range().is_some_and(|(start, _)| start == DAMAGED);
+    let is_held = |request: &Request| request.range().is_some_and(|(start, _)| start == DAMAGED);
     // If the check is over before it is seen, this cancels a fetch, which ends in any case.
     poll_until("check or request", || {
-        download.progress().phase == DownloadPhase::Finishing || origin.log().asked.iter().any(is_held)
+        download.progress().phase == DownloadPhase::Finishing || origin.log().requests.iter().any(is_held)
     });
     download.cancel();
     let ended =
@@ -165,7 +165,7 @@ fn child() {
 #[test]
 fn a_download_of_a_killed_process_goes_on() {
     let place = Place::new();
-    let origin = serving(|asked, content| Answer::file(asked, content).rate(3_000_000));
+    let origin = serving(|request, content| Answer::file(request, content).rate(3_000_000));
     let mut rounds = 0;
     while !place.path().exists() && rounds < 5 {
         let argument = format!("{}|{}", place.path().display(), origin.url("/a"));
@@ -245,14 +245,14 @@ fn a_file_that_has_changed_is_fetched_from_the_start() {
     for is_running in [false, true] {
         let (place, version) = (Place::new(), Arc::new(AtomicUsize::new(1)));
         let served = Arc::clone(&version);
-        let origin = Origin::start(move |asked| {
+        let origin = Origin::start(move |request| {
             if served.load(Ordering::SeqCst) == 1 {
                 let old = Content::bytes(vec![0; LEN as usize]);
-                let start = asked.range().map_or(0, |(start, _)| start);
-                let answer = Answer::file(asked, &old).header("ETag", "\"old\"");
+                let start = request.range().map_or(0, |(start, _)| start);
+                let answer = Answer::file(request, &old).header("ETag", "\"old\"");
                 return answer.reset_after((LEN / 2).saturating_sub(start));
             }
-            Answer::file(asked, &Content::pattern(LEN))
+            Answer::file(request, &Content::pattern(LEN))
         });
         let mut download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
         poll_until("third of the file", || download.progress().stored >= LEN / 3);
@@ -291,11 +291,11 @@ fn a_file_that_has_changed_under_the_same_validator_is_fetched_from_the_start() 
 
 #[test]
 fn servers_without_ranges_validators_or_lengths_serve_downloads_too() {
-    type Make = fn(&Asked, &Content) -> Answer;
+    type Make = fn(&Request, &Content) -> Answer;
     let cases: [(&str, Make); 4] = [
         ("no ranges", |_, content| Answer::whole(content).header("ETag", "\"1\"")),
         ("nothing", |_, content| Answer::whole(content)),
-        ("no validator", |asked, content| Answer::file(asked, content).without_header("ETag")),
+        ("no validator", |request, content| Answer::file(request, content).without_header("ETag")),
         ("chunked", |_, content| Answer::whole(content).chunked()),
     ];
     for (what, answer) in cases {
@@ -335,8 +335,12 @@ impl RequestHook for Tokens {
 #[test]
 fn a_link_that_expires_meanwhile_is_renewed() {
     // Each token is good for one response, which breaks.
-    let origin = serving(|asked, content| {
-        if asked.again > 0 { Answer::status(403) } else { Answer::file(asked, content).close_after(400_000) }
+    let origin = serving(|request, content| {
+        if request.again > 0 {
+            Answer::status(403)
+        } else {
+            Answer::file(request, content).close_after(400_000)
+        }
     });
     let (place, renewed) = (Place::new(), Arc::new(AtomicUsize::new(0)));
     let config = DownloadConfig::new().hook(Hook::new(Tokens(Arc::clone(&renewed))));
@@ -347,8 +351,12 @@ fn a_link_that_expires_meanwhile_is_renewed() {
 
 #[test]
 fn a_download_goes_on_at_a_mirror() {
-    let own = serving(|asked, content| {
-        if asked.again > 0 { Answer::status(404) } else { Answer::file(asked, content).close_after(400_000) }
+    let own = serving(|request, content| {
+        if request.again > 0 {
+            Answer::status(404)
+        } else {
+            Answer::file(request, content).close_after(400_000)
+        }
     });
     let (place, mirror) = (Place::new(), serving(Answer::file));
     let config = DownloadConfig::new().mirrors([mirror.url("/b")]);
@@ -393,7 +401,7 @@ fn it_is_played_meanwhile_without_a_second_transfer() {
 #[test]
 fn a_paused_download_asks_for_nothing_and_goes_on_where_it_was() {
     let place = Place::new();
-    let origin = serving(|asked, content| Answer::file(asked, content).rate(400_000));
+    let origin = serving(|request, content| Answer::file(request, content).rate(400_000));
     let downloader = downloader();
     let download = downloader.download(&origin.url("/a"), place.path(), DownloadConfig::new()).unwrap();
     poll_until("beginning of the file", || download.progress().stored > 100_000);
@@ -402,10 +410,10 @@ fn a_paused_download_asks_for_nothing_and_goes_on_where_it_was() {
     // What is on its way ends.
     poll_until("idle worker", || downloader.stats().busy_workers == 0);
     assert!(download.progress().stored < LEN, "all of it came");
-    let asked = origin.log().asked.len();
+    let requests = origin.log().requests.len();
     download.resume();
     assert_eq!(download.wait().unwrap(), LEN);
-    assert!(origin.log().asked.len() > asked);
+    assert!(origin.log().requests.len() > requests);
     place.check();
 }
 
@@ -445,9 +453,9 @@ fn many_downloads_run_at_once() {
 
 #[test]
 fn playing_goes_before_downloads() {
-    let origin = serving(|asked, content| {
-        let answer = Answer::file(asked, content);
-        if asked.path == "/played" { answer } else { answer.stall_after(70_000) }
+    let origin = serving(|request, content| {
+        let answer = Answer::file(request, content);
+        if request.path == "/played" { answer } else { answer.stall_after(70_000) }
     });
     let downloader = Downloader::new(DownloaderConfig::new().max_concurrent(2).reserved(0)).unwrap();
     let place = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::content::assert_pattern;
-use support::{Answer, Asked, Content, Origin, in_time};
+use support::{Answer, Content, Origin, Request, in_time};
 use windway::download::{Download, DownloadConfig, DownloadPhase};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind};
 
@@ -55,19 +55,19 @@ impl Place {
     }
 }
 
-fn serving(len: u64, answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + 'static) -> Origin {
+fn serving(len: u64, answer: impl Fn(&Request, &Content) -> Answer + Send + Sync + 'static) -> Origin {
     let content = Content::pattern(len);
-    Origin::start(move |asked| answer(asked, &content))
+    Origin::start(move |request| answer(request, &content))
 }
 
 /// Serves everything up to the middle, and falls silent there, until the number is not 0.
 fn stalling() -> (Origin, Arc<AtomicUsize>) {
     let goes_on = Arc::new(AtomicUsize::new(0));
     let may_go_on = Arc::clone(&goes_on);
-    let origin = serving(LEN, move |asked, content| {
-        let start = asked.range().map_or(0, |(start, _)| start);
-        let answer = Answer::file(asked, content);
-        let is_held = may_go_on.load(Ordering::SeqCst) == 0 && asked.suffix().is_none();
+    let origin = serving(LEN, move |request, content| {
+        let start = request.range().map_or(0, |(start, _)| start);
+        let answer = Answer::file(request, content);
+        let is_held = may_go_on.load(Ordering::SeqCst) == 0 && request.suffix().is_none();
         if is_held { answer.stall_after((LEN / 2).saturating_sub(start)) } else { answer }
     });
     (origin, goes_on)
@@ -153,7 +153,7 @@ fn a_path_that_can_not_be_a_file_is_refused_at_once() {
         let error = downloader.download(&origin.url("/a"), path, overwrite.clone()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Storage, "{path}");
     }
-    assert!(origin.log().asked.is_empty());
+    assert!(origin.log().requests.is_empty());
 }
 
 #[test]
@@ -238,11 +238,11 @@ fn a_link_with_another_token_goes_on_with_what_is_there() {
         wait_until("half of the file", || download.progress().stored >= LEN / 2);
     }
     goes_on.store(1, Ordering::SeqCst);
-    let before = origin.log().asked.len();
+    let before = origin.log().requests.len();
     assert_eq!(place.download(&origin.url("/a?token=new")).unwrap().wait().unwrap(), LEN);
     place.check(LEN);
     let log = origin.log();
-    let starts: Vec<u64> = log.asked[before..].iter().filter_map(Asked::range).map(|at| at.0).collect();
+    let starts: Vec<u64> = log.requests[before..].iter().filter_map(Request::range).map(|at| at.0).collect();
     assert!(starts.iter().skip(1).all(|start| *start >= LEN / 2 - 262_144), "{starts:?}");
 }
 
@@ -252,8 +252,8 @@ fn another_file_to_the_same_path_begins_from_the_start() {
     let (place, (origin, _)) = (Place::new(), stalling());
     leave_half(&place, &origin);
     let tag = Content::pattern(LEN).etag();
-    let other = Origin::start(move |asked| {
-        Answer::file(asked, &Content::bytes(vec![7; LEN as usize])).header("ETag", &tag)
+    let other = Origin::start(move |request| {
+        Answer::file(request, &Content::bytes(vec![7; LEN as usize])).header("ETag", &tag)
     });
     assert_eq!(place.download(&other.url("/b")).unwrap().wait().unwrap(), LEN);
     assert!(fs::read(place.of("a")).unwrap().iter().all(|byte| *byte == 7));
@@ -261,7 +261,7 @@ fn another_file_to_the_same_path_begins_from_the_start() {
 
 #[test]
 fn a_file_of_one_byte_is_a_file_and_one_without_is_an_error() {
-    type Make = fn(&Asked, &Content) -> Answer;
+    type Make = fn(&Request, &Content) -> Answer;
     let servers: [Make; 4] = [
         Answer::file,
         |_, content| Answer::whole(content),
@@ -295,14 +295,14 @@ fn bytes_behind_the_announced_length_are_no_part_of_the_file() {
 #[test]
 fn a_server_that_announces_more_than_it_has_is_reported_and_can_be_cancelled() {
     // It has half of what it announces, and closes there, or answers 416.
-    type Make = fn(&Asked, &Content) -> Answer;
+    type Make = fn(&Request, &Content) -> Answer;
     let servers: [Make; 2] = [
         |_, content| Answer::whole(content).close_after(LEN / 2),
-        |asked, content| match asked.range() {
+        |request, content| match request.range() {
             Some((start, _)) if start >= LEN / 2 => Answer::status(416),
             range => {
                 let start = range.map_or(0, |(start, _)| start);
-                Answer::file(asked, content).close_after((LEN / 2).saturating_sub(start))
+                Answer::file(request, content).close_after((LEN / 2).saturating_sub(start))
             }
         },
     ];
@@ -338,7 +338,7 @@ fn a_body_without_a_length_waits_while_it_is_paused() {
 fn a_paused_download_of_a_long_file_soon_receives_nothing() {
     const BIG: u64 = 256 << 20;
     let (place, origin) =
-        (Place::new(), serving(BIG, |asked, content| Answer::file(asked, content).rate(40_000_000)));
+        (Place::new(), serving(BIG, |request, content| Answer::file(request, content).rate(40_000_000)));
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     let download = downloader.download(&origin.url("/a"), place.of("a"), DownloadConfig::new()).unwrap();
     wait_until("4 MB", || download.progress().stored > 4_000_000);
@@ -369,14 +369,14 @@ fn a_paused_download_is_cancelled_and_dropped() {
 fn a_file_that_changes_while_it_is_paused_is_fetched_from_the_start() {
     let (place, version) = (Place::new(), Arc::new(AtomicUsize::new(1)));
     let served = Arc::clone(&version);
-    let origin = serving(LEN, move |asked, content| {
-        let start = asked.range().map_or(0, |(start, _)| start);
+    let origin = serving(LEN, move |request, content| {
+        let start = request.range().map_or(0, |(start, _)| start);
         let old = Content::bytes(vec![0; LEN as usize]);
         match served.load(Ordering::SeqCst) {
-            1 => Answer::file(asked, &old)
+            1 => Answer::file(request, &old)
                 .header("ETag", "\"old\"")
                 .reset_after((LEN / 2).saturating_sub(start)),
-            _ => Answer::file(asked, content),
+            _ => Answer::file(request, content),
         }
     });
     let download = place.download(&origin.url("/a")).unwrap();
@@ -443,7 +443,7 @@ fn a_mirror_goes_on_with_what_a_dead_server_has_left() {
     let download = place.start(&url, "a", config).unwrap();
     assert_eq!(in_time("the mirror", move || download.wait()).unwrap(), LEN);
     place.check(LEN);
-    let starts: Vec<u64> = mirror.log().asked.iter().filter_map(Asked::range).map(|at| at.0).collect();
+    let starts: Vec<u64> = mirror.log().requests.iter().filter_map(Request::range).map(|at| at.0).collect();
     assert!(starts.iter().all(|start| *start == 0 || *start >= LEN / 2 - 262_144), "{starts:?}");
 }
 

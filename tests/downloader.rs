@@ -31,9 +31,9 @@ fn execute_returns_the_open_body() {
 #[test]
 fn a_batch_returns_responses_in_order_and_each_fetch_fails_by_itself() {
     let content = Content::pattern(100);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/3" => Answer::status(404),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let peer = downloader(|config| config.max_concurrent = 2).register((), Priority::High).unwrap();
     let fetches = (0..8).map(|number| {
@@ -64,25 +64,25 @@ fn a_woken_peer_is_asked_and_its_sink_receives_the_body() {
 #[test]
 fn a_broken_body_continues_from_its_offset() {
     let content = Content::pattern(500_000);
-    let origin = Origin::start(move |asked| {
-        let answer = Answer::file(asked, &content);
-        if asked.number < 5 { answer.close_after(60_000) } else { answer }
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        if request.number < 5 { answer.close_after(60_000) } else { answer }
     });
     let got = fetch_by_peer(&downloader(|_| ()), Fetch::get(&origin.url("/a")).unwrap(), 0);
     got.assert_done(0..500_000);
-    let asked = origin.log().asked;
-    assert_eq!(asked.len(), 6);
+    let requests = origin.log().requests;
+    assert_eq!(requests.len(), 6);
     // The last 64 bytes again, for the overlap check.
-    assert_eq!(asked[1].range(), Some((59_936, None)));
-    assert_eq!(asked[1].header("if-range"), Some("\"v1-500000\""));
+    assert_eq!(requests[1].range(), Some((59_936, None)));
+    assert_eq!(requests[1].header("if-range"), Some("\"v1-500000\""));
 }
 
 #[test]
 fn a_broken_body_without_ranges_is_requested_again_and_skipped_to_its_offset() {
     let content = Content::pattern(300_000);
-    let origin = Origin::start(move |asked| {
+    let origin = Origin::start(move |request| {
         let answer = Answer::whole(&content);
-        if asked.number == 0 { answer.close_after(100_000) } else { answer }
+        if request.number == 0 { answer.close_after(100_000) } else { answer }
     });
     let got = fetch_by_peer(&downloader(|_| ()), Fetch::get(&origin.url("/a")).unwrap(), 0);
     got.assert_done(0..300_000);
@@ -90,10 +90,10 @@ fn a_broken_body_without_ranges_is_requested_again_and_skipped_to_its_offset() {
 
 #[test]
 fn a_changed_resource_is_never_joined_with_the_old_one() {
-    let origin = Origin::start(|asked| {
+    let origin = Origin::start(|request| {
         let content = Content::pattern(500_000);
-        let answer = Answer::file(asked, &content);
-        if asked.number == 0 { answer.close_after(60_000) } else { answer.header("ETag", "\"v2\"") }
+        let answer = Answer::file(request, &content);
+        if request.number == 0 { answer.close_after(60_000) } else { answer.header("ETag", "\"v2\"") }
     });
     let got = fetch_by_peer(&downloader(|_| ()), Fetch::get(&origin.url("/a")).unwrap(), 0);
     assert!(matches!(&got.outcome, Outcome::Failed(error) if error.kind() == ErrorKind::Changed));
@@ -103,24 +103,24 @@ fn a_changed_resource_is_never_joined_with_the_old_one() {
 #[test]
 fn a_transient_status_is_retried_and_a_permanent_one_is_not() {
     let content = Content::pattern(100);
-    let origin = Origin::start(move |asked| match (asked.path.as_str(), asked.number) {
+    let origin = Origin::start(move |request| match (request.path.as_str(), request.number) {
         ("/busy", 0) => Answer::status(503).header("Retry-After", "0"),
-        ("/busy", _) => Answer::file(asked, &content),
+        ("/busy", _) => Answer::file(request, &content),
         _ => Answer::status(404),
     });
     let peer = downloader(|_| ()).register((), Priority::High).unwrap();
     assert!(peer.execute(Fetch::get(&origin.url("/busy")).unwrap()).is_ok());
     let error = peer.execute(Fetch::get(&origin.url("/gone")).unwrap()).unwrap_err();
     assert_eq!(error.status(), Some(404));
-    assert_eq!(origin.log().asked.len(), 3);
+    assert_eq!(origin.log().requests.len(), 3);
 }
 
 #[test]
 fn events_follow_a_fetch_from_the_queue_to_its_one_end() {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| match asked.number {
+    let origin = Origin::start(move |request| match request.number {
         0 => Answer::status(503).header("Retry-After", "0"),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let downloader = downloader(|_| ());
     let everything = downloader.subscribe();
@@ -153,7 +153,7 @@ fn events_follow_a_fetch_from_the_queue_to_its_one_end() {
 #[test]
 fn cancelling_an_epoch_ends_its_fetches_and_no_others() {
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
+    let origin = Origin::start(move |request| Answer::file(request, &content).stall_after(1000));
     let list = List::default();
     let peer = downloader(|config| config.max_concurrent = 3).register(list.clone(), Priority::High).unwrap();
     let epoch = peer.epoch();
@@ -175,7 +175,7 @@ fn cancelling_an_epoch_ends_its_fetches_and_no_others() {
 #[test]
 fn queued_fetches_of_a_cancelled_epoch_are_never_started() {
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).latency_until_released());
+    let origin = Origin::start(move |request| Answer::file(request, &content).latency_until_released());
     let downloader = downloader(|config| config.max_concurrent = 1);
     let peer = downloader.register((), Priority::High).unwrap();
     let epoch = peer.epoch();
@@ -187,12 +187,12 @@ fn queued_fetches_of_a_cancelled_epoch_are_never_started() {
         })
         .collect();
     assert_eq!(events.take_enqueued(3), 3);
-    origin.wait_until("request", |log| log.asked.len() == 1);
+    origin.wait_until("request", |log| log.requests.len() == 1);
     epoch.cancel();
     for caller in callers {
         assert_eq!(caller.join().unwrap().kind(), ErrorKind::Cancelled(CancelReason::Epoch));
     }
-    assert_eq!(origin.log().asked.len(), 1);
+    assert_eq!(origin.log().requests.len(), 1);
 }
 
 trait TakeEnqueued {
@@ -349,7 +349,7 @@ fn execute_in_a_callback_fails_instead_of_waiting_for_itself() {
 #[test]
 fn every_fetch_ends_once_when_the_downloader_stops() {
     let content = Content::pattern(300_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content));
+    let origin = Origin::start(move |request| Answer::file(request, &content));
     for _ in 0..20 {
         let downloader = downloader(|config| config.max_concurrent = 3);
         let list = List::default();
@@ -382,11 +382,11 @@ fn every_fetch_ends_once_when_the_downloader_stops() {
 fn urgent_fetches_preempt(reserved: usize, prefetch: fn(Answer) -> Answer) {
     const WORKERS: u64 = 4;
     let content = Content::pattern(400_000);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
-        "/prefetch" if asked.range().is_none_or(|(first, _)| first == 0) => {
-            prefetch(Answer::file(asked, &content))
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/prefetch" if request.range().is_none_or(|(first, _)| first == 0) => {
+            prefetch(Answer::file(request, &content))
         }
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let downloader = downloader(|config| {
         config.max_concurrent = WORKERS as usize;
@@ -439,7 +439,7 @@ fn one_origin_does_not_take_all_workers() {
     let content = Content::pattern(10_000);
     let slow = Origin::start({
         let content = content.clone();
-        move |asked| Answer::file(asked, &content).stall_after(1000)
+        move |request| Answer::file(request, &content).stall_after(1000)
     });
     let other = Origin::serving(content);
     let downloader = downloader(|config| {
@@ -460,14 +460,14 @@ fn one_origin_does_not_take_all_workers() {
     peers[1].1.put(Fetch::get(&other.url("/a")).unwrap(), sink);
     peers[1].0.wake(Priority::Low);
     assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
-    assert_eq!(slow.log().asked.len(), 2);
+    assert_eq!(slow.log().requests.len(), 2);
     assert_eq!(downloader.stats().blocked, 1);
 }
 
 #[test]
 fn a_slow_fetch_is_reported_once_and_continues() {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(500));
+    let origin = Origin::start(move |request| Answer::file(request, &content).stall_after(500));
     let downloader = downloader(|config| config.soft_timeout = Duration::from_millis(50));
     let peer = downloader.register((), Priority::High).unwrap();
     let events = peer.subscribe();
@@ -483,9 +483,9 @@ fn a_slow_fetch_is_reported_once_and_continues() {
 #[test]
 fn a_stalled_fetch_is_reported_once_and_cancelled_if_configured() {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
-        "/silent" => Answer::file(asked, &content).stall_after(500),
-        _ => Answer::file(asked, &content),
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/silent" => Answer::file(request, &content).stall_after(500),
+        _ => Answer::file(request, &content),
     });
     let downloader = downloader(|config| {
         config.hang_timeout = Duration::from_millis(100);
@@ -525,9 +525,9 @@ fn a_refused_response_head_does_not_change_the_next_request() {
         }
     }
     let content = Content::pattern(500_000);
-    let origin = Origin::start(move |asked| match asked.number {
+    let origin = Origin::start(move |request| match request.number {
         0 => Answer::whole(&content).header("ETag", &content.etag()),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let list = List::default();
     let peer = downloader(|_| ()).register(list.clone(), Priority::High).unwrap();
@@ -537,7 +537,7 @@ fn a_refused_response_head_does_not_change_the_next_request() {
     let got = end.recv().unwrap();
     assert!(matches!(got.outcome, Outcome::Done), "{:?}", got.outcome);
     assert_eq!(got.bytes.len(), 100_000);
-    let ranges: Vec<_> = origin.log().asked.iter().map(|asked| asked.range()).collect();
+    let ranges: Vec<_> = origin.log().requests.iter().map(|request| request.range()).collect();
     assert_eq!(ranges, [Some((200_000, Some(299_999))); 2]);
 }
 
@@ -582,9 +582,9 @@ fn a_batch_may_be_larger_than_the_number_of_open_bodies() {
 #[test]
 fn a_caller_that_waits_for_a_response_head_holds_no_open_body() {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
-        "/held" => Answer::file(asked, &content).latency_until_released(),
-        _ => Answer::file(asked, &content),
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/held" => Answer::file(request, &content).latency_until_released(),
+        _ => Answer::file(request, &content),
     });
     let downloader = downloader(|config| config.max_open_bodies = 2);
     let peer = downloader.register((), Priority::High).unwrap();
@@ -594,7 +594,7 @@ fn a_caller_that_waits_for_a_response_head_holds_no_open_body() {
             thread::spawn(move || peer.execute(fetch).map(drop))
         })
         .collect();
-    origin.wait_until("requests", |log| log.asked.len() == 4);
+    origin.wait_until("requests", |log| log.requests.len() == 4);
     assert_eq!(downloader.stats().open_bodies, 0);
     let first = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
     let _second = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
@@ -710,29 +710,29 @@ fn a_batch_whose_caller_holds_all_bodies_fails_instead_of_waiting_forever() {
 #[test]
 fn the_drop_of_a_batch_cancels_the_fetches_whose_responses_were_not_taken() {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| match asked.number {
-        0 => Answer::file(asked, &content),
-        _ => Answer::file(asked, &content).latency_until_released(),
+    let origin = Origin::start(move |request| match request.number {
+        0 => Answer::file(request, &content),
+        _ => Answer::file(request, &content).latency_until_released(),
     });
     let downloader = downloader(|config| config.max_concurrent = 1);
     let peer = downloader.register((), Priority::High).unwrap();
     let mut batch = peer.batch(fetches(&origin, 5));
     assert_eq!(batch.len(), 5);
     let first = batch.next().unwrap().unwrap();
-    origin.wait_until("the second request", |log| log.asked.len() == 2);
+    origin.wait_until("the second request", |log| log.requests.len() == 2);
     drop(batch);
     // The worker is free again, and no request of the other fetches is sent.
     drop(first);
     origin.release();
     peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
-    assert_eq!(origin.log().asked.len(), 3);
+    assert_eq!(origin.log().requests.len(), 3);
 }
 
 #[test]
 fn a_body_is_read_as_bytes_or_text_up_to_a_limit() {
-    let origin = Origin::start(|asked| {
+    let origin = Origin::start(|request| {
         let bytes = |bytes: &[u8]| Answer::whole(&Content::bytes(bytes));
-        match asked.path.as_str() {
+        match request.path.as_str() {
             "/text" => bytes("\u{feff}#EXTM3U ü".as_bytes()),
             "/latin1" => bytes(b"caf\xe9"),
             "/unannounced" => bytes(b"0123456789").no_length(),
@@ -786,11 +786,11 @@ fn a_clone_of_a_fetch_fetches_the_same_again() {
 #[test]
 fn a_required_range_that_is_ignored_fails_before_the_body_is_read() {
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         // A 200 as long as the range may be the range or the whole resource.
         "/unclear" => Answer::whole(&Content::pattern(10)),
         "/whole" => Answer::whole(&content).stall_after(0),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let peer = downloader(|_| ()).register((), Priority::High).unwrap();
     let get = |path: &str| {
@@ -801,14 +801,14 @@ fn a_required_range_that_is_ignored_fails_before_the_body_is_read() {
         let error = get(path).unwrap_err();
         assert_eq!((error.kind(), error.range()), (ErrorKind::RangeIgnored, Some(ByteRange::new(10, 20))));
     }
-    assert_eq!(origin.log().asked.len(), 2);
+    assert_eq!(origin.log().requests.len(), 2);
     assert_pattern(10, &get("/served").unwrap().bytes(10).unwrap());
 }
 
 #[test]
 fn a_held_fetch_holds_no_worker_and_outlasts_the_silence_limit() {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/held" | "/silent" => Answer::whole(&content).latency_until_released(),
         _ => Answer::whole(&content),
     });
@@ -826,7 +826,7 @@ fn a_held_fetch_holds_no_worker_and_outlasts_the_silence_limit() {
         let peer = peer.clone();
         move || peer.execute(held)
     });
-    origin.wait_until("the held request", |log| log.asked.len() == 1);
+    origin.wait_until("the held request", |log| log.requests.len() == 1);
     assert_eq!(downloader.stats().busy_workers, 0);
     // The only worker is free. Meanwhile another request fails after the silence limit.
     assert_eq!(peer.execute(get("/a")).unwrap().bytes(1000).unwrap().len(), 1000);
@@ -854,7 +854,7 @@ fn a_held_fetch_holds_no_worker_and_outlasts_the_silence_limit() {
 #[test]
 fn a_held_fetch_is_cancelled_with_its_epoch_and_retried_after_a_failure() {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| match (asked.path.as_str(), asked.again) {
+    let origin = Origin::start(move |request| match (request.path.as_str(), request.again) {
         ("/busy", 0) => Answer::status(503).header("Retry-After", "0"),
         ("/busy", _) => Answer::whole(&content),
         _ => Answer::whole(&content).latency_until_released(),
@@ -867,7 +867,7 @@ fn a_held_fetch_is_cancelled_with_its_epoch_and_retried_after_a_failure() {
         let (peer, fetch) = (peer.clone(), held("/a").epoch(&epoch));
         move || peer.execute(fetch)
     });
-    origin.wait_until("the held request", |log| log.asked.len() == 3);
+    origin.wait_until("the held request", |log| log.requests.len() == 3);
     epoch.cancel();
     let error = caller.join().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled(CancelReason::Epoch));

@@ -46,12 +46,12 @@ fn a_retry_after_beyond_the_limit_ends_the_opening() {
 
 #[test]
 fn a_redirect_with_an_unescaped_target_is_followed() {
-    let origin = Origin::start(|asked| match asked.path.as_str() {
+    let origin = Origin::start(|request| match request.path.as_str() {
         "/track" => Answer::redirect(302, "/st\u{FC}ck.mp3"),
         _ => Answer::status(410),
     });
     assert_eq!(open(&origin.url("/track")).status(), Some(410));
-    assert_eq!(origin.log().asked[1].path, "/st%C3%BCck.mp3");
+    assert_eq!(origin.log().requests[1].path, "/st%C3%BCck.mp3");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn an_html_page_with_status_200_is_not_media() {
         let answer = Answer::whole(&content).header("Content-Type", content_type);
         assert_eq!(open_error(answer).kind(), ErrorKind::NotMedia, "{content_type}");
         let origin = Origin::start({
-            move |asked| Answer::file(asked, &content).header("Content-Type", content_type)
+            move |request| Answer::file(request, &content).header("Content-Type", content_type)
         });
         assert_eq!(open(&origin.url("/track")).kind(), ErrorKind::NotMedia, "206 {content_type}");
     }
@@ -118,7 +118,7 @@ fn audio_with_a_wrong_content_type_is_opened() {
     Content::pattern(1000).append(&mut bytes, 0..1000);
     let content = Content::bytes(bytes);
     let origin =
-        Origin::start(move |asked| Answer::file(asked, &content).header("Content-Type", "text/plain"));
+        Origin::start(move |request| Answer::file(request, &content).header("Content-Type", "text/plain"));
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     assert_eq!(downloader.open(&origin.url("/track")).unwrap().len(), Some(1004));
 }
@@ -135,9 +135,9 @@ fn an_empty_file_is_an_error() {
 fn redirects_without_a_valid_target_fail() {
     let circle = open_error(Answer::redirect(302, "/track"));
     assert_eq!(circle.kind(), ErrorKind::Redirect);
-    let origin = Origin::start(|asked| Answer::redirect(302, &format!("{}x", asked.path)));
+    let origin = Origin::start(|request| Answer::redirect(302, &format!("{}x", request.path)));
     assert_eq!(open(&origin.url("/")).kind(), ErrorKind::Redirect);
-    assert_eq!(origin.log().asked.len(), 11);
+    assert_eq!(origin.log().requests.len(), 11);
     assert_eq!(open_error(Answer::status(301)).kind(), ErrorKind::Redirect);
     assert_eq!(open_error(Answer::redirect(307, "file:///etc/passwd")).kind(), ErrorKind::UnsupportedScheme);
 }

@@ -19,10 +19,10 @@ const LEN: usize = 300_000;
 fn origin() -> Origin {
     let content = Content::pattern(LEN as u64);
     let station = Station { audio: Content::endless(), interval: 8192, every: 2, titles: vec!["One"] };
-    Origin::start(move |asked| match asked.path.as_str() {
-        "/live" => Answer::station(asked, &station),
-        "/broken" if asked.number % 2 == 0 => Answer::file(asked, &content).close_after(100_000),
-        _ => Answer::file(asked, &content),
+    Origin::start(move |request| match request.path.as_str() {
+        "/live" => Answer::station(request, &station),
+        "/broken" if request.number % 2 == 0 => Answer::file(request, &content).close_after(100_000),
+        _ => Answer::file(request, &content),
     })
 }
 
@@ -241,8 +241,9 @@ fn a_response_head_may_be_as_large_as_max_head() {
         (1_100_000, usize::MAX, false),
     ] {
         let field = "a".repeat(len);
-        let origin =
-            Origin::start(move |asked| Answer::file(asked, &Content::pattern(10)).header("X-Large", &field));
+        let origin = Origin::start(move |request| {
+            Answer::file(request, &Content::pattern(10)).header("X-Large", &field)
+        });
         let config = DownloaderConfig::new().client(ClientConfig::new().max_head(max_head));
         let peer = Downloader::new(config).unwrap().register((), Priority::High).unwrap();
         let answer = in_time("a large head", move || {

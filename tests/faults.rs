@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use support::content::assert_pattern;
 use support::peers::{Collect, List};
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use windway::config::StorageConfig;
 use windway::downloader::Outcome;
 use windway::{ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority};
@@ -92,7 +92,7 @@ impl Way {
 #[derive(Clone, Copy)]
 struct Trap {
     name: &'static str,
-    answer: fn(&Asked, &Content) -> Answer,
+    answer: fn(&Request, &Content) -> Answer,
     /// For a file, which requests pieces; for one fetch of the whole; for one fetch of a part. A missing entry equals the one
     /// before it.
     expect: &'static [Expect],
@@ -121,7 +121,7 @@ fn config(origins: &[&Origin], expected: Expect) -> DownloaderConfig {
     config
 }
 
-fn start(tls: bool, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Origin {
+fn start(tls: bool, handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Origin {
     if tls { Origin::start_tls(handler) } else { Origin::start(handler) }
 }
 
@@ -225,7 +225,7 @@ fn check_one(trap: Trap, transport: Transport, way: Way) {
         return;
     }
     let (content, answer) = (Content::pattern(LEN), trap.answer);
-    let origin = start(transport == Transport::Tls, move |asked| answer(asked, &content));
+    let origin = start(transport == Transport::Tls, move |request| answer(request, &content));
     let (config, url) = (config(&[&origin], expected), origin.url("/track.flac"));
     #[cfg(feature = "http3")]
     let gateway = (transport == Transport::Http3).then(|| h3::Gateway::start(origin.address()));
@@ -282,11 +282,11 @@ fn cause_of(error: &Error) -> &Error {
 
 /// Checks that there is no HEAD, no invalid range, and no unbounded number of requests for this number of fetches.
 fn assert_few_valid_requests(origin: &Origin, fetches: usize) {
-    let asked = origin.log().asked;
-    assert!(asked.len() < fetches * MAX_ASKED, "{} requests", asked.len());
-    for asked in asked {
-        assert_eq!(asked.method, "GET");
-        assert_eq!(asked.header("range").is_some(), asked.range().is_some(), "{asked:?}");
+    let requests = origin.log().requests;
+    assert!(requests.len() < fetches * MAX_ASKED, "{} requests", requests.len());
+    for request in requests {
+        assert_eq!(request.method, "GET");
+        assert_eq!(request.header("range").is_some(), request.range().is_some(), "{request:?}");
     }
 }
 
@@ -408,39 +408,39 @@ const EMPTY: Expect = Fails(&[ErrorKind::Empty]);
 const REDIRECT: Expect = Fails(&[ErrorKind::Redirect]);
 const NO_SCHEME: Expect = Fails(&[ErrorKind::UnsupportedScheme]);
 
-fn file(asked: &Asked, content: &Content) -> Answer {
-    Answer::file(asked, content)
+fn file(request: &Request, content: &Content) -> Answer {
+    Answer::file(request, content)
 }
 
-fn is_first(asked: &Asked) -> bool {
-    asked.number == 0
+fn is_first(request: &Request) -> bool {
+    request.number == 0
 }
 
 /// The trap in the first and the third response. All others are good.
-fn now_and_then(asked: &Asked, content: &Content, trap: impl FnOnce(Answer) -> Answer) -> Answer {
-    let answer = file(asked, content);
-    if matches!(asked.number, 0 | 2) { trap(answer) } else { answer }
+fn now_and_then(request: &Request, content: &Content, trap: impl FnOnce(Answer) -> Answer) -> Answer {
+    let answer = file(request, content);
+    if matches!(request.number, 0 | 2) { trap(answer) } else { answer }
 }
 
 /// The requested range, clipped to the file. `None` if there is none within it.
-fn part(asked: &Asked) -> Option<Range<u64>> {
-    let (first, last) = asked.range()?;
+fn part(request: &Request) -> Option<Range<u64>> {
+    let (first, last) = request.range()?;
     let end = last.map_or(LEN, |last| LEN.min(last + 1));
     (first < end).then_some(first..end)
 }
 
 /// A good response with another `Content-Range`, if it has one.
-fn with_range(asked: &Asked, content: &Content, range: impl FnOnce(Range<u64>) -> String) -> Answer {
-    let answer = file(asked, content);
-    match part(asked) {
+fn with_range(request: &Request, content: &Content, range: impl FnOnce(Range<u64>) -> String) -> Answer {
+    let answer = file(request, content);
+    match part(request) {
         Some(part) => answer.header("Content-Range", &range(part)),
         None => answer,
     }
 }
 
 /// This status first, then good responses.
-fn once(asked: &Asked, content: &Content, status: u16) -> Answer {
-    if is_first(asked) { busy(status) } else { file(asked, content) }
+fn once(request: &Request, content: &Content, status: u16) -> Answer {
+    if is_first(request) { busy(status) } else { file(request, content) }
 }
 
 fn busy(status: u16) -> Answer {
@@ -448,8 +448,8 @@ fn busy(status: u16) -> Answer {
 }
 
 /// `answer` for every range that does not begin at 0.
-fn refused(asked: &Asked, content: &Content, answer: Answer) -> Answer {
-    if asked.range().is_some_and(|(first, _)| first > 0) { answer } else { file(asked, content) }
+fn refused(request: &Request, content: &Content, answer: Answer) -> Answer {
+    if request.range().is_some_and(|(first, _)| first > 0) { answer } else { file(request, content) }
 }
 
 const PAGE_TEXT: &str =
@@ -470,16 +470,16 @@ fn other() -> Content {
 }
 
 /// The file behind a redirect to `to`.
-fn redirected(asked: &Asked, content: &Content, status: u16, to: &str) -> Answer {
-    if asked.path.starts_with("/real") { file(asked, content) } else { Answer::redirect(status, to) }
+fn redirected(request: &Request, content: &Content, status: u16, to: &str) -> Answer {
+    if request.path.starts_with("/real") { file(request, content) } else { Answer::redirect(status, to) }
 }
 
 /// The file behind a redirect to a target that serves one request and then answers with this status.
-fn expiring(asked: &Asked, content: &Content, status: u16) -> Answer {
-    if asked.path == "/track.flac" {
-        return Answer::redirect(302, &format!("/real-{}", asked.number));
+fn expiring(request: &Request, content: &Content, status: u16) -> Answer {
+    if request.path == "/track.flac" {
+        return Answer::redirect(302, &format!("/real-{}", request.number));
     }
-    if asked.again == 0 { file(asked, content) } else { Answer::status(status) }
+    if request.again == 0 { file(request, content) } else { Answer::status(status) }
 }
 
 traps! {
@@ -487,121 +487,121 @@ traps! {
 
     // Ranges.
     a_range_answered_by_200: [Right], |_, content| Answer::whole(content);
-    a_range_answered_by_200_now_and_then: [Right], |asked, content| {
-        if asked.number % 2 == 1 { Answer::whole(content) } else { file(asked, content) }
+    a_range_answered_by_200_now_and_then: [Right], |request, content| {
+        if request.number % 2 == 1 { Answer::whole(content) } else { file(request, content) }
     };
-    a_range_answered_by_200_that_breaks_behind_it: [Untried, Untried, Right], |asked, content| {
-        if is_first(asked) {
+    a_range_answered_by_200_that_breaks_behind_it: [Untried, Untried, Right], |request, content| {
+        if is_first(request) {
             Answer::whole(content).close_after(PART.end + 50_000)
         } else {
-            file(asked, content)
+            file(request, content)
         }
     };
-    an_earlier_start: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| match part(asked) {
-        Some(part) if part.start > 0 => file(asked, content).partial(part.start - 1..part.end - 1),
-        _ => file(asked, content),
+    an_earlier_start: [WRONG_RANGE, Right, WRONG_RANGE], |request, content| match part(request) {
+        Some(part) if part.start > 0 => file(request, content).partial(part.start - 1..part.end - 1),
+        _ => file(request, content),
     };
-    a_later_start: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| match part(asked) {
-        Some(part) => file(asked, content).partial(part.start + 1..part.end),
-        None => file(asked, content),
+    a_later_start: [WRONG_RANGE, Right, WRONG_RANGE], |request, content| match part(request) {
+        Some(part) => file(request, content).partial(part.start + 1..part.end),
+        None => file(request, content),
     };
-    a_later_end: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| match part(asked) {
-        Some(part) if part.end < LEN => file(asked, content).partial(part.start..part.end + 1),
-        _ => file(asked, content),
+    a_later_end: [WRONG_RANGE, Right, WRONG_RANGE], |request, content| match part(request) {
+        Some(part) if part.end < LEN => file(request, content).partial(part.start..part.end + 1),
+        _ => file(request, content),
     };
-    a_shorter_end: [Right, Right, Untried], |asked, content| match part(asked) {
-        Some(part) => file(asked, content).partial(part.start..part.end.min(part.start + 30_000)),
-        _ => file(asked, content),
+    a_shorter_end: [Right, Right, Untried], |request, content| match part(request) {
+        Some(part) => file(request, content).partial(part.start..part.end.min(part.start + 30_000)),
+        _ => file(request, content),
     };
-    another_unit: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| {
-        with_range(asked, content, |part| format!("items {}-{}/{LEN}", part.start, part.end - 1))
+    another_unit: [WRONG_RANGE, Right, WRONG_RANGE], |request, content| {
+        with_range(request, content, |part| format!("items {}-{}/{LEN}", part.start, part.end - 1))
     };
-    an_absurd_range: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| {
-        with_range(asked, content, |_| "bytes 278076-278075/278076".into())
+    an_absurd_range: [WRONG_RANGE, Right, WRONG_RANGE], |request, content| {
+        with_range(request, content, |_| "bytes 278076-278075/278076".into())
     };
-    an_unsatisfied_range: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| {
-        with_range(asked, content, |_| "bytes */400000".into())
+    an_unsatisfied_range: [WRONG_RANGE, Right, WRONG_RANGE], |request, content| {
+        with_range(request, content, |_| "bytes */400000".into())
     };
-    a_range_of_another_length_than_the_body: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| {
-        with_range(asked, content, |part| format!("bytes {}-{}/{LEN}", part.start, part.end - 2))
+    a_range_of_another_length_than_the_body: [WRONG_RANGE, Right, WRONG_RANGE], |request, content| {
+        with_range(request, content, |part| format!("bytes {}-{}/{LEN}", part.start, part.end - 2))
     };
-    a_partial_response_without_its_range: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| {
-        file(asked, content).without_header("Content-Range")
+    a_partial_response_without_its_range: [WRONG_RANGE, Right, WRONG_RANGE], |request, content| {
+        file(request, content).without_header("Content-Range")
     };
-    a_partial_response_to_no_range: [Right, WRONG_RANGE, Right], |asked, content| {
-        if asked.range().is_some() { file(asked, content) } else { Answer::whole(content).partial(0..LEN / 2) }
+    a_partial_response_to_no_range: [Right, WRONG_RANGE, Right], |request, content| {
+        if request.range().is_some() { file(request, content) } else { Answer::whole(content).partial(0..LEN / 2) }
     };
-    all_bytes_in_a_partial_response_to_no_range: [Right], |asked, content| {
-        if asked.range().is_some() { file(asked, content) } else { Answer::whole(content).partial(0..LEN) }
+    all_bytes_in_a_partial_response_to_no_range: [Right], |request, content| {
+        if request.range().is_some() { file(request, content) } else { Answer::whole(content).partial(0..LEN) }
     };
-    all_bytes_in_a_partial_response_without_its_length_to_no_range: [Right], |asked, content| {
+    all_bytes_in_a_partial_response_without_its_length_to_no_range: [Right], |request, content| {
         let whole = Answer::whole(content).partial(0..LEN);
-        if asked.range().is_some() { file(asked, content) } else { whole.no_length() }
+        if request.range().is_some() { file(request, content) } else { whole.no_length() }
     };
-    parts_of_several_ranges: [WRONG_RANGE], |asked, content| {
-        let answer = file(asked, content).without_header("Content-Range");
+    parts_of_several_ranges: [WRONG_RANGE], |request, content| {
+        let answer = file(request, content).without_header("Content-Range");
         answer.header("Content-Type", "multipart/byteranges; boundary=THIS")
     };
-    a_changed_total: [CHANGED, Right], |asked, content| {
-        if is_first(asked) { return file(asked, content) }
-        with_range(asked, content, |part| format!("bytes {}-{}/{}", part.start, part.end - 1, LEN + 7))
+    a_changed_total: [CHANGED, Right], |request, content| {
+        if is_first(request) { return file(request, content) }
+        with_range(request, content, |part| format!("bytes {}-{}/{}", part.start, part.end - 1, LEN + 7))
     };
-    a_changed_total_after_a_break: [CHANGED], |asked, content| {
-        if is_first(asked) { return file(asked, content).close_after(100_000) }
-        with_range(asked, content, |part| format!("bytes {}-{}/{}", part.start, part.end - 1, LEN + 7))
+    a_changed_total_after_a_break: [CHANGED], |request, content| {
+        if is_first(request) { return file(request, content).close_after(100_000) }
+        with_range(request, content, |part| format!("bytes {}-{}/{}", part.start, part.end - 1, LEN + 7))
     };
-    an_unknown_total: [Right], |asked, content| {
-        with_range(asked, content, |part| format!("bytes {}-{}/*", part.start, part.end - 1))
+    an_unknown_total: [Right], |request, content| {
+        with_range(request, content, |part| format!("bytes {}-{}/*", part.start, part.end - 1))
     };
-    an_unknown_total_and_a_bare_416_at_the_end: [Right], |asked, content| match part(asked) {
-        None if asked.range().is_some() => Answer::status(416),
-        _ => with_range(asked, content, |part| format!("bytes {}-{}/*", part.start, part.end - 1)),
+    an_unknown_total_and_a_bare_416_at_the_end: [Right], |request, content| match part(request) {
+        None if request.range().is_some() => Answer::status(416),
+        _ => with_range(request, content, |part| format!("bytes {}-{}/*", part.start, part.end - 1)),
     };
-    a_wrong_total: [CHANGED, Right], |asked, content| {
-        with_range(asked, content, |part| format!("bytes {}-{}/{}", part.start, part.end - 1, 1_u64 << 62))
+    a_wrong_total: [CHANGED, Right], |request, content| {
+        with_range(request, content, |part| format!("bytes {}-{}/{}", part.start, part.end - 1, 1_u64 << 62))
     };
-    a_partial_response_without_bytes: [BROKEN, Right, BROKEN], |asked, content| match part(asked) {
-        Some(part) if part.start > 0 => file(asked, content).close_after(0),
-        _ => file(asked, content),
+    a_partial_response_without_bytes: [BROKEN, Right, BROKEN], |request, content| match part(request) {
+        Some(part) if part.start > 0 => file(request, content).close_after(0),
+        _ => file(request, content),
     };
-    a_partial_response_of_length_0: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| match part(asked) {
-        Some(part) if part.start > 0 => file(asked, content).header("Content-Length", "0").close_after(0),
-        _ => file(asked, content),
+    a_partial_response_of_length_0: [WRONG_RANGE, Right, WRONG_RANGE], |request, content| match part(request) {
+        Some(part) if part.start > 0 => file(request, content).header("Content-Length", "0").close_after(0),
+        _ => file(request, content),
     };
-    a_416_for_an_existing_range: [Right, Right, Status(416)], |asked, content| {
-        refused(asked, content, Answer::status(416))
+    a_416_for_an_existing_range: [Right, Right, Status(416)], |request, content| {
+        refused(request, content, Answer::status(416))
     };
-    a_416_with_the_length: [Right, Right, WRONG_RANGE], |asked, content| {
-        refused(asked, content, Answer::status(416).header("Content-Range", &format!("bytes */{LEN}")))
+    a_416_with_the_length: [Right, Right, WRONG_RANGE], |request, content| {
+        refused(request, content, Answer::status(416).header("Content-Range", &format!("bytes */{LEN}")))
     };
 
     // Lengths and framing.
     no_length: [Right], |_, content| Answer::whole(content).no_length();
-    no_length_of_a_part: [Right], |asked, content| file(asked, content).no_length();
-    chunked: [Right], |asked, content| file(asked, content).chunked();
+    no_length_of_a_part: [Right], |request, content| file(request, content).no_length();
+    chunked: [Right], |request, content| file(request, content).chunked();
     chunked_without_ranges: [Right], |_, content| Answer::whole(content).chunked();
-    chunked_with_trailers: [Right], |asked, content| file(asked, content).trailers(&[("x-sum", "7")]);
-    chunked_and_cut_short: [Right], |asked, content| {
-        now_and_then(asked, content, |answer| answer.cut_chunk_after(100_000))
+    chunked_with_trailers: [Right], |request, content| file(request, content).trailers(&[("x-sum", "7")]);
+    chunked_and_cut_short: [Right], |request, content| {
+        now_and_then(request, content, |answer| answer.cut_chunk_after(100_000))
     };
-    chunked_and_cut_at_the_end: [Right], |asked, content| {
-        now_and_then(asked, content, |answer| answer.cut_chunk_after(LEN))
+    chunked_and_cut_at_the_end: [Right], |request, content| {
+        now_and_then(request, content, |answer| answer.cut_chunk_after(LEN))
     };
     chunked_and_always_cut_short: [BROKEN], |_, content| Answer::whole(content).cut_chunk_after(100_000);
-    chunked_and_of_a_length: [Right], |asked, content| {
-        let len = part(asked).map_or(LEN, |part| part.end - part.start);
-        file(asked, content).chunked().header("Content-Length", &len.to_string())
+    chunked_and_of_a_length: [Right], |request, content| {
+        let len = part(request).map_or(LEN, |part| part.end - part.start);
+        file(request, content).chunked().header("Content-Length", &len.to_string())
     };
     chunked_and_of_a_shorter_length: [Right], |_, content| {
         Answer::whole(content).chunked().header("Content-Length", "1000")
     };
-    chunked_and_longer_than_the_range: [Right], |asked, content| match part(asked) {
-        Some(_) => file(asked, content).extra_chunk(1000),
-        None => file(asked, content),
+    chunked_and_longer_than_the_range: [Right], |request, content| match part(request) {
+        Some(_) => file(request, content).extra_chunk(1000),
+        None => file(request, content),
     };
-    no_length_and_longer_than_the_range: [Right], |asked, content| match part(asked) {
-        Some(_) => file(asked, content).no_length().extra_bytes(1000),
-        None => file(asked, content),
+    no_length_and_longer_than_the_range: [Right], |request, content| match part(request) {
+        Some(_) => file(request, content).no_length().extra_bytes(1000),
+        None => file(request, content),
     };
     a_chunk_of_an_invalid_length: [NO_HTTP], |_, _| {
         Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nmany\r\nbytes\r\n")
@@ -616,22 +616,22 @@ traps! {
     trailers_of_a_fetch_forever: [Untried, SILENT], |_, _| in_chunks("0\r\n", "X-Sum: 7\r\n");
     a_chunk_extension_forever: [SILENT_OR_LATE, Untried], |_, _| in_chunks("5;", "x");
     a_chunk_extension_of_a_fetch_forever: [Untried, SILENT], |_, _| in_chunks("5;", "x");
-    closed_before_the_length: [Right], |asked, content| {
-        now_and_then(asked, content, |answer| answer.close_after(100_000))
+    closed_before_the_length: [Right], |request, content| {
+        now_and_then(request, content, |answer| answer.close_after(100_000))
     };
     always_closed_before_the_length: [BROKEN], |_, content| Answer::whole(content).close_after(100_000);
     a_reset_where_the_close_is_the_end: [BROKEN], |_, content| {
         Answer::whole(content).no_length().reset_after(100_000)
     };
-    a_reset_now_and_then_where_the_close_is_the_end: [Right], |asked, content| {
+    a_reset_now_and_then_where_the_close_is_the_end: [Right], |request, content| {
         let answer = Answer::whole(content).no_length();
-        if asked.number % 2 == 0 { answer.reset_after(100_000) } else { answer }
+        if request.number % 2 == 0 { answer.reset_after(100_000) } else { answer }
     };
-    a_reset_behind_the_last_byte: [Right], |asked, content| {
-        now_and_then(asked, content, |answer| answer.no_length().reset_after(LEN))
+    a_reset_behind_the_last_byte: [Right], |request, content| {
+        now_and_then(request, content, |answer| answer.no_length().reset_after(LEN))
     };
-    more_bytes_than_the_length: [Right], |asked, content| file(asked, content).extra_bytes(100);
-    many_more_bytes_than_the_length: [Right], |asked, content| file(asked, content).extra_bytes(200_000);
+    more_bytes_than_the_length: [Right], |request, content| file(request, content).extra_bytes(100);
+    many_more_bytes_than_the_length: [Right], |request, content| file(request, content).extra_bytes(200_000);
     a_wrong_length: [SILENT, SILENT, Untried], |_, content| {
         Answer::whole(content).header("Content-Length", &(1_u64 << 62).to_string())
     };
@@ -647,50 +647,50 @@ traps! {
     };
 
     // Connections.
-    a_reset_before_the_response_head: [Right], |asked, content| {
-        now_and_then(asked, content, |answer| answer.reset_in_head(0))
+    a_reset_before_the_response_head: [Right], |request, content| {
+        now_and_then(request, content, |answer| answer.reset_in_head(0))
     };
-    a_reset_in_the_response_head: [Right], |asked, content| now_and_then(asked, content, |answer| answer.reset_in_head(20));
-    a_reset_in_every_response_head: [BROKEN], |asked, content| file(asked, content).reset_in_head(20);
-    a_close_before_the_response_head: [Right], |asked, content| {
-        now_and_then(asked, content, |answer| answer.close_in_head(0))
+    a_reset_in_the_response_head: [Right], |request, content| now_and_then(request, content, |answer| answer.reset_in_head(20));
+    a_reset_in_every_response_head: [BROKEN], |request, content| file(request, content).reset_in_head(20);
+    a_close_before_the_response_head: [Right], |request, content| {
+        now_and_then(request, content, |answer| answer.close_in_head(0))
     };
-    a_close_in_the_protocol_version: [Right], |asked, content| {
-        now_and_then(asked, content, |answer| answer.close_in_head(2))
+    a_close_in_the_protocol_version: [Right], |request, content| {
+        now_and_then(request, content, |answer| answer.close_in_head(2))
     };
-    a_close_in_the_response_head: [Right], |asked, content| now_and_then(asked, content, |answer| answer.close_in_head(20));
-    a_close_in_every_response_head: [BROKEN], |asked, content| file(asked, content).close_in_head(20);
+    a_close_in_the_response_head: [Right], |request, content| now_and_then(request, content, |answer| answer.close_in_head(20));
+    a_close_in_every_response_head: [BROKEN], |request, content| file(request, content).close_in_head(20);
     a_close_without_a_byte: [BROKEN], |_, _| Answer::raw("");
-    a_reset_in_the_body: [Right], |asked, content| {
-        now_and_then(asked, content, |answer| answer.reset_after(50_000))
+    a_reset_in_the_body: [Right], |request, content| {
+        now_and_then(request, content, |answer| answer.reset_after(50_000))
     };
-    silence_before_the_response_head: [Right], |asked, content| {
-        now_and_then(asked, content, |answer| answer.stall_in_head(0))
+    silence_before_the_response_head: [Right], |request, content| {
+        now_and_then(request, content, |answer| answer.stall_in_head(0))
     };
-    silence_in_the_response_head: [Right], |asked, content| now_and_then(asked, content, |answer| answer.stall_in_head(30));
-    silence_in_the_body: [Right], |asked, content| {
-        now_and_then(asked, content, |answer| answer.stall_after(50_000))
+    silence_in_the_response_head: [Right], |request, content| now_and_then(request, content, |answer| answer.stall_in_head(30));
+    silence_in_the_body: [Right], |request, content| {
+        now_and_then(request, content, |answer| answer.stall_after(50_000))
     };
-    silence_before_every_response_head: [SILENT], |asked, content| file(asked, content).stall_in_head(0);
-    silence_in_every_response_head: [SILENT], |asked, content| file(asked, content).stall_in_head(30);
-    silence_after_every_response_head: [SILENT], |asked, content| file(asked, content).stall_after(0);
-    a_body_below_the_minimum_rate: [Right], |asked, content| now_and_then(asked, content, |answer| answer.chunks_of(1, CHUNK_DELAY));
+    silence_before_every_response_head: [SILENT], |request, content| file(request, content).stall_in_head(0);
+    silence_in_every_response_head: [SILENT], |request, content| file(request, content).stall_in_head(30);
+    silence_after_every_response_head: [SILENT], |request, content| file(request, content).stall_after(0);
+    a_body_below_the_minimum_rate: [Right], |request, content| now_and_then(request, content, |answer| answer.chunks_of(1, CHUNK_DELAY));
     a_body_always_below_the_minimum_rate: [SILENT], |_, content| Answer::whole(content).chunks_of(1, CHUNK_DELAY);
     a_response_head_byte_by_byte: [SILENT_OR_LATE, Untried], |_, _| byte_by_byte();
     a_response_head_of_a_fetch_byte_by_byte: [Untried, SILENT_OR_LATE], |_, _| byte_by_byte();
     interim_responses_forever: [SILENT_OR_LATE, Untried], |_, _| endless_hints();
     interim_responses_forever_to_a_fetch: [Untried, SILENT_OR_LATE], |_, _| endless_hints();
-    closed_between_two_requests: [Right], |asked, content| file(asked, content).close_when_idle();
-    http_1_0: [Right], |asked, content| file(asked, content).http10();
-    http_1_0_in_chunks: [Right], |asked, content| file(asked, content).chunked().http10();
-    http_1_0_in_chunks_kept_alive: [Right], |asked, content| file(asked, content).chunked().keep_alive_http10();
-    http_1_0_with_a_false_transfer_encoding: [NO_HTTP], |asked, content| {
-        file(asked, content).http10().header("Transfer-Encoding", "chunked")
+    closed_between_two_requests: [Right], |request, content| file(request, content).close_when_idle();
+    http_1_0: [Right], |request, content| file(request, content).http10();
+    http_1_0_in_chunks: [Right], |request, content| file(request, content).chunked().http10();
+    http_1_0_in_chunks_kept_alive: [Right], |request, content| file(request, content).chunked().keep_alive_http10();
+    http_1_0_with_a_false_transfer_encoding: [NO_HTTP], |request, content| {
+        file(request, content).http10().header("Transfer-Encoding", "chunked")
     };
     http_1_0_without_a_length: [Right], |_, content| Answer::whole(content).no_length().http10();
-    http_1_0_kept_alive: [Right], |asked, content| file(asked, content).keep_alive_http10();
-    http_1_0_kept_alive_and_closed: [Right], |asked, content| {
-        file(asked, content).keep_alive_http10().close_when_idle()
+    http_1_0_kept_alive: [Right], |request, content| file(request, content).keep_alive_http10();
+    http_1_0_kept_alive_and_closed: [Right], |request, content| {
+        file(request, content).keep_alive_http10().close_when_idle()
     };
     icy_200_ok: [Right], |_, content| Answer::whole(content).icy();
     icy_200_ok_without_a_length: [Right], |_, content| Answer::whole(content).no_length().icy();
@@ -698,83 +698,83 @@ traps! {
     icy_200_ok_split_after_its_protocol_version: [Right], |_, content| Answer::whole(content).icy().split_head(3);
     icy_200_ok_split_in_its_status: [Right], |_, content| Answer::whole(content).icy().split_head(5);
     icy_200_ok_split_in_its_end: [Right], |_, content| Answer::whole(content).icy().split_head(11);
-    icy_200_ok_cut_in_its_protocol_version: [Right], |asked, content| {
+    icy_200_ok_cut_in_its_protocol_version: [Right], |request, content| {
         let answer = Answer::whole(content).icy();
-        if asked.number % 2 == 0 { answer.close_in_head(2) } else { answer }
+        if request.number % 2 == 0 { answer.close_in_head(2) } else { answer }
     };
     icy_200_ok_always_cut_in_its_protocol_version: [BROKEN], |_, content| {
         Answer::whole(content).icy().close_in_head(2)
     };
-    a_response_head_split_over_packets: [Right], |asked, content| file(asked, content).split_head(7);
+    a_response_head_split_over_packets: [Right], |request, content| file(request, content).split_head(7);
     // One byte before its end: 23 bytes of status line, 24 of Content-Length, an empty line.
     a_response_head_split_in_its_end: [Right], |_, content| Answer::whole(content).split_head(48);
-    interim_responses_first: [Right], |asked, content| file(asked, content).interim(103).interim(100);
-    unknown_interim_responses: [Right], |asked, content| {
-        file(asked, content).interim(102).interim(199)
+    interim_responses_first: [Right], |request, content| file(request, content).interim(103).interim(100);
+    unknown_interim_responses: [Right], |request, content| {
+        file(request, content).interim(102).interim(199)
     };
-    many_interim_responses: [Right], |asked, content| {
-        (0..20).fold(file(asked, content), |answer, _| answer.interim(103))
+    many_interim_responses: [Right], |request, content| {
+        (0..20).fold(file(request, content), |answer, _| answer.interim(103))
     };
 
     // Representations.
-    an_encoded_body: [ENCODED], |asked, content| file(asked, content).header("Content-Encoding", "gzip");
+    an_encoded_body: [ENCODED], |request, content| file(request, content).header("Content-Encoding", "gzip");
     an_encoded_html_page_that_is_called_audio: [ENCODED], |_, _| {
         Answer::whole(&page()).header("Content-Encoding", "br").header("Content-Type", "audio/flac")
     };
-    an_encoded_body_in_mid_stream: [ENCODED], |asked, content| {
-        if is_first(asked) {
-            file(asked, content).close_after(100_000)
+    an_encoded_body_in_mid_stream: [ENCODED], |request, content| {
+        if is_first(request) {
+            file(request, content).close_after(100_000)
         } else {
-            file(asked, content).header("Content-Encoding", "gzip")
+            file(request, content).header("Content-Encoding", "gzip")
         }
     };
     a_body_encoded_for_the_transfer: [Fails(&[ErrorKind::Encoded, ErrorKind::Protocol])], |_, content| {
         Answer::whole(content).chunked().header("Transfer-Encoding", "gzip")
     };
-    another_tag: [CHANGED, Right], |asked, content| {
-        file(asked, content).header("ETag", &format!("\"{}\"", asked.number))
+    another_tag: [CHANGED, Right], |request, content| {
+        file(request, content).header("ETag", &format!("\"{}\"", request.number))
     };
-    another_tag_after_a_break: [CHANGED], |asked, content| {
-        let answer = file(asked, content).header("ETag", &format!("\"{}\"", asked.number));
-        if is_first(asked) { answer.close_after(100_000) } else { answer }
+    another_tag_after_a_break: [CHANGED], |request, content| {
+        let answer = file(request, content).header("ETag", &format!("\"{}\"", request.number));
+        if is_first(request) { answer.close_after(100_000) } else { answer }
     };
-    another_date: [CHANGED, Right], |asked, content| dated(asked, content);
-    another_date_after_a_break: [CHANGED], |asked, content| {
-        let answer = dated(asked, content);
-        if is_first(asked) { answer.close_after(100_000) } else { answer }
+    another_date: [CHANGED, Right], |request, content| dated(request, content);
+    another_date_after_a_break: [CHANGED], |request, content| {
+        let answer = dated(request, content);
+        if is_first(request) { answer.close_after(100_000) } else { answer }
     };
-    another_whole_after_a_break: [CHANGED], |asked, content| {
-        if is_first(asked) { return Answer::whole(content).close_after(100_000) }
+    another_whole_after_a_break: [CHANGED], |request, content| {
+        if is_first(request) { return Answer::whole(content).close_after(100_000) }
         Answer::whole(&Content::pattern(LEN + 1))
     };
-    other_bytes_after_a_break_without_a_validator: [Untried, CHANGED], |asked, content| {
-        if is_first(asked) { Answer::whole(content).close_after(100_000) } else { Answer::whole(&other()) }
+    other_bytes_after_a_break_without_a_validator: [Untried, CHANGED], |request, content| {
+        if is_first(request) { Answer::whole(content).close_after(100_000) } else { Answer::whole(&other()) }
     };
-    other_bytes_of_a_file_without_ranges_after_a_break: [CHANGED, Untried], |asked, content| {
-        if is_first(asked) { Answer::whole(content).close_after(100_000) } else { Answer::whole(&other()) }
+    other_bytes_of_a_file_without_ranges_after_a_break: [CHANGED, Untried], |request, content| {
+        if is_first(request) { Answer::whole(content).close_after(100_000) } else { Answer::whole(&other()) }
     };
-    other_bytes_of_a_part_after_a_break_without_a_validator: [Untried, CHANGED], |asked, content| {
-        let answer = if is_first(asked) {
-            file(asked, content).close_after(100_000)
+    other_bytes_of_a_part_after_a_break_without_a_validator: [Untried, CHANGED], |request, content| {
+        let answer = if is_first(request) {
+            file(request, content).close_after(100_000)
         } else {
-            file(asked, &other())
+            file(request, &other())
         };
         answer.without_header("ETag")
     };
-    a_weak_tag: [Right], |asked, content| {
-        now_and_then(asked, content, |answer| answer.close_after(100_000)).header("ETag", "W/\"same\"")
+    a_weak_tag: [Right], |request, content| {
+        now_and_then(request, content, |answer| answer.close_after(100_000)).header("ETag", "W/\"same\"")
     };
-    another_weak_tag_of_the_same_bytes: [Right], |asked, content| {
-        let answer = now_and_then(asked, content, |answer| answer.close_after(100_000));
-        answer.header("ETag", &format!("W/\"{}\"", asked.number))
+    another_weak_tag_of_the_same_bytes: [Right], |request, content| {
+        let answer = now_and_then(request, content, |answer| answer.close_after(100_000));
+        answer.header("ETag", &format!("W/\"{}\"", request.number))
     };
-    another_weak_tag_of_other_bytes: [Untried, CHANGED], |asked, content| {
-        let answer = if is_first(asked) {
-            file(asked, content).close_after(100_000)
+    another_weak_tag_of_other_bytes: [Untried, CHANGED], |request, content| {
+        let answer = if is_first(request) {
+            file(request, content).close_after(100_000)
         } else {
-            file(asked, &other())
+            file(request, &other())
         };
-        answer.header("ETag", &format!("W/\"{}\"", asked.number))
+        answer.header("ETag", &format!("W/\"{}\"", request.number))
     };
     an_html_page_with_200: [NOT_MEDIA, Untried], |_, _| Answer::whole(&page()).header("Content-Type", "text/html");
     an_html_page_with_200_without_its_type: [NOT_MEDIA, Untried], |_, _| Answer::whole(&page());
@@ -784,35 +784,35 @@ traps! {
     an_html_page_without_length: [NOT_MEDIA, Untried], |_, _| {
         Answer::whole(&page()).chunked().header("Content-Type", "text/html")
     };
-    an_html_page_with_206: [NOT_MEDIA, Untried], |asked, _| {
-        file(asked, &page()).header("Content-Type", "text/html")
+    an_html_page_with_206: [NOT_MEDIA, Untried], |request, _| {
+        file(request, &page()).header("Content-Type", "text/html")
     };
-    an_html_page_in_mid_stream: [PAGE, Right, Untried], |asked, content| {
-        if is_first(asked) { return file(asked, content) }
+    an_html_page_in_mid_stream: [PAGE, Right, Untried], |request, content| {
+        if is_first(request) { return file(request, content) }
         Answer::whole(&page()).header("Content-Type", "text/html")
     };
-    an_html_page_without_length_in_mid_stream: [PAGE, Right, Untried], |asked, content| {
-        if is_first(asked) { return file(asked, content) }
+    an_html_page_without_length_in_mid_stream: [PAGE, Right, Untried], |request, content| {
+        if is_first(request) { return file(request, content) }
         Answer::whole(&page()).chunked().header("Content-Type", "text/html")
     };
-    a_long_html_page_without_length_in_mid_stream: [PAGE, Right, Untried], |asked, content| {
-        if is_first(asked) { return file(asked, content) }
+    a_long_html_page_without_length_in_mid_stream: [PAGE, Right, Untried], |request, content| {
+        if is_first(request) { return file(request, content) }
         Answer::whole(&long_page()).chunked().header("Content-Type", "text/html")
     };
-    an_html_page_after_a_break: [PAGE], |asked, content| {
-        if is_first(asked) { return file(asked, content).close_after(100_000) }
+    an_html_page_after_a_break: [PAGE], |request, content| {
+        if is_first(request) { return file(request, content).close_after(100_000) }
         Answer::whole(&page()).header("Content-Type", "text/html")
     };
-    an_html_page_without_length_after_a_break: [Untried, PAGE], |asked, content| {
-        if is_first(asked) { return file(asked, content).close_after(100_000) }
+    an_html_page_without_length_after_a_break: [Untried, PAGE], |request, content| {
+        if is_first(request) { return file(request, content).close_after(100_000) }
         Answer::whole(&page()).chunked().header("Content-Type", "text/html")
     };
-    an_empty_file: [EMPTY, Untried, EMPTY], |asked, _| match asked.range() {
+    an_empty_file: [EMPTY, Untried, EMPTY], |request, _| match request.range() {
         Some(_) => Answer::status(416).header("Content-Range", "bytes */0"),
         None => Answer::whole(&Content::pattern(0)),
     };
-    an_empty_file_with_a_bare_416: [EMPTY, Untried, Status(416)], |asked, _| {
-        match asked.range() {
+    an_empty_file_with_a_bare_416: [EMPTY, Untried, Status(416)], |request, _| {
+        match request.range() {
             Some(_) => Answer::status(416),
             None => Answer::whole(&Content::pattern(0)),
         }
@@ -822,61 +822,61 @@ traps! {
     an_empty_file_in_chunks: [EMPTY, Untried], |_, _| Answer::whole(&Content::pattern(0)).chunked();
 
     // Redirects.
-    moved_301: [Right], |asked, content| redirected(asked, content, 301, "/real");
-    found_302: [Right], |asked, content| redirected(asked, content, 302, "/real");
-    see_other_303: [Right], |asked, content| redirected(asked, content, 303, "real");
-    temporary_307: [Right], |asked, content| redirected(asked, content, 307, "/real?q=1");
-    permanent_308: [Right], |asked, content| redirected(asked, content, 308, "./real#part");
-    redirected_to_a_host_of_the_same_scheme: [Right], |asked, content| {
-        redirected(asked, content, 302, &format!("//{}/real", asked.header("host").unwrap_or_default()))
+    moved_301: [Right], |request, content| redirected(request, content, 301, "/real");
+    found_302: [Right], |request, content| redirected(request, content, 302, "/real");
+    see_other_303: [Right], |request, content| redirected(request, content, 303, "real");
+    temporary_307: [Right], |request, content| redirected(request, content, 307, "/real?q=1");
+    permanent_308: [Right], |request, content| redirected(request, content, 308, "./real#part");
+    redirected_to_a_host_of_the_same_scheme: [Right], |request, content| {
+        redirected(request, content, 302, &format!("//{}/real", request.header("host").unwrap_or_default()))
     };
-    redirected_with_a_long_body: [Right], |asked, content| match asked.path.as_str() {
-        "/real" => file(asked, content),
+    redirected_with_a_long_body: [Right], |request, content| match request.path.as_str() {
+        "/real" => file(request, content),
         _ => Answer::whole(content).with_status(302).header("Location", "/real"),
     };
-    redirected_ten_times: [Right], |asked, content| redirects(asked, content, 10);
-    redirected_eleven_times: [REDIRECT], |asked, content| redirects(asked, content, 11);
-    redirected_forever: [REDIRECT], |asked, _| Answer::redirect(302, &format!("/{}", asked.number));
-    redirected_in_a_circle: [REDIRECT], |asked, _| {
-        Answer::redirect(302, if asked.path == "/a" { "/b" } else { "/a" })
+    redirected_ten_times: [Right], |request, content| redirects(request, content, 10);
+    redirected_eleven_times: [REDIRECT], |request, content| redirects(request, content, 11);
+    redirected_forever: [REDIRECT], |request, _| Answer::redirect(302, &format!("/{}", request.number));
+    redirected_in_a_circle: [REDIRECT], |request, _| {
+        Answer::redirect(302, if request.path == "/a" { "/b" } else { "/a" })
     };
-    redirected_to_itself: [REDIRECT], |asked, _| Answer::redirect(307, &asked.path);
+    redirected_to_itself: [REDIRECT], |request, _| Answer::redirect(307, &request.path);
     redirected_to_a_local_file: [NO_SCHEME], |_, _| Answer::redirect(302, "file:///etc/passwd");
     redirected_to_an_invalid_url: [REDIRECT], |_, _| Answer::redirect(302, "http://[");
     redirected_without_a_location: [REDIRECT], |_, _| Answer::status(302);
-    redirected_to_a_target_that_expires_with_401: [Right], |asked, content| expiring(asked, content, 401);
-    redirected_to_a_target_that_expires_with_403: [Right], |asked, content| expiring(asked, content, 403);
-    redirected_to_a_target_that_expires_with_404: [Right], |asked, content| expiring(asked, content, 404);
-    redirected_to_a_target_that_expires_with_410: [Right], |asked, content| expiring(asked, content, 410);
-    redirected_to_a_target_that_breaks_and_expires: [Right], |asked, content| {
-        let answer = expiring(asked, content, 403);
-        if asked.number < 4 { answer.close_after(50_000) } else { answer }
+    redirected_to_a_target_that_expires_with_401: [Right], |request, content| expiring(request, content, 401);
+    redirected_to_a_target_that_expires_with_403: [Right], |request, content| expiring(request, content, 403);
+    redirected_to_a_target_that_expires_with_404: [Right], |request, content| expiring(request, content, 404);
+    redirected_to_a_target_that_expires_with_410: [Right], |request, content| expiring(request, content, 410);
+    redirected_to_a_target_that_breaks_and_expires: [Right], |request, content| {
+        let answer = expiring(request, content, 403);
+        if request.number < 4 { answer.close_after(50_000) } else { answer }
     };
-    redirected_to_a_target_that_is_gone_later: [Status(410), Right], |asked, content| match asked.path.as_str() {
-        "/real" if asked.again > 0 => Answer::status(410),
-        _ => redirected(asked, content, 302, "/real"),
+    redirected_to_a_target_that_is_gone_later: [Status(410), Right], |request, content| match request.path.as_str() {
+        "/real" if request.again > 0 => Answer::status(410),
+        _ => redirected(request, content, 302, "/real"),
     };
-    redirected_to_a_target_that_is_gone_after_a_break: [Status(404)], |asked, content| match asked.path.as_str() {
-        "/real" if asked.again > 0 => Answer::status(404),
-        "/real" => file(asked, content).close_after(50_000),
-        _ => redirected(asked, content, 302, "/real"),
+    redirected_to_a_target_that_is_gone_after_a_break: [Status(404)], |request, content| match request.path.as_str() {
+        "/real" if request.again > 0 => Answer::status(404),
+        "/real" => file(request, content).close_after(50_000),
+        _ => redirected(request, content, 302, "/real"),
     };
 
     // Statuses.
-    busy_408_once: [Right], |asked, content| once(asked, content, 408);
-    busy_425_once: [Right], |asked, content| once(asked, content, 425);
-    busy_429_once: [Right], |asked, content| once(asked, content, 429);
-    busy_500_once: [Right], |asked, content| once(asked, content, 500);
-    busy_502_once: [Right], |asked, content| once(asked, content, 502);
-    busy_503_once: [Right], |asked, content| once(asked, content, 503);
-    busy_504_once: [Right], |asked, content| once(asked, content, 504);
-    busy_once_without_retry_after: [Right], |asked, content| {
-        if is_first(asked) { Answer::status(503) } else { file(asked, content) }
+    busy_408_once: [Right], |request, content| once(request, content, 408);
+    busy_425_once: [Right], |request, content| once(request, content, 425);
+    busy_429_once: [Right], |request, content| once(request, content, 429);
+    busy_500_once: [Right], |request, content| once(request, content, 500);
+    busy_502_once: [Right], |request, content| once(request, content, 502);
+    busy_503_once: [Right], |request, content| once(request, content, 503);
+    busy_504_once: [Right], |request, content| once(request, content, 504);
+    busy_once_without_retry_after: [Right], |request, content| {
+        if is_first(request) { Answer::status(503) } else { file(request, content) }
     };
-    busy_in_mid_stream: [Right], |asked, content| match asked.number {
-        0 => file(asked, content).close_after(100_000),
+    busy_in_mid_stream: [Right], |request, content| match request.number {
+        0 => file(request, content).close_after(100_000),
         1 => busy(503),
-        _ => file(asked, content),
+        _ => file(request, content),
     };
     busy_408_forever: [Status(408)], |_, _| Answer::status(408);
     busy_425_forever: [Status(425)], |_, _| Answer::status(425);
@@ -886,14 +886,14 @@ traps! {
     busy_503_forever: [Status(503)], |_, _| Answer::status(503);
     busy_504_forever: [Status(504)], |_, _| Answer::status(504);
     busy_forever_without_a_delay: [Status(503)], |_, _| busy(503);
-    busy_forever_in_mid_stream: [Status(503)], |asked, content| {
-        if is_first(asked) { file(asked, content).close_after(100_000) } else { Answer::status(503) }
+    busy_forever_in_mid_stream: [Status(503)], |request, content| {
+        if is_first(request) { file(request, content).close_after(100_000) } else { Answer::status(503) }
     };
-    busy_forever_in_mid_stream_without_a_delay: [Untried, Status(503)], |asked, content| {
-        if is_first(asked) { file(asked, content).close_after(100_000) } else { busy(503) }
+    busy_forever_in_mid_stream_without_a_delay: [Untried, Status(503)], |request, content| {
+        if is_first(request) { file(request, content).close_after(100_000) } else { busy(503) }
     };
-    busy_forever_in_mid_file_without_a_delay: [Status(503), Untried], |asked, content| {
-        if is_first(asked) { file(asked, content).close_after(100_000) } else { busy(503) }
+    busy_forever_in_mid_file_without_a_delay: [Status(503), Untried], |request, content| {
+        if is_first(request) { file(request, content).close_after(100_000) } else { busy(503) }
     };
     busy_until_tomorrow: [Status(503), Untried], |_, _| Answer::status(503).header("Retry-After", "86400");
     unauthorized: [Status(401)], |_, _| Answer::status(401).header("WWW-Authenticate", "Basic");
@@ -908,11 +908,11 @@ traps! {
     another_protocol_without_an_upgrade_request: [NO_HTTP], |_, _| Answer::status(101);
 
     // Response heads.
-    a_response_head_too_large: [NO_HTTP], |asked, content| {
-        file(asked, content).header("X-Large", &"x".repeat(200_000))
+    a_response_head_too_large: [NO_HTTP], |request, content| {
+        file(request, content).header("X-Large", &"x".repeat(200_000))
     };
-    too_many_headers: [NO_HTTP], |asked, content| {
-        (0..500).fold(file(asked, content), |answer, number| answer.header(&format!("X-{number}"), "y"))
+    too_many_headers: [NO_HTTP], |request, content| {
+        (0..500).fold(file(request, content), |answer, number| answer.header(&format!("X-{number}"), "y"))
     };
     no_status_line: [NO_HTTP], |_, _| Answer::raw("Content-Length: 5\r\n\r\n12345");
     no_status: [NO_HTTP], |_, _| Answer::raw("HTTP/1.1 OK\r\nContent-Length: 5\r\n\r\n12345");
@@ -947,15 +947,15 @@ fn in_chunks(start: &str, framing: &str) -> Answer {
 }
 
 /// The file without an ETag, and with a new date in each response.
-fn dated(asked: &Asked, content: &Content) -> Answer {
-    let date = format!("Sun, {:02} Nov 1994 08:49:37 GMT", asked.number % 28 + 1);
-    file(asked, content).without_header("ETag").header("Last-Modified", &date)
+fn dated(request: &Request, content: &Content) -> Answer {
+    let date = format!("Sun, {:02} Nov 1994 08:49:37 GMT", request.number % 28 + 1);
+    file(request, content).without_header("ETag").header("Last-Modified", &date)
 }
 
 /// The file behind `hops` redirects.
-fn redirects(asked: &Asked, content: &Content, hops: u32) -> Answer {
-    let at = asked.path.trim_start_matches('/').parse().unwrap_or(0);
-    if at == hops { file(asked, content) } else { Answer::redirect(302, &format!("/{}", at + 1)) }
+fn redirects(request: &Request, content: &Content, hops: u32) -> Answer {
+    let at = request.path.trim_start_matches('/').parse().unwrap_or(0);
+    if at == hops { file(request, content) } else { Answer::redirect(302, &format!("/{}", at + 1)) }
 }
 
 #[test]
@@ -977,9 +977,9 @@ fn a_tls_connection_that_ends_without_close_notify_now_and_then() {
     check_over(
         Trap {
             name: "a_tls_connection_that_ends_without_close_notify_now_and_then",
-            answer: |asked, content| {
+            answer: |request, content| {
                 let answer = Answer::whole(content).no_length().without_close_notify();
-                if asked.number % 2 == 0 { answer.close_after(100_000) } else { answer.chunked() }
+                if request.number % 2 == 0 { answer.close_after(100_000) } else { answer.chunked() }
             },
             expect: &[Right],
         },
@@ -992,7 +992,7 @@ fn a_part_over_tls_that_ends_without_close_notify() {
     check_over(
         Trap {
             name: "a_part_over_tls_that_ends_without_close_notify",
-            answer: |asked, content| file(asked, content).no_length().without_close_notify(),
+            answer: |request, content| file(request, content).no_length().without_close_notify(),
             expect: &[Right, Untried, Right],
         },
         &[Transport::Tls],
@@ -1014,7 +1014,7 @@ fn a_redirect_to_another_origin_drops_the_callers_headers() {
 fn redirect_elsewhere(from_tls: bool, to_tls: bool, way: Way) {
     let content = Content::pattern(LEN);
     let other =
-        start(to_tls, move |asked| now_and_then(asked, &content, |answer| answer.close_after(50_000)));
+        start(to_tls, move |request| now_and_then(request, &content, |answer| answer.close_after(50_000)));
     let elsewhere = other.url("/b");
     let origin = start(from_tls, move |_| Answer::redirect(302, &elsewhere));
     let downloader = Downloader::new(config(&[&origin, &other], Right)).unwrap();
@@ -1024,10 +1024,13 @@ fn redirect_elsewhere(from_tls: bool, to_tls: bool, way: Way) {
     assert_result(&result, Right);
     for (name, _) in secrets {
         let name = name.to_ascii_lowercase();
-        assert!(origin.log().asked[0].header(&name).is_some_and(|value| value.ends_with("secret")));
-        assert!(other.log().asked.iter().all(|asked| asked.header(&name).is_none()), "{name} went along");
+        assert!(origin.log().requests[0].header(&name).is_some_and(|value| value.ends_with("secret")));
+        assert!(
+            other.log().requests.iter().all(|request| request.header(&name).is_none()),
+            "{name} went along"
+        );
     }
-    assert!(other.log().asked.len() > 1);
+    assert!(other.log().requests.len() > 1);
     assert_few_valid_requests(&origin, 1);
     assert_few_valid_requests(&other, 1);
 }
@@ -1039,7 +1042,7 @@ fn a_file_of_one_byte() {
         for way in Way::ALL {
             cases.start(format!("TLS: {tls}, {way:?}"), move || {
                 let content = Content::pattern(1);
-                let origin = start(tls, move |asked| Answer::file(asked, &content));
+                let origin = start(tls, move |request| Answer::file(request, &content));
                 let downloader = Downloader::new(config(&[&origin], Right)).unwrap();
                 read_at(&downloader, &origin.url("/a"), way, 0..1, 1);
                 assert_few_valid_requests(&origin, 1);
@@ -1056,8 +1059,8 @@ fn a_file_beyond_four_gigabytes() {
         for way in [Way::Window, Way::Whole, Way::SinkOfPart, Way::CallerOfPart] {
             cases.start(format!("TLS: {tls}, {way:?}"), move || {
                 let content = Content::pattern(5 << 30);
-                let origin = start(tls, move |asked| {
-                    now_and_then(asked, &content, |answer| answer.close_after(10_000))
+                let origin = start(tls, move |request| {
+                    now_and_then(request, &content, |answer| answer.close_after(10_000))
                 });
                 let downloader = Downloader::new(config(&[&origin], Right)).unwrap();
                 for at in [(1 << 31) - 5000, (1 << 32) - 5000, (5 << 30) - 20_000] {
@@ -1093,17 +1096,17 @@ fn read_at(downloader: &Downloader, url: &str, way: Way, part: Range<u64>, len: 
 
 #[test]
 fn responses_without_a_byte_do_not_keep_a_read_waiting() {
-    let without_bytes: fn(&Asked, &Content) -> Answer = |asked, content| match part(asked) {
-        Some(part) if part.start > 0 => file(asked, content).close_after(0),
-        _ => file(asked, content),
+    let without_bytes: fn(&Request, &Content) -> Answer = |request, content| match part(request) {
+        Some(part) if part.start > 0 => file(request, content).close_after(0),
+        _ => file(request, content),
     };
-    let without_new_bytes: fn(&Asked, &Content) -> Answer =
+    let without_new_bytes: fn(&Request, &Content) -> Answer =
         |_, content| Answer::whole(content).close_after(100_000);
     let mut cases = Cases::default();
     for (name, answer) in [("parts", without_bytes), ("wholes that end early", without_new_bytes)] {
         cases.start(name.into(), move || {
             let content = Content::pattern(LEN);
-            let origin = Origin::start(move |asked| answer(asked, &content));
+            let origin = Origin::start(move |request| answer(request, &content));
             let downloader = Downloader::new(config(&[&origin], BROKEN)).unwrap();
             let mut config = file_config(Way::Window, BROKEN, &[]);
             // Longer than any delay between two attempts, which is 8 s at most.

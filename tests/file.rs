@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
 use support::peers::{Collect, List};
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use windway::config::{ReadAhead, StorageConfig};
 use windway::downloader::Validator;
 use windway::event::Event;
@@ -36,10 +36,10 @@ fn stored_in(storage: StorageConfig) -> FileConfig {
 fn compare(
     len: u64,
     config: FileConfig,
-    answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + 'static,
+    answer: impl Fn(&Request, &Content) -> Answer + Send + Sync + 'static,
 ) {
     let content = Content::pattern(len);
-    let origin = Origin::start(move |asked| answer(asked, &content));
+    let origin = Origin::start(move |request| answer(request, &content));
     let downloader = downloader();
     support::steps::compare(len, 48, || downloader.open_with(&origin.url("/file"), config.clone()).unwrap());
 }
@@ -55,10 +55,10 @@ fn it_is_as_a_file_from_a_good_server() {
 fn a_network_that_is_faster_again_is_used() {
     const LEN: u64 = 12_000_000;
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| {
-        let answer = Answer::file(asked, &content);
-        let start = asked.range().map_or(0, |(start, _)| start);
-        if start < 150_000 && asked.suffix().is_none() {
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        let start = request.range().map_or(0, |(start, _)| start);
+        if start < 150_000 && request.suffix().is_none() {
             answer.rate(30_000).close_after(50_000)
         } else {
             answer
@@ -69,8 +69,8 @@ fn a_network_that_is_faster_again_is_used() {
     // No reader takes the bytes as they come.
     stream.handle().wait_range(0..LEN, Some(support::PATIENCE)).unwrap();
     // In pieces of 64 KiB it would be 183.
-    let asked = origin.log().asked.len();
-    assert!(asked < 100, "{asked} requests");
+    let requests = origin.log().requests.len();
+    assert!(requests < 100, "{requests} requests");
 }
 
 #[test]
@@ -104,9 +104,9 @@ fn it_is_as_a_file_for_two_readers_over_a_network_that_fails() {
         StorageConfig::WindowedTempFile(None),
     ] {
         let content = Content::pattern(700_001);
-        let origin = Origin::start(move |asked| {
-            let answer = Answer::file(asked, &content);
-            match asked.number % 5 {
+        let origin = Origin::start(move |request| {
+            let answer = Answer::file(request, &content);
+            match request.number % 5 {
                 1 => answer.close_after(30_000),
                 3 => answer.reset_after(1_000),
                 4 => Answer::status(503).header("Retry-After", "0"),
@@ -140,9 +140,9 @@ fn waiting_for_more_than_the_window_is_refused() {
 
 #[test]
 fn it_is_as_a_file_from_a_server_that_breaks_off() {
-    compare(400_000, small_window(), |asked, content| {
-        let answer = Answer::file(asked, content);
-        match asked.number % 3 {
+    compare(400_000, small_window(), |request, content| {
+        let answer = Answer::file(request, content);
+        match request.number % 3 {
             0 => answer.reset_after(30_001),
             1 => answer.close_after(50_000),
             _ => answer,
@@ -168,9 +168,9 @@ fn it_is_as_a_file_from_a_server_that_sends_no_length() {
 #[test]
 fn a_file_whose_total_length_is_never_sent_is_read_to_its_end() {
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start(move |asked| {
-        let answer = Answer::file(asked, &content);
-        let (first, last) = asked.range().unwrap();
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        let (first, last) = request.range().unwrap();
         if first >= content.len() {
             return answer.without_header("Content-Range");
         }
@@ -210,9 +210,9 @@ fn opening_and_reading_the_first_bytes_is_one_request() {
     let mut buf = [0; 4096];
     stream.read_exact(&mut buf).unwrap();
     assert_pattern(0, &buf);
-    let asked = origin.log().asked;
-    assert_eq!(asked.len(), 1);
-    assert_eq!((asked[0].method.as_str(), asked[0].header("range")), ("GET", Some("bytes=0-262143")));
+    let requests = origin.log().requests;
+    assert_eq!(requests.len(), 1);
+    assert_eq!((requests[0].method.as_str(), requests[0].header("range")), ("GET", Some("bytes=0-262143")));
 }
 
 #[test]
@@ -223,9 +223,9 @@ fn a_far_seek_sends_one_urgent_request() {
     stream.seek(SeekFrom::Start(50_000_000)).unwrap();
     stream.read_exact(&mut buf).unwrap();
     assert_pattern(50_000_000, &buf);
-    let asked = origin.log().asked;
-    assert_eq!(asked.len(), 2);
-    assert_eq!(asked[1].range(), Some((50_000_000, Some(50_065_535))));
+    let requests = origin.log().requests;
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[1].range(), Some((50_000_000, Some(50_065_535))));
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn reading_slower_than_the_network_never_blocks_after_the_start() {
 #[test]
 fn a_read_returns_the_bytes_that_are_there() {
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
+    let origin = Origin::start(move |request| Answer::file(request, &content).stall_after(1000));
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
     let mut buf = vec![0; 100_000];
     let mut got = 0;
@@ -304,10 +304,10 @@ fn two_streams_of_different_priority_are_both_read() {
 
 #[test]
 fn parts_of_a_changed_file_are_never_joined() {
-    let origin = Origin::start(move |asked| {
+    let origin = Origin::start(move |request| {
         // From the second request on there is another file of the same length.
-        let answer = Answer::file(asked, &Content::pattern(10_000_000));
-        if asked.number == 0 { answer } else { answer.header("ETag", "\"v2\"") }
+        let answer = Answer::file(request, &Content::pattern(10_000_000));
+        if request.number == 0 { answer } else { answer.header("ETag", "\"v2\"") }
     });
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
     let mut all = Vec::new();
@@ -319,7 +319,7 @@ fn parts_of_a_changed_file_are_never_joined() {
 #[test]
 fn interrupting_releases_a_read_and_stored_bytes_are_still_served() {
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
+    let origin = Origin::start(move |request| Answer::file(request, &content).stall_after(1000));
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
     let handle = stream.handle();
     handle.wait_buffered(1000, None).unwrap();
@@ -340,7 +340,7 @@ fn interrupting_releases_a_read_and_stored_bytes_are_still_served() {
 #[test]
 fn cancelling_releases_a_read_for_good() {
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
+    let origin = Origin::start(move |request| Answer::file(request, &content).stall_after(1000));
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
     let handle = stream.handle();
     let reader = std::thread::spawn(move || stream.read_to_end(&mut Vec::new()).unwrap_err());
@@ -375,8 +375,8 @@ fn waiting_for_bytes_to_be_buffered_fetches_them() {
     const LEN: u64 = 3_000_000;
     for ranges in [true, false] {
         let content = Content::pattern(LEN);
-        let handler = move |asked: &support::Asked| match ranges {
-            true => Answer::file(asked, &content),
+        let handler = move |request: &support::Request| match ranges {
+            true => Answer::file(request, &content),
             false => Answer::whole(&content),
         };
         let origin = Origin::start(handler);
@@ -466,9 +466,9 @@ fn a_try_read_loads_blocks_from_disk() {
 #[test]
 fn blocks_on_disk_are_loaded_while_all_workers_are_busy() {
     let content = Content::pattern(4_000_000);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/silent" => Answer::status(200).latency_until_released(),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let downloader = support::peers::downloader(|config| {
         config.max_concurrent = 2;
@@ -485,7 +485,7 @@ fn blocks_on_disk_are_loaded_while_all_workers_are_busy() {
         busy.put(fetch, Collect::new(0, &ends));
     }
     peer.wake(Priority::High);
-    let silent = |log: &support::Log| log.asked.iter().filter(|asked| asked.path == "/silent").count();
+    let silent = |log: &support::Log| log.requests.iter().filter(|request| request.path == "/silent").count();
     origin.wait_until("request on each worker", |log| silent(log) == 2);
     assert_eq!(stream.try_read(&mut [0; 10]).unwrap(), TryRead::Pending(Pending::OnDisk));
     let all = try_read_all(&mut stream);
@@ -568,13 +568,13 @@ fn a_network_outage_loses_no_byte() {
 #[test]
 fn repeated_try_reads_respect_the_delay_between_attempts() {
     let content = Content::pattern(600_000);
-    let origin = Origin::start(move |asked| match asked.number {
-        0 => Answer::file(asked, &content).close_after(90_000),
+    let origin = Origin::start(move |request| match request.number {
+        0 => Answer::file(request, &content).close_after(90_000),
         _ => Answer::status(503).header("Retry-After", "3600"),
     });
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
     stream.read_exact(&mut [0; 90_000]).unwrap();
-    origin.wait_until("second request", |log| log.asked.len() > 1);
+    origin.wait_until("second request", |log| log.requests.len() > 1);
     for _ in 0..10_000 {
         let nothing = TryRead::Pending(Pending::Retrying);
         assert!(
@@ -582,14 +582,14 @@ fn repeated_try_reads_respect_the_delay_between_attempts() {
         );
     }
     // The opening, the prefetch that failed, and one request for the waiting reader.
-    assert!(origin.log().asked.len() <= 3, "{:?}", origin.log().asked);
+    assert!(origin.log().requests.len() <= 3, "{:?}", origin.log().requests);
 }
 
 #[test]
 fn repeated_try_reads_of_a_missing_part_return_the_error_each_time_and_request_it_once() {
     let content = Content::pattern(600_000);
-    let origin = Origin::start(move |asked| match asked.number {
-        0 => Answer::file(asked, &content),
+    let origin = Origin::start(move |request| match request.number {
+        0 => Answer::file(request, &content),
         _ => Answer::status(404),
     });
     let downloader = downloader();
@@ -600,9 +600,9 @@ fn repeated_try_reads_of_a_missing_part_return_the_error_each_time_and_request_i
         Err(error) => assert_eq!(error.status(), Some(404)),
     };
     is_gone(&mut stream);
-    origin.wait_until("second request", |log| log.asked.len() > 1);
+    origin.wait_until("second request", |log| log.requests.len() > 1);
     (0..1000).for_each(|_| is_gone(&mut stream));
-    assert!(origin.log().asked.len() <= 4, "{:?}", origin.log().asked);
+    assert!(origin.log().requests.len() <= 4, "{:?}", origin.log().requests);
 }
 
 #[test]
@@ -621,7 +621,7 @@ fn bytes_on_disk_are_readable_after_an_interrupt() {
 #[test]
 fn the_last_block_of_the_longest_file_is_stored_and_evicted() {
     let content = Content::pattern(u64::MAX);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content));
+    let origin = Origin::start(move |request| Answer::file(request, &content));
     let mut config = FileConfig::default();
     config.read_ahead = ReadAhead::Bytes(300_000);
     let downloader = downloader();
@@ -637,9 +637,9 @@ fn the_last_block_of_the_longest_file_is_stored_and_evicted() {
 fn a_file_without_a_length_or_a_validator_is_read_to_its_end() {
     for tells_at_last in [false, true] {
         let content = Content::pattern(600_000);
-        let origin = Origin::start(move |asked| {
-            let answer = Answer::file(asked, &content).without_header("ETag");
-            match asked.range() {
+        let origin = Origin::start(move |request| {
+            let answer = Answer::file(request, &content).without_header("ETag");
+            match request.range() {
                 Some((first, last)) if first < 600_000 => {
                     let last = last.unwrap_or(u64::MAX).min(599_999);
                     let total = if tells_at_last && last == 599_999 { "600000" } else { "*" };
@@ -654,16 +654,16 @@ fn a_file_without_a_length_or_a_validator_is_read_to_its_end() {
         stream.read_to_end(&mut body).unwrap();
         assert_eq!((body.len(), stream.len()), (600_000, Some(600_000)));
         assert_pattern(0, &body);
-        assert!(origin.log().asked.len() < 12, "{:?}", origin.log().asked);
+        assert!(origin.log().requests.len() < 12, "{:?}", origin.log().requests);
     }
 }
 
 #[test]
 fn a_changed_file_without_a_validator_is_not_read_after_a_seek_either() {
     let (old, new) = (Content::pattern(5_000_000), Content::bytes(vec![7; 5_000_000]));
-    let origin = Origin::start(move |asked| {
-        let content = if asked.number == 0 { &old } else { &new };
-        Answer::file(asked, content).without_header("ETag")
+    let origin = Origin::start(move |request| {
+        let content = if request.number == 0 { &old } else { &new };
+        Answer::file(request, content).without_header("ETag")
     });
     let downloader = downloader();
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
@@ -680,7 +680,7 @@ fn a_changed_file_without_a_validator_is_not_read_after_a_seek_either() {
 #[test]
 fn a_sequential_run_takes_few_connections() {
     let content = Content::pattern(12_000_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(6_000_000));
+    let origin = Origin::start(move |request| Answer::file(request, &content).rate(6_000_000));
     let downloader = downloader();
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
     stream.read_to_end(&mut Vec::new()).unwrap();
@@ -692,14 +692,14 @@ fn one_wrong_200_neither_truncates_a_file_nor_makes_it_unusable() {
     for ending in [Answer::chunked, |answer: Answer| answer] {
         let content = Content::pattern(1_000_000);
         let busy = Content::bytes(vec![b'x'; 500]);
-        let origin = Origin::start(move |asked| match asked.range() {
-            _ if asked.number == 1 => ending(Answer::whole(&busy)),
+        let origin = Origin::start(move |request| match request.range() {
+            _ if request.number == 1 => ending(Answer::whole(&busy)),
             Some((first, last)) if first < 1_000_000 => {
                 let last = last.unwrap_or(u64::MAX).min(999_999);
                 let range = format!("bytes {first}-{last}/*");
-                Answer::file(asked, &content).without_header("ETag").header("Content-Range", &range)
+                Answer::file(request, &content).without_header("ETag").header("Content-Range", &range)
             }
-            _ => Answer::file(asked, &content).without_header("ETag"),
+            _ => Answer::file(request, &content).without_header("ETag"),
         });
         let downloader = downloader();
         let mut stream = downloader.open(&origin.url("/a")).unwrap();
@@ -715,7 +715,7 @@ fn one_wrong_200_neither_truncates_a_file_nor_makes_it_unusable() {
 #[test]
 fn a_download_from_a_server_without_ranges_survives_a_break() {
     let content = Content::pattern(3_000_000);
-    let origin = Origin::start(move |asked| match asked.number {
+    let origin = Origin::start(move |request| match request.number {
         0 => Answer::whole(&content).close_after(1_000_000),
         _ => Answer::whole(&content),
     });
@@ -730,10 +730,10 @@ fn a_download_from_a_server_without_ranges_survives_a_break() {
 #[test]
 fn an_html_page_in_the_middle_of_a_file_is_an_error_that_passes() {
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start(move |asked| match asked.number {
+    let origin = Origin::start(move |request| match request.number {
         1 => Answer::whole(&Content::bytes(b"<html>log in</html>".to_vec()))
             .header("Content-Type", "text/html"),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let downloader = downloader();
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
@@ -754,17 +754,17 @@ fn a_file_opened_later_is_fetched_without_a_read() {
     config.priority = Priority::Low;
     let mut stream = downloader.open_later(&origin.url("/a"), config).unwrap();
     origin.wait_until("the opening", |log| log.sent >= 262_144);
-    assert_eq!(origin.log().asked.len(), 1);
+    assert_eq!(origin.log().requests.len(), 1);
     assert_whole(&mut stream, 1_000_000);
 }
 
 #[test]
 fn a_download_needs_no_reader_and_survives_an_outage() {
     let content = Content::pattern(3_000_000);
-    let origin = Origin::start(move |asked| match asked.number {
+    let origin = Origin::start(move |request| match request.number {
         // More failures than prefetching tolerates, and no fetch is retried.
         1..6 => Answer::status(500),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let mut config = DownloaderConfig::default();
     config.max_retries = 0;
@@ -780,9 +780,9 @@ fn a_download_needs_no_reader_and_survives_an_outage() {
 #[test]
 fn a_server_that_ignores_a_range_now_and_then_stays_seekable() {
     let content = Content::pattern(5_000_000);
-    let origin = Origin::start(move |asked| match asked.number % 3 {
+    let origin = Origin::start(move |request| match request.number % 3 {
         2 => Answer::whole(&content).header("ETag", &content.etag()),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
     assert_whole(&mut stream, 5_000_000);
@@ -792,8 +792,8 @@ fn a_server_that_ignores_a_range_now_and_then_stays_seekable() {
 #[test]
 fn a_server_that_stops_serving_ranges_is_read_sequentially() {
     let content = Content::pattern(2_000_000);
-    let origin = Origin::start(move |asked| match asked.number {
-        0 => Answer::file(asked, &content),
+    let origin = Origin::start(move |request| match request.number {
+        0 => Answer::file(request, &content),
         _ => Answer::whole(&content).header("ETag", &content.etag()),
     });
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
@@ -860,12 +860,14 @@ fn a_streaming_reader_that_stops_gets_no_more_than_its_read_ahead() {
 fn a_streaming_reader_waits_for_a_silent_or_broken_body() {
     const SILENT: u64 = 41_000_000;
     let content = Content::pattern(64 << 20);
-    let origin = Origin::start(move |asked| match asked.range() {
-        Some((first, _)) if asked.number == 6 => Answer::file(asked, &content).reset_after(first % 300_000),
-        Some((first, Some(last))) if last >= SILENT => {
-            Answer::file(asked, &content).stall_after(SILENT.saturating_sub(first))
+    let origin = Origin::start(move |request| match request.range() {
+        Some((first, _)) if request.number == 6 => {
+            Answer::file(request, &content).reset_after(first % 300_000)
         }
-        _ => Answer::file(asked, &content),
+        Some((first, Some(last))) if last >= SILENT => {
+            Answer::file(request, &content).stall_after(SILENT.saturating_sub(first))
+        }
+        _ => Answer::file(request, &content),
     });
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
     read_fast(&mut stream, 0, 40_000_000);
@@ -900,9 +902,9 @@ fn two_streaming_readers_of_one_file_get_its_bytes() {
 #[test]
 fn a_seek_before_the_first_read_does_not_wait_for_the_opening() {
     let content = Content::pattern(5_000_000);
-    let origin = Origin::start(move |asked| {
-        let answer = Answer::file(asked, &content);
-        if asked.range().is_some_and(|(first, _)| first == 0) {
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        if request.range().is_some_and(|(first, _)| first == 0) {
             answer.latency_until_released()
         } else {
             answer
@@ -918,20 +920,20 @@ fn a_seek_before_the_first_read_does_not_wait_for_the_opening() {
 
 #[test]
 fn a_failed_request_beside_the_opening_is_harmless() {
-    let serves = |content: Content| move |asked: &Asked| Answer::file(asked, &content);
-    let whole = |content: Content| move |_: &Asked| Answer::whole(&content);
+    let serves = |content: Content| move |request: &Request| Answer::file(request, &content);
+    let whole = |content: Content| move |_: &Request| Answer::whole(&content);
     let fails = |content: Content| {
-        move |asked: &Asked| match asked.number {
+        move |request: &Request| match request.number {
             1 => Answer::status(503),
-            _ => Answer::file(asked, &content).latency(Duration::from_millis(20)),
+            _ => Answer::file(request, &content).latency(Duration::from_millis(20)),
         }
     };
     let lies = |content: Content| {
-        move |asked: &Asked| match asked.range() {
+        move |request: &Request| match request.range() {
             Some((0, _)) => {
                 Answer::whole(&content).header("ETag", &content.etag()).latency(Duration::from_millis(20))
             }
-            _ => Answer::file(asked, &content),
+            _ => Answer::file(request, &content),
         }
     };
     let content = || Content::pattern(2_000_000);
@@ -990,7 +992,11 @@ fn a_seek_in_a_resource_that_is_no_media_file_returns_the_error() {
         }
         // The opening, a piece beside it, and the whole where a range was refused. Twice, if that has failed in the background
         // before the read begins: a call that blocks tries again.
-        assert!(origin.log().asked.len() <= 10 * 6, "{} requests for {kind:?}", origin.log().asked.len());
+        assert!(
+            origin.log().requests.len() <= 10 * 6,
+            "{} requests for {kind:?}",
+            origin.log().requests.len()
+        );
     }
 }
 
@@ -999,7 +1005,8 @@ fn a_seek_in_a_resource_that_is_no_media_file_returns_the_error() {
 fn ten_far_seeks_take_few_requests_and_connections() {
     let content = Content::pattern(1 << 30);
     // The latency makes it worth reading the rest of a piece to keep its connection.
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).latency(Duration::from_millis(10)));
+    let origin =
+        Origin::start(move |request| Answer::file(request, &content).latency(Duration::from_millis(10)));
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
     let mut buf = [0; 4096];
     for step in 0..10 {
@@ -1009,7 +1016,7 @@ fn ten_far_seeks_take_few_requests_and_connections() {
         assert_pattern(position, &buf);
     }
     let log = origin.log();
-    assert!(log.asked.len() + log.suffixes.len() <= 15 && log.connections <= 6, "{log:?}");
+    assert!(log.requests.len() + log.suffixes.len() <= 15 && log.connections <= 6, "{log:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use mux::Random;
-use support::{Answer, Asked, Content, Origin, in_time};
+use support::{Answer, Content, Origin, Request, in_time};
 use windway::config::ReadAhead;
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Stream};
 
@@ -65,11 +65,12 @@ fn file(start: &[u8]) -> Vec<u8> {
 }
 
 /// An answer that is wrong in one way. No lie brings wrong bytes under a right head: nothing could tell.
-fn lie(asked: &Asked, content: &Content, random: &mut Random) -> Answer {
-    let honest = Answer::file(asked, content);
+fn lie(request: &Request, content: &Content, random: &mut Random) -> Answer {
+    let honest = Answer::file(request, content);
     let len = content.len();
     let range = |first: u64, last: u64, len: &str| format!("bytes {first}-{last}/{len}");
-    let (first, last) = asked.range().map_or((0, len - 1), |(first, last)| (first, last.unwrap_or(len - 1)));
+    let (first, last) =
+        request.range().map_or((0, len - 1), |(first, last)| (first, last.unwrap_or(len - 1)));
     let (first, last) = (first.min(len - 1), last.min(len - 1));
     match random.below(20) {
         // Other bytes than those that were asked for, and said so.
@@ -149,13 +150,13 @@ fn meet(start: &[u8], seed: u64) -> usize {
     let bytes = file(start);
     let content = Content::bytes(bytes.clone());
     let lies = Mutex::new(Random(seed));
-    let origin = Origin::start(move |asked| {
+    let origin = Origin::start(move |request| {
         let mut random = lies.lock().unwrap();
-        let is_honest = asked.number == 0 && seed % 4 != 0;
+        let is_honest = request.number == 0 && seed % 4 != 0;
         if is_honest || random.below(3) > 0 {
-            Answer::file(asked, &content)
+            Answer::file(request, &content)
         } else {
-            lie(asked, &content, &mut random)
+            lie(request, &content, &mut random)
         }
     });
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();

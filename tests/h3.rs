@@ -32,7 +32,7 @@ fn with_client(client: ClientConfig) -> Downloader {
 
 fn serve() -> (Origin, Gateway) {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content));
+    let origin = Origin::start(move |request| Answer::file(request, &content));
     let gateway = Gateway::start(origin.address());
     (origin, gateway)
 }
@@ -231,7 +231,7 @@ fn an_origin_that_advertises_is_not_followed_to_a_private_address() {
             assert_eq!(get(&downloader, &origin.url("/")).unwrap().len(), 10);
         }
         assert_eq!(server.received(), 0);
-        assert_eq!(origin.log().asked.len(), 3);
+        assert_eq!(origin.log().requests.len(), 3);
     });
 }
 
@@ -248,7 +248,7 @@ fn an_advertised_port_is_used_from_the_second_request_on() {
             assert_eq!(get(&downloader, &origin.url("/")).unwrap(), b"h3");
         }
         assert_eq!((server.connections(), server.requests()), (1, 3));
-        assert_eq!(origin.log().asked.len(), 1);
+        assert_eq!(origin.log().requests.len(), 1);
     });
 }
 
@@ -256,7 +256,7 @@ fn an_advertised_port_is_used_from_the_second_request_on() {
 fn without_an_answer_over_quic_tcp_is_used_and_quic_left_alone() {
     in_time("fallback", || {
         let content = Content::pattern(LEN);
-        let origin = Origin::start_tls(move |asked| Answer::file(asked, &content));
+        let origin = Origin::start_tls(move |request| Answer::file(request, &content));
         let client = ClientConfig::new().extra_roots([origin.root_pem()]);
         let downloader = with_client(client.http3(Http3::Always(vec![origin.url("/")])));
         for _ in 0..3 {

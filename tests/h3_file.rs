@@ -16,7 +16,7 @@ const LEN: u64 = 600_000;
 /// Compares random reads and seeks with those of a file, over a path that loses so many packets of each thousand.
 fn compare(storage: StorageConfig, loss: u64) {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content));
+    let origin = Origin::start(move |request| Answer::file(request, &content));
     let gateway = Gateway::start(origin.address());
     let relay = Relay::start(gateway.0.address());
     relay.set_loss(loss);

@@ -50,7 +50,7 @@ fn say(reply: &Reply, text: &str) {
 /// A gateway to a file, and a relay before it.
 fn serve() -> (Origin, Gateway, Relay) {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(4_000_000));
+    let origin = Origin::start(move |request| Answer::file(request, &content).rate(4_000_000));
     let gateway = Gateway::start(origin.address());
     let relay = Relay::start(gateway.0.address());
     (origin, gateway, relay)
@@ -80,7 +80,7 @@ fn a_body_survives_a_change_of_the_clients_address() {
 fn a_server_that_can_not_migrate_gets_a_new_connection() {
     in_time("no migration", || {
         let content = Content::pattern(LEN);
-        let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(4_000_000));
+        let origin = Origin::start(move |request| Answer::file(request, &content).rate(4_000_000));
         let options = Options { migration: false, ..Options::default() };
         let gateway = Gateway::start_with(options, origin.address());
         let relay = Relay::start(gateway.0.address());
@@ -197,7 +197,7 @@ fn a_silent_path_that_returns_keeps_its_connection() {
 fn a_connection_is_kept_alive_while_a_stream_needs_it_and_then_ends() {
     in_time("keep-alive", || {
         let content = Content::pattern(64 << 20);
-        let origin = Origin::start(move |asked| Answer::file(asked, &content));
+        let origin = Origin::start(move |request| Answer::file(request, &content));
         let gateway = Gateway::start(origin.address());
         let client = ClientConfig::new().extra_roots([gateway.0.root_pem()]);
         let mut config = DownloaderConfig::new().client(client.http3(Http3::Always(vec![gateway.url("/")])));
@@ -243,9 +243,9 @@ fn lose_connection(url: &str, downloader: &Downloader) {
 /// A server that closes the connection when asked for `/close`.
 fn closing(early_data: bool, answer: impl Fn(&h3::Request, &Reply) + Send + Sync + 'static) -> Server {
     let options = Options { early_data, ..Options::default() };
-    let asked = AtomicUsize::new(0);
+    let requests = AtomicUsize::new(0);
     Server::start_with(options, move |request, reply| {
-        if request.path() == "/close" && asked.fetch_add(1, Ordering::AcqRel) == 0 {
+        if request.path() == "/close" && requests.fetch_add(1, Ordering::AcqRel) == 0 {
             let _ = reply.close_connection(0x100);
         } else {
             answer(&request, &reply);

@@ -16,7 +16,7 @@ use mux::{Entry, Random, Ts, aac_frames, adts, fragment};
 use presentation::{
     FRAMES, SEGMENT, Site, all, downloader, extinf, mp4, numbers, open, play, segment_frames, site, vod,
 };
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use windway::abr::{Abr, AbrConfig, Snapshot};
 use windway::config::{CookieJar, Cookies};
 use windway::hls::{Discontinuity, HlsConfig, HlsEvent, HlsKind, MakeAbr, Quality};
@@ -41,7 +41,7 @@ fn every_container_gives_each_frame_once() {
         assert!((duration - 5.0 * SEGMENT).abs() < 0.001);
         assert!((handle.position().as_secs_f64() - duration).abs() < 0.001, "{path}");
     }
-    assert!(origin.log().asked.iter().all(|asked| asked.method == "GET"));
+    assert!(origin.log().requests.iter().all(|request| request.method == "GET"));
 }
 
 /// Keeps the last cookie of an origin.
@@ -61,14 +61,14 @@ impl CookieJar for Jar {
 #[test]
 fn cookies_that_a_playlist_sets_are_sent_for_segments() {
     let site = site(3).with("/all.m3u8", "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000\nmp4.m3u8\n");
-    let origin = Origin::start(move |asked| {
-        let answer = site.answer(asked);
-        let needed = match asked.path.as_str() {
+    let origin = Origin::start(move |request| {
+        let answer = site.answer(request);
+        let needed = match request.path.as_str() {
             "/all.m3u8" => return answer.header("Set-Cookie", "playlist=1; Path=/"),
             "/mp4.m3u8" => "playlist=1",
             _ => "session=2",
         };
-        if asked.header("cookie") != Some(needed) {
+        if request.header("cookie") != Some(needed) {
             return Answer::status(403);
         }
         if needed == "playlist=1" { answer.header("Set-Cookie", "session=2; HttpOnly") } else { answer }
@@ -152,23 +152,25 @@ fn a_multivariant_playlist_leads_to_the_level_that_was_asked_for() {
     let site =
         site(3).with("/a/master.m3u8", master).with("/a/lo/list.m3u8", vod(&lines.replace("../", "../../")));
     let site = site.with("/a/hi/list.m3u8", vod(&lines.replace("../", "../../")));
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         // Relative URIs refer to the URL after redirects.
         "/master.m3u8" => Answer::redirect(302, "/a/master.m3u8"),
-        _ => site.answer(asked),
+        _ => site.answer(request),
     });
     for (quality, path) in [(0, "/a/lo/list.m3u8"), (1, "/a/hi/list.m3u8"), (9, "/a/hi/list.m3u8")] {
-        let before = origin.log().asked.len();
+        let before = origin.log().requests.len();
         let mut hls = open(&origin, "/master.m3u8", |config| config.quality = Quality::Fixed(quality));
         assert_eq!(
             hls.handle().levels().iter().map(|level| level.bandwidth).collect::<Vec<_>>(),
             [64_000, 256_000]
         );
         assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..3 * FRAMES).collect())]);
-        let lists =
-            origin.log().asked[before..].iter().filter(|asked| asked.path.ends_with("list.m3u8")).count();
+        let lists = origin.log().requests[before..]
+            .iter()
+            .filter(|request| request.path.ends_with("list.m3u8"))
+            .count();
         assert_eq!(lists, 1, "section 6.3.2: only the list that is played is loaded");
-        assert!(origin.log().asked[before..].iter().any(|asked| asked.path == path));
+        assert!(origin.log().requests[before..].iter().any(|request| request.path == path));
     }
 }
 
@@ -187,11 +189,11 @@ fn a_change_of_level_loses_and_repeats_no_frame() {
     section.read_exact(&mut bytes).unwrap();
     handle.set_quality(Quality::Fixed(1));
     // Requested at once, although nothing has room. Until it has arrived, the segments are of the old level.
-    origin.wait_until("the playlist", |log| log.asked.iter().any(|asked| asked.path == "/mp4.m3u8"));
+    origin.wait_until("the playlist", |log| log.requests.iter().any(|request| request.path == "/mp4.m3u8"));
     bytes.extend(all(&mut section));
     assert_eq!(numbers(&bytes), (0..60 * FRAMES).collect::<Vec<_>>());
     assert!(
-        origin.log().asked.iter().any(|asked| asked.path.ends_with(".m4s")),
+        origin.log().requests.iter().any(|request| request.path.ends_with(".m4s")),
         "the other level was fetched"
     );
     assert!(hls.next_section().unwrap().is_none());
@@ -201,10 +203,10 @@ fn a_change_of_level_loses_and_repeats_no_frame() {
 fn a_segment_that_would_arrive_too_late_is_replaced_by_a_lower_level() {
     let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000\n/ts.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=900000\n/mp4.m3u8\n";
     let site = site(4).with("/master.m3u8", master);
-    let origin = Origin::start(move |asked| match asked.path.ends_with(".m4s") {
+    let origin = Origin::start(move |request| match request.path.ends_with(".m4s") {
         // The first bytes come, and the rest would take minutes.
-        true => site.answer(asked).rate(2000),
-        false => site.answer(asked),
+        true => site.answer(request).rate(2000),
+        false => site.answer(request),
     });
     let mut hls = open(&origin, "/master.m3u8", |config| {
         let mut abr = AbrConfig::default();
@@ -218,11 +220,11 @@ fn a_segment_that_would_arrive_too_late_is_replaced_by_a_lower_level() {
     assert!(std::iter::from_fn(|| events.try_recv()).any(|event| is_abandoned(&event)));
     assert_eq!(sections, [(Discontinuity::Start, (0..4 * FRAMES).collect())]);
     assert!(
-        origin.log().asked.iter().any(|asked| asked.path.ends_with("/0.ts")),
+        origin.log().requests.iter().any(|request| request.path.ends_with("/0.ts")),
         "the lower level was fetched"
     );
     // The network is fast for the other level. All the same the slow one is tried less and less.
-    let tried = origin.log().asked.iter().filter(|asked| asked.path.ends_with(".m4s")).count();
+    let tried = origin.log().requests.iter().filter(|request| request.path.ends_with(".m4s")).count();
     assert!(tried <= 8, "{tried}");
 }
 
@@ -230,9 +232,9 @@ fn a_segment_that_would_arrive_too_late_is_replaced_by_a_lower_level() {
 fn a_segment_of_which_nothing_arrives_any_more_is_replaced_by_a_lower_level() {
     let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000\n/ts.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=900000\n/mp4.m3u8\n";
     let site = site(4).with("/master.m3u8", master);
-    let origin = Origin::start(move |asked| match asked.path.ends_with(".m4s") {
-        true => site.answer(asked).stall_after(2000),
-        false => site.answer(asked),
+    let origin = Origin::start(move |request| match request.path.ends_with(".m4s") {
+        true => site.answer(request).stall_after(2000),
+        false => site.answer(request),
     });
     let mut config = DownloaderConfig::default();
     // Only the reader, which waits, can notice it before its own limit.
@@ -256,18 +258,18 @@ fn a_segment_that_expired_is_fetched_by_the_new_playlist() {
     // Tokens are good for four requests.
     let token = Arc::new(AtomicUsize::new(0));
     let site = site(10);
-    let origin = Origin::start(move |asked| {
+    let origin = Origin::start(move |request| {
         let current = token.load(Ordering::Relaxed);
-        if asked.path == "/list.m3u8" {
+        if request.path == "/list.m3u8" {
             let lines: String =
                 (0..10).map(|index| extinf(&format!("{index}.ts?t={}", current / 4))).collect();
             return Answer::whole(&Content::bytes(vod(&lines).into_bytes()));
         }
-        if !asked.path.ends_with(&format!("t={}", current / 4)) {
+        if !request.path.ends_with(&format!("t={}", current / 4)) {
             return Answer::status(403);
         }
         token.fetch_add(1, Ordering::Relaxed);
-        site.answer(asked)
+        site.answer(request)
     });
     let mut hls = open(&origin, "/list.m3u8", |_| ());
     assert!(play(&mut hls) == [(Discontinuity::Start, (0..10 * FRAMES).collect())], "a frame is missing");
@@ -311,7 +313,7 @@ fn a_gap_of_the_playlist_is_not_fetched() {
     assert_eq!(sections.len(), 2);
     assert!(matches!(sections[1].0, Discontinuity::Gap(_)));
     assert_eq!(sections[1].1, (2 * FRAMES..3 * FRAMES).collect::<Vec<_>>());
-    assert!(origin.log().asked.iter().all(|asked| asked.path != "/1.ts"));
+    assert!(origin.log().requests.iter().all(|request| request.path != "/1.ts"));
 }
 
 #[test]
@@ -428,15 +430,15 @@ fn a_presentation_is_read_as_one_stream_of_bytes() {
 /// Segments of which one is answered once the test allows it.
 fn gated(
     path: &'static str,
-    answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+    answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
 ) -> (Origin, Arc<Gate>) {
     let gate = Arc::new(Gate::default());
     let own = Arc::clone(&gate);
-    let origin = Origin::start(move |asked| {
-        if asked.path == path {
+    let origin = Origin::start(move |request| {
+        if request.path == path {
             drop(own.1.wait_while(own.0.lock().unwrap(), |is_open| !*is_open).unwrap());
         }
-        answer(asked)
+        answer(request)
     });
     (origin, gate)
 }
@@ -454,7 +456,7 @@ impl Gate {
 #[test]
 fn a_stream_of_hls_shows_its_phases_and_is_polled_without_blocking() {
     let own = site(3);
-    let (origin, gate) = gated("/1.ts", move |asked| own.answer(asked));
+    let (origin, gate) = gated("/1.ts", move |request| own.answer(request));
     let mut stream = Stream::new(open(&origin, "/ts.m3u8", |_| ()).into_source().unwrap());
     let handle = stream.handle();
     let mut first = vec![0; segment_frames(0).concat().len()];
@@ -481,7 +483,7 @@ fn a_stream_of_hls_shows_its_phases_and_is_polled_without_blocking() {
 #[test]
 fn a_stream_of_hls_can_be_watched_to_its_cancel() {
     let own = site(3);
-    let (origin, gate) = gated("/1.ts", move |asked| own.answer(asked));
+    let (origin, gate) = gated("/1.ts", move |request| own.answer(request));
     let mut stream = Stream::new(open(&origin, "/ts.m3u8", |_| ()).into_source().unwrap());
     let handle = stream.handle();
     stream.read_exact(&mut [0; 100]).unwrap();
@@ -508,7 +510,7 @@ fn flac_is_polled_over_the_heads_of_its_sections() {
         .with("/i.mp4", mux::init(&Entry::Flac, 44_100, 0))
         .with("/0", fragment(&frames(0), 0))
         .with("/2", fragment(&frames(2), 20 * 1024));
-    let (origin, gate) = gated("/2", move |asked| own.answer(asked));
+    let (origin, gate) = gated("/2", move |request| own.answer(request));
     let mut stream = Stream::new(open(&origin, "/flac.m3u8", |_| ()).into_source().unwrap());
     let (mut bytes, mut buf) = (Vec::new(), [0; 7]);
     loop {
@@ -539,10 +541,10 @@ fn an_application_chooses_the_level_itself() {
         config.quality = Quality::Custom(MakeAbr::new(|| Box::new(Alternating(0))));
     });
     assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..60 * FRAMES).collect())]);
-    let asked = origin.log().asked;
+    let requests = origin.log().requests;
     assert!(
-        asked.iter().any(|asked| asked.path.ends_with(".ts"))
-            && asked.iter().any(|asked| asked.path.ends_with(".m4s"))
+        requests.iter().any(|request| request.path.ends_with(".ts"))
+            && requests.iter().any(|request| request.path.ends_with(".m4s"))
     );
 }
 
@@ -571,7 +573,7 @@ fn a_playlist_can_not_lead_to_other_schemes() {
         let mut hls = open(&origin, "/list.m3u8", |_| ());
         // The only segment is skipped.
         assert!(hls.next_section().unwrap().is_none());
-        assert_eq!(origin.log().asked.len(), 1);
+        assert_eq!(origin.log().requests.len(), 1);
     }
     let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nfile:///etc/passwd\n";
     let origin = Site::default().with("/master.m3u8", master).serve();
@@ -587,9 +589,9 @@ fn headers_go_to_the_origin_of_the_playlist_only() {
     let mut hls =
         open(&origin, "/list.m3u8", |config| config.headers = vec![("x-token".into(), "secret".into())]);
     play(&mut hls);
-    assert!(origin.log().asked.iter().all(|asked| asked.header("x-token") == Some("secret")));
-    assert!(other.log().asked.iter().all(|asked| asked.header("x-token").is_none()));
-    assert_eq!(other.log().asked.len(), 1);
+    assert!(origin.log().requests.iter().all(|request| request.header("x-token") == Some("secret")));
+    assert!(other.log().requests.iter().all(|request| request.header("x-token").is_none()));
+    assert_eq!(other.log().requests.len(), 1);
 }
 
 #[test]
@@ -604,7 +606,7 @@ fn what_is_no_playlist_has_a_typed_error() {
 #[test]
 fn a_blocked_read_ends_by_interrupt_cancel_and_drop() {
     let lines: String = (0..3).map(|index| extinf(&format!("{index}.ts"))).collect();
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/list.m3u8" => Answer::whole(&Content::bytes(vod(&lines).into_bytes())),
         _ => Answer::status(200).latency_until_released(),
     });
@@ -613,9 +615,9 @@ fn a_blocked_read_ends_by_interrupt_cancel_and_drop() {
         let handle = hls.handle();
         let hls = Arc::new(Mutex::new(hls));
         let reader = Arc::clone(&hls);
-        let before = origin.log().asked.len();
+        let before = origin.log().requests.len();
         let thread = std::thread::spawn(move || reader.lock().unwrap().next_section().map(drop));
-        origin.wait_until("the segment", |log| log.asked.len() > before);
+        origin.wait_until("the segment", |log| log.requests.len() > before);
         match end {
             0 => handle.interrupt(),
             _ => handle.cancel(),
@@ -662,12 +664,12 @@ fn a_live_stream_plays_each_segment_once_until_it_ends() {
     let live = Live { first: 3, window: 20, end: 40, head: "" };
     let site = live_site(40);
     let requests = AtomicUsize::new(0);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/live.m3u8" => {
             let text = live.playlist(requests.fetch_add(1, Ordering::Relaxed));
             Answer::whole(&Content::bytes(text.into_bytes()))
         }
-        _ => site.answer(asked),
+        _ => site.answer(request),
     });
     let mut hls = open(&origin, "/live.m3u8", |_| ());
     let handle = hls.handle();
@@ -685,19 +687,19 @@ fn jumping(windows: [usize; 2]) -> Origin {
     let site = live_site(100);
     let last = format!("/{}.ts", windows[0] + WINDOW - 1);
     let (is_requested, requested) = (Mutex::new(false), Condvar::new());
-    Origin::start(move |asked| {
-        if asked.path == last {
+    Origin::start(move |request| {
+        if request.path == last {
             *is_requested.lock().unwrap() = true;
             requested.notify_all();
         }
-        if asked.path != "/live.m3u8" {
-            return site.answer(asked);
+        if request.path != "/live.m3u8" {
+            return site.answer(request);
         }
-        if asked.again > 0 {
+        if request.again > 0 {
             let waited = requested.wait_while(is_requested.lock().unwrap(), |is_requested| !*is_requested);
             drop(waited.unwrap());
         }
-        let live = Live { first: windows[asked.again.min(1)], window: WINDOW, end: 100, head: "" };
+        let live = Live { first: windows[request.again.min(1)], window: WINDOW, end: 100, head: "" };
         Answer::whole(&Content::bytes(live.playlist(0).into_bytes()))
     })
 }
@@ -706,13 +708,13 @@ fn jumping(windows: [usize; 2]) -> Origin {
 fn a_live_stream_is_played_to_its_end_if_another_level_ends_later() {
     let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n/0.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=2\n/1.m3u8\n";
     let site = live_site(40).with("/master.m3u8", master);
-    let origin = Origin::start(move |asked| {
-        let end = match (asked.path.as_str(), asked.again) {
+    let origin = Origin::start(move |request| {
+        let end = match (request.path.as_str(), request.again) {
             ("/0.m3u8", _) => 40,
             // Its first versions list half of the segments, and are not the last ones.
             ("/1.m3u8", 0 | 1) => 41,
             ("/1.m3u8", _) => 40,
-            _ => return site.answer(asked),
+            _ => return site.answer(request),
         };
         let window = if end == 40 { 40 } else { 20 };
         Answer::whole(&Content::bytes(Live { first: 0, window, end, head: "" }.playlist(0).into_bytes()))
@@ -794,7 +796,7 @@ mod encrypted {
         let origin = site.with("/list.m3u8", vod(&lines)).serve();
         let mut hls = open(&origin, "/list.m3u8", |_| ());
         assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..6 * FRAMES).collect())]);
-        let keys = origin.log().asked.iter().filter(|asked| asked.path.starts_with("/k/")).count();
+        let keys = origin.log().requests.iter().filter(|request| request.path.starts_with("/k/")).count();
         assert_eq!(keys, 7, "each key is fetched once");
     }
 

@@ -74,9 +74,9 @@ fn gated() -> (Origin, Arc<Gate>) {
     let gate = Arc::new(Gate::default());
     let own = site(20).with("/master.m3u8", MASTER).with("/key", [7; 16]);
     let passed = Arc::clone(&gate);
-    let origin = Origin::start(move |asked| {
-        passed.pass(&asked.path);
-        own.answer(asked)
+    let origin = Origin::start(move |request| {
+        passed.pass(&request.path);
+        own.answer(request)
     });
     (origin, gate)
 }
@@ -101,8 +101,8 @@ fn the_first_sample_takes_three_round_trips_and_five_requests() {
     assert_eq!(third.len(), 2, "the next segment leaves its connection to them: {third:?}");
     gate.stay_open();
     drop(player.join().unwrap());
-    let asked = origin.log().asked;
-    assert!(asked.iter().all(|asked| asked.method == "GET"));
+    let requests = origin.log().requests;
+    assert!(requests.iter().all(|request| request.method == "GET"));
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn the_first_sample_in_round_trips() {
     const RTT: Duration = Duration::from_millis(200);
     let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9,CODECS=\"mp4a.40.2\"\nmp4.m3u8\n";
     let own = site(20).with("/master.m3u8", master);
-    let origin = Origin::start(move |asked| own.answer(asked));
+    let origin = Origin::start(move |request| own.answer(request));
     let link = Link::start(origin.address(), LinkConfig::with_rtt(RTT));
     let downloader = downloader();
     let in_round_trips = |time: Duration| time.as_secs_f64() / RTT.as_secs_f64();

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use presentation::{FRAMES, Site, downloader, extinf, mp4, packed, play, site, vod};
-use support::{Answer, Asked, Origin};
+use support::{Answer, Origin, Request};
 use tempfile::TempDir;
 use windway::cache::{Cache, CacheConfig, CacheUse};
 use windway::event::Event;
@@ -53,11 +53,11 @@ fn all_frames() -> Vec<u64> {
 /// Serves `site`; its responses are fresh for an hour, or not at all.
 fn serve(site: Site, is_fresh: bool) -> Origin {
     let control = if is_fresh { "max-age=3600" } else { "max-age=0" };
-    Origin::start(move |asked| site.answer(asked).header("Cache-Control", control))
+    Origin::start(move |request| site.answer(request).header("Cache-Control", control))
 }
 
-fn paths(asked: &[Asked]) -> Vec<&str> {
-    asked.iter().map(|asked| asked.path.as_str()).collect()
+fn paths(requests: &[Request]) -> Vec<&str> {
+    requests.iter().map(|request| request.path.as_str()).collect()
 }
 
 /// The files of all entries.
@@ -129,10 +129,10 @@ fn what_was_played_once_plays_again_without_a_request() {
         let directory = tempfile::tempdir().unwrap();
         let origin = serve(site(SEGMENTS), true);
         assert_eq!(frames(&mut open(&origin, path, &directory).unwrap()), all_frames(), "{path}");
-        let requests = origin.log().asked.len();
+        let requests = origin.log().requests.len();
         origin.stop_listening();
         assert_eq!(frames(&mut open(&origin, path, &directory).unwrap()), all_frames(), "{path}");
-        assert_eq!(origin.log().asked.len(), requests, "{path}");
+        assert_eq!(origin.log().requests.len(), requests, "{path}");
     }
 }
 
@@ -140,23 +140,23 @@ fn what_was_played_once_plays_again_without_a_request() {
 fn a_stale_presentation_plays_while_its_playlist_is_requested() {
     let directory = tempfile::tempdir().unwrap();
     let site = site(SEGMENTS);
-    let origin = Origin::start(move |asked| {
-        let answer = site.answer(asked);
+    let origin = Origin::start(move |request| {
+        let answer = site.answer(request);
         // Never answered.
-        if asked.path == "/mp4.m3u8" && asked.again > 0 { answer.stall_in_head(0) } else { answer }
+        if request.path == "/mp4.m3u8" && request.again > 0 { answer.stall_in_head(0) } else { answer }
     });
     assert_eq!(frames(&mut open(&origin, "/mp4.m3u8", &directory).unwrap()), all_frames());
-    let requests = origin.log().asked.len();
+    let requests = origin.log().requests.len();
     assert_eq!(frames(&mut open(&origin, "/mp4.m3u8", &directory).unwrap()), all_frames());
-    assert!(paths(&origin.log().asked[requests..]).iter().all(|path| *path == "/mp4.m3u8"));
+    assert!(paths(&origin.log().requests[requests..]).iter().all(|path| *path == "/mp4.m3u8"));
 }
 
 /// Each playlist names its resources with a token of its own, and nothing is served without one.
 fn signed() -> Origin {
-    Origin::start(|asked| {
-        let given = asked.path.split_once("?token=").map(|(_, token)| token);
-        let path = asked.path.split('?').next().unwrap();
-        let token = format!("secret{}", asked.number);
+    Origin::start(|request| {
+        let given = request.path.split_once("?token=").map(|(_, token)| token);
+        let path = request.path.split('?').next().unwrap();
+        let token = format!("secret{}", request.number);
         let segments: String =
             (0..SEGMENTS).map(|index| extinf(&format!("{index}.aac?token={token}"))).collect();
         let list = match (path, given) {
@@ -164,11 +164,11 @@ fn signed() -> Origin {
             ("/all.m3u8", _) => format!(
                 "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000,CODECS=\"mp4a.40.2\"\ninner.m3u8?token={token}\n"
             ),
-            (_, Some(_)) => return site(SEGMENTS).answer(asked),
+            (_, Some(_)) => return site(SEGMENTS).answer(request),
             (_, None) => return Answer::status(403),
         };
-        let answer = Site::default().with(path, list).answer(asked);
-        answer.header("ETag", &format!("\"{}\"", asked.number))
+        let answer = Site::default().with(path, list).answer(request);
+        answer.header("ETag", &format!("\"{}\"", request.number))
     })
 }
 
@@ -196,11 +196,11 @@ fn what_is_missing_is_requested_with_the_urls_of_fresh_playlists() {
         assert_eq!(frames(&mut open(&origin, path, &directory).unwrap()), all_frames(), "{path}");
         assert_shows_nothing(&directory, ["secret", "127.0.0.1"]);
         remove_a_segment(&directory);
-        let before = origin.log().asked.len();
+        let before = origin.log().requests.len();
         assert_eq!(frames(&mut open(&origin, path, &directory).unwrap()), all_frames(), "{path}");
-        let asked = origin.log().asked;
+        let requests = origin.log().requests;
         let (lists, segments): (Vec<&str>, Vec<&str>) =
-            paths(&asked[before..]).into_iter().partition(|path| path.contains(".m3u8"));
+            paths(&requests[before..]).into_iter().partition(|path| path.contains(".m3u8"));
         assert_eq!((lists[0], segments.len()), (path, 1), "{lists:?} {segments:?}");
     }
 }
@@ -208,19 +208,20 @@ fn what_is_missing_is_requested_with_the_urls_of_fresh_playlists() {
 #[test]
 fn a_changed_playlist_ends_the_presentation_and_the_new_one_plays() {
     let directory = tempfile::tempdir().unwrap();
-    let (old, origin) = (site(SEGMENTS), |asked: &Asked| asked.again);
+    let (old, origin) = (site(SEGMENTS), |request: &Request| request.again);
     let new: String = (0..3).map(|index| extinf(&format!("{index}.aac"))).collect();
     let new = Site::default().with("/aac.m3u8", vod(&new)).with("/0.aac", packed(7));
     let new = new.with("/1.aac", packed(8)).with("/2.aac", packed(9));
-    let origin =
-        Origin::start(move |asked| if origin(asked) == 0 { old.answer(asked) } else { new.answer(asked) });
+    let origin = Origin::start(
+        move |request| if origin(request) == 0 { old.answer(request) } else { new.answer(request) },
+    );
     assert_eq!(frames(&mut open(&origin, "/aac.m3u8", &directory).unwrap()), all_frames());
     let mut hls = open(&origin, "/aac.m3u8", &directory).unwrap();
     let error = loop {
         // Until the playlist has come.
         match hls.next_section() {
             Ok(Some(mut section)) => match std::io::copy(&mut section, &mut std::io::sink()) {
-                Ok(_) => origin.wait_until("the playlist", |log| log.asked.len() > SEGMENTS as usize + 1),
+                Ok(_) => origin.wait_until("the playlist", |log| log.requests.len() > SEGMENTS as usize + 1),
                 Err(error) => break Error::from(error),
             },
             Ok(None) => drop(hls.seek(Duration::ZERO)),
@@ -241,10 +242,10 @@ fn a_multivariant_presentation_plays_offline() {
         #EXT-X-STREAM-INF:BANDWIDTH=128000,CODECS=\"mp4a.40.2\"\nts.m3u8\n";
     let origin = serve(site(SEGMENTS).with("/all.m3u8", lines), true);
     assert_eq!(frames(&mut open(&origin, "/all.m3u8", &directory).unwrap()), all_frames());
-    let requests = origin.log().asked.len();
+    let requests = origin.log().requests.len();
     origin.stop_listening();
     assert_eq!(frames(&mut open(&origin, "/all.m3u8", &directory).unwrap()), all_frames());
-    assert_eq!(origin.log().asked.len(), requests);
+    assert_eq!(origin.log().requests.len(), requests);
 }
 
 #[test]
@@ -295,9 +296,9 @@ fn damaged_entries_are_fetched_again() {
 fn levels_that_differ_in_values_of_queries_only_are_not_mixed_up() {
     for lists in [["low/list.m3u8", "high/list.m3u8"], ["list.m3u8?level=low", "list.m3u8?level=high"]] {
         let directory = tempfile::tempdir().unwrap();
-        let origin = Origin::start(move |asked| {
-            let path = asked.path.split('?').next().unwrap();
-            let (level, first) = if asked.path.contains("high") { ("high", 100) } else { ("low", 0) };
+        let origin = Origin::start(move |request| {
+            let path = request.path.split('?').next().unwrap();
+            let (level, first) = if request.path.contains("high") { ("high", 100) } else { ("low", 0) };
             let [low, high] = lists;
             let bytes = match path.strip_suffix(".aac") {
                 Some(index) => packed(first + index.trim_start_matches('/').parse::<u64>().unwrap()),
@@ -313,7 +314,7 @@ fn levels_that_differ_in_values_of_queries_only_are_not_mixed_up() {
             };
             // From a stored multivariant playlist a stored level would be played, whichever is asked for.
             let control = if path == "/all.m3u8" { "no-store" } else { "max-age=3600" };
-            Site::default().with(path, bytes).answer(asked).header("Cache-Control", control)
+            Site::default().with(path, bytes).answer(request).header("Cache-Control", control)
         });
         for (level, first) in [(0, 0), (1, 100 * FRAMES)] {
             let mut config = config(&directory);

@@ -41,12 +41,12 @@ fn a_server_that_fails_is_replaced_by_a_redundant_one() {
         let good = site(10).serve();
         let own = site(10);
         let other = good.url("/ts.m3u8");
-        let origin = Origin::start(move |asked| match asked.path.as_str() {
+        let origin = Origin::start(move |request| match request.path.as_str() {
             "/master.m3u8" => text(&format!(
                 "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\nts.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=9\n{other}\n"
             )),
             "/3.ts" | "/4.ts" => bad(),
-            _ => own.answer(asked),
+            _ => own.answer(request),
         });
         let mut hls = open(&origin, "/master.m3u8", |_| ());
         let handle = hls.handle();
@@ -56,7 +56,7 @@ fn a_server_that_fails_is_replaced_by_a_redundant_one() {
         let is_change = |event: &HlsEvent| matches!(event, HlsEvent::ServerChanged { .. });
         assert_eq!(events(&subscriber).iter().filter(|event| is_change(event)).count(), 1);
         assert!(
-            origin.log().asked.iter().all(|asked| asked.path != "/9.ts"),
+            origin.log().requests.iter().all(|request| request.path != "/9.ts"),
             "the server that works is kept"
         );
     }
@@ -80,7 +80,7 @@ fn s7_content_steering_moves_a_player_to_another_pathway() {
     let own = site(12);
     let other = second.url("/ts.m3u8");
     let (is_asked, asked_for) = (Mutex::new(false), Condvar::new());
-    let origin = Origin::start(move |asked| match asked.path.split('?').next().unwrap_or_default() {
+    let origin = Origin::start(move |request| match request.path.split('?').next().unwrap_or_default() {
         "/master.m3u8" => text(&format!(
             "#EXTM3U\n#EXT-X-CONTENT-STEERING:SERVER-URI=\"steer?x=1\",PATHWAY-ID=\"A\"\n\
              #EXT-X-STREAM-INF:BANDWIDTH=9,PATHWAY-ID=\"B\"\n{other}\n#EXT-X-STREAM-INF:BANDWIDTH=9,PATHWAY-ID=\"A\"\nts.m3u8\n"
@@ -93,20 +93,23 @@ fn s7_content_steering_moves_a_player_to_another_pathway() {
         // The rest of this pathway waits for the manifest, which playing does not do.
         path if path.ends_with(".ts") && !matches!(path, "/0.ts" | "/1.ts" | "/2.ts") => {
             drop(asked_for.wait_while(is_asked.lock().unwrap(), |is_asked| !*is_asked).unwrap());
-            own.answer(asked).latency(Duration::from_millis(100))
+            own.answer(request).latency(Duration::from_millis(100))
         }
-        _ => own.answer(asked),
+        _ => own.answer(request),
     });
     let mut hls = open(&origin, "/master.m3u8", |config| config.buffer = Duration::from_secs(4));
     let subscriber = hls.handle().subscribe();
     assert_eq!(play(&mut hls), everything(12));
-    let asked = origin.log().asked;
-    let steering: Vec<&str> =
-        asked.iter().map(|asked| asked.path.as_str()).filter(|path| path.starts_with("/steer")).collect();
+    let requests = origin.log().requests;
+    let steering: Vec<&str> = requests
+        .iter()
+        .map(|request| request.path.as_str())
+        .filter(|path| path.starts_with("/steer"))
+        .collect();
     assert!(steering[0].starts_with("/steer?x=1&_HLS_pathway=%22A%22"), "{steering:?}");
     assert_eq!(steering.len(), 1, "its TTL has not passed");
     assert!(
-        second.log().asked.iter().any(|asked| asked.path == "/11.ts"),
+        second.log().requests.iter().any(|request| request.path == "/11.ts"),
         "the end came from the other pathway"
     );
     assert!(events(&subscriber).iter().any(|event| matches!(event, HlsEvent::ServerChanged { .. })));
@@ -116,13 +119,13 @@ fn s7_content_steering_moves_a_player_to_another_pathway() {
 fn s7_2_a_steering_server_that_fails_changes_nothing() {
     for answer in ["<html>", "{\"VERSION\":2}", ""] {
         let own = site(3);
-        let origin = Origin::start(move |asked| match asked.path.split('?').next().unwrap_or_default() {
+        let origin = Origin::start(move |request| match request.path.split('?').next().unwrap_or_default() {
             "/master.m3u8" => text(
                 "#EXTM3U\n#EXT-X-CONTENT-STEERING:SERVER-URI=\"steer\"\n#EXT-X-STREAM-INF:BANDWIDTH=9\nts.m3u8\n",
             ),
             "/steer" if answer.is_empty() => Answer::status(410),
             "/steer" => text(answer),
-            _ => own.answer(asked),
+            _ => own.answer(request),
         });
         let mut hls = open(&origin, "/master.m3u8", |_| ());
         assert_eq!(play(&mut hls), everything(3));
@@ -133,10 +136,10 @@ fn s7_2_a_steering_server_that_fails_changes_nothing() {
 fn a_server_in_trouble_is_waited_for_and_no_sample_is_lost() {
     let own = site(6);
     let failures = Arc::new(AtomicUsize::new(0));
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         // Two attempts of the downloader, twice.
         "/2.ts" if failures.fetch_add(1, Ordering::Relaxed) < 4 => Answer::status(500),
-        _ => own.answer(asked),
+        _ => own.answer(request),
     });
     let mut hls = open(&origin, "/ts.m3u8", |_| ());
     assert_eq!(play(&mut hls), everything(6));
@@ -147,14 +150,14 @@ fn a_segment_is_skipped_only_if_no_variant_has_it_however_lately_these_failed() 
     // Each segment is bad on one of two servers, in turn.
     let serve = |bad: u64, other: Option<String>| {
         let own = site(8);
-        Origin::start(move |asked| match (asked.path.as_str(), &other) {
+        Origin::start(move |request| match (request.path.as_str(), &other) {
             ("/master.m3u8", Some(other)) => text(&format!(
                 "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\nts.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=9\n{other}\n"
             )),
             (path, _) if (0..8).any(|index| index % 2 == bad && path == format!("/{index}.ts")) => {
                 text("<html>sorry</html>")
             }
-            _ => own.answer(asked),
+            _ => own.answer(request),
         })
     };
     let second = serve(1, None);
@@ -171,7 +174,7 @@ fn a_segment_that_is_missing_for_good_costs_one_reload() {
     let mut hls = open(&origin, "/ts.m3u8", |_| ());
     let sections = play(&mut hls);
     assert_eq!(sections.len(), 2, "the rest is played");
-    let count = |path: &str| origin.log().asked.iter().filter(|asked| asked.path == path).count();
+    let count = |path: &str| origin.log().requests.iter().filter(|request| request.path == path).count();
     assert_eq!((count("/ts.m3u8"), count("/2.ts")), (2, 2));
 }
 
@@ -193,19 +196,19 @@ impl RequestHook for Tokens {
 #[test]
 fn an_application_gives_headers_by_kind_and_fresh_urls() {
     let own = site(4);
-    let origin = Origin::start(move |asked| match asked.path.split_once('?') {
+    let origin = Origin::start(move |request| match request.path.split_once('?') {
         None => Answer::status(403),
-        Some(_) => own.answer(asked),
+        Some(_) => own.answer(request),
     });
     let mut hls = open(&origin, "/mp4.m3u8", |config| config.hook = Some(Hook::new(Tokens)));
     assert_eq!(play(&mut hls), everything(4));
-    for asked in &origin.log().asked {
-        let kind = match asked.path.split('?').next().unwrap_or_default() {
+    for request in &origin.log().requests {
+        let kind = match request.path.split('?').next().unwrap_or_default() {
             "/mp4.m3u8" => "playlist",
             "/init.mp4" => "initializationsection",
             _ => "segment",
         };
-        assert_eq!(asked.header("x-kind"), Some(kind), "{}", asked.path);
+        assert_eq!(request.header("x-kind"), Some(kind), "{}", request.path);
     }
 }
 
@@ -227,10 +230,10 @@ fn a_hook_that_panics_is_as_none() {
     let mut own = site(3);
     let gone = AtomicBool::new(true);
     let first = own.0.remove("/0.ts").unwrap();
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/0.ts" if gone.swap(false, Ordering::Relaxed) => Answer::status(403),
-        "/0.ts" => Answer::file(asked, &first),
-        _ => own.answer(asked),
+        "/0.ts" => Answer::file(request, &first),
+        _ => own.answer(request),
     });
     let mut hls = open(&origin, "/ts.m3u8", |config| config.hook = Some(Hook::new(Broken)));
     assert_eq!(play(&mut hls), everything(3));
@@ -302,11 +305,11 @@ fn playlists_may_be_compressed_and_segments_may_not() {
     let compressed =
         |bytes: Vec<u8>| Answer::whole(&Content::bytes(bytes)).header("Content-Encoding", "gzip");
     let own = site(4);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/master.m3u8" => compressed(gzip("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\nlist.m3u8\n")),
         "/list.m3u8" => compressed(gzip(&vod(&lines(4)))),
         "/2.ts" => compressed(ts(2)),
-        _ => own.answer(asked),
+        _ => own.answer(request),
     });
     let mut hls = open(&origin, "/master.m3u8", |_| ());
     let subscriber = hls.handle().subscribe();
@@ -316,9 +319,9 @@ fn playlists_may_be_compressed_and_segments_may_not() {
         _ => None,
     });
     assert_eq!(skipped, Some(ErrorKind::Encoded));
-    for asked in &origin.log().asked {
-        let wanted = if asked.path.ends_with("m3u8") { "gzip" } else { "identity" };
-        assert_eq!(asked.header("accept-encoding"), Some(wanted), "{}", asked.path);
+    for request in &origin.log().requests {
+        let wanted = if request.path.ends_with("m3u8") { "gzip" } else { "identity" };
+        assert_eq!(request.header("accept-encoding"), Some(wanted), "{}", request.path);
     }
 }
 
@@ -342,14 +345,17 @@ fn all_levels_of_a_dead_server_are_left_together() {
         )
     };
     let master = format!("#EXTM3U\n{}{}", list(""), list(good.url("").trim_end_matches('/')));
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/master.m3u8" => text(&master),
-        path if path.ends_with(".m3u8") || path.starts_with("/0") => own.answer(asked),
+        path if path.ends_with(".m3u8") || path.starts_with("/0") => own.answer(request),
         _ => Answer::status(200).close_in_head(5),
     });
     let mut hls = open(&origin, "/master.m3u8", |config| config.quality = Quality::Fixed(0));
     assert_eq!(play(&mut hls), everything(6));
-    assert!(origin.log().asked.iter().all(|asked| asked.path != "/mp4.m3u8"), "nothing more is asked of it");
+    assert!(
+        origin.log().requests.iter().all(|request| request.path != "/mp4.m3u8"),
+        "nothing more is asked of it"
+    );
 }
 
 #[cfg(feature = "hls-aes")]
@@ -363,7 +369,7 @@ fn session_keys_are_loaded_beside_the_first_media_playlist() {
     let list = vod(&format!("#EXT-X-KEY:{key}\n{}", extinf("0.ts")));
     let cipher = cbc::Encryptor::<aes::Aes128>::new(&[7; 16].into(), &1_u128.to_be_bytes().into());
     let segment = cipher.encrypt_padded_vec_mut::<Pkcs7>(&ts(0));
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/master.m3u8" => text(&master),
         "/list.m3u8" => text(&list).latency_until_released(),
         "/key" => Answer::whole(&Content::bytes(vec![7; 16])),
@@ -371,10 +377,11 @@ fn session_keys_are_loaded_beside_the_first_media_playlist() {
     });
     let url = origin.url("/master.m3u8");
     let opened = std::thread::spawn(move || downloader().open_hls(&url, HlsConfig::default()));
-    origin
-        .wait_until("the key before the playlist", |log| log.asked.iter().any(|asked| asked.path == "/key"));
+    origin.wait_until("the key before the playlist", |log| {
+        log.requests.iter().any(|request| request.path == "/key")
+    });
     origin.release();
     let mut hls = opened.join().unwrap().unwrap();
     assert_eq!(play(&mut hls), everything(1));
-    assert_eq!(origin.log().asked.iter().filter(|asked| asked.path == "/key").count(), 1);
+    assert_eq!(origin.log().requests.iter().filter(|request| request.path == "/key").count(), 1);
 }

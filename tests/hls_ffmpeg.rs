@@ -67,8 +67,8 @@ impl Folder {
 
     fn serve(&self) -> Origin {
         let root = PathBuf::from(self.path());
-        Origin::start(move |asked| match fs::read(root.join(asked.path.trim_start_matches('/'))) {
-            Ok(bytes) => Answer::file(asked, &Content::bytes(bytes)),
+        Origin::start(move |request| match fs::read(root.join(request.path.trim_start_matches('/'))) {
+            Ok(bytes) => Answer::file(request, &Content::bytes(bytes)),
             Err(_) => Answer::status(404),
         })
     }

@@ -51,13 +51,13 @@ fn a_playlist_of_10_million_lines_is_refused() {
 fn playlists_that_lead_to_themselves_end() {
     let master =
         "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nloop.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=2\nmaster.m3u8\n";
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/master.m3u8" => text(master),
         _ => Answer::redirect(302, "/loop.m3u8"),
     });
     let kind = refused(&origin, "/master.m3u8");
     assert!(matches!(kind, ErrorKind::Redirect | ErrorKind::InvalidPlaylist), "{kind:?}");
-    assert!(origin.log().asked.len() < 20);
+    assert!(origin.log().requests.len() < 20);
 }
 
 #[test]
@@ -128,9 +128,9 @@ fn a_segment_without_an_end_is_given_up_and_memory_is_limited() {
     let frames = presentation::segment_frames(0).concat();
     let endless = frames.repeat((40 << 20) / frames.len());
     let own = site(3);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/1.ts" => Answer::whole(&Content::bytes(endless.clone())),
-        _ => own.answer(asked),
+        _ => own.answer(request),
     });
     let mut hls = open(&origin, "/ts.m3u8", |config| config.buffer_bytes = 1 << 20);
     let sections = play(&mut hls);
@@ -168,12 +168,12 @@ fn a_server_that_stalls_in_a_segment_is_left_for_another() {
     let good = site(4).serve();
     let own = site(4);
     let other = good.url("/ts.m3u8");
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/master.m3u8" => text(&format!(
             "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\nts.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=9\n{other}\n"
         )),
-        "/2.ts" => own.answer(asked).stall_after(1000),
-        _ => own.answer(asked),
+        "/2.ts" => own.answer(request).stall_after(1000),
+        _ => own.answer(request),
     });
     let mut config = windway::DownloaderConfig::default();
     config.max_retries = 0;
@@ -192,7 +192,7 @@ fn a_live_playlist_that_always_starts_again_is_not_loaded_without_pause() {
     let requests = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&requests);
     let own = site(3);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/live.m3u8" => {
             let turn = counted.fetch_add(1, Ordering::Relaxed);
             let lines: String = (0..3).map(|index| extinf(&format!("{index}.ts?{turn}"))).collect();
@@ -201,7 +201,7 @@ fn a_live_playlist_that_always_starts_again_is_not_loaded_without_pause() {
                 1000 - turn * 10
             ))
         }
-        _ => own.answer(asked),
+        _ => own.answer(request),
     });
     let mut hls = open(&origin, "/live.m3u8", |_| ());
     assert!(hls.next_section().unwrap().is_some());
@@ -216,7 +216,7 @@ fn keys_of_a_wrong_length_are_typed_errors() {
         let origin = site(8).with("/list.m3u8", list).with("/key", vec![7; len]).serve();
         let kind = refused(&origin, "/list.m3u8");
         assert!(matches!(kind, ErrorKind::Unsupported | ErrorKind::InvalidPlaylist), "{len}: {kind:?}");
-        assert!(origin.log().asked.len() < 20, "{len}");
+        assert!(origin.log().requests.len() < 20, "{len}");
     }
 }
 

@@ -21,7 +21,7 @@ use windway::hls::{Discontinuity, HlsKind, Quality};
 #[test]
 fn a_low_latency_stream_is_played_by_parts_near_its_edge() {
     let live = LowLatency::new(26, 60, 10);
-    let origin = Origin::start(move |asked| live.answer(asked));
+    let origin = Origin::start(move |request| live.answer(request));
     let mut hls = open(&origin, "/live.m3u8", |_| ());
     let handle = hls.handle();
     assert_eq!(handle.kind(), HlsKind::LowLatency);
@@ -31,19 +31,22 @@ fn a_low_latency_stream_is_played_by_parts_near_its_edge() {
     let sections = play(&mut hls);
     let first = sections[0].1[0];
     assert_eq!(sections, [(Discontinuity::Start, (first..600).collect())]);
-    let asked = origin.log().asked;
+    let requests = origin.log().requests;
     let lists: Vec<&str> =
-        asked.iter().map(|asked| asked.path.as_str()).filter(|path| path.contains("m3u8")).collect();
+        requests.iter().map(|request| request.path.as_str()).filter(|path| path.contains("m3u8")).collect();
     let reloads =
         lists.iter().filter(|path| path.contains("_HLS_msn=") && path.contains("_HLS_skip=YES")).count();
     assert!(reloads + 3 >= lists.len() && lists.len() <= 40, "one request for each part: {lists:?}");
-    assert!(asked.iter().filter(|asked| asked.path.starts_with("/p")).count() >= 20, "parts are fetched");
+    assert!(
+        requests.iter().filter(|request| request.path.starts_with("/p")).count() >= 20,
+        "parts are fetched"
+    );
 }
 
 #[test]
 fn s6_3_8_a_hinted_part_is_requested_before_it_is_listed_and_once_only() {
     let live = LowLatency { has_hints: true, ..LowLatency::new(26, 60, 10) };
-    let origin = Origin::start(move |asked| live.answer(asked));
+    let origin = Origin::start(move |request| live.answer(request));
     let mut hls = open(&origin, "/live.m3u8", |_| ());
     let sections = play(&mut hls);
     let first = sections[0].1[0];
@@ -51,11 +54,11 @@ fn s6_3_8_a_hinted_part_is_requested_before_it_is_listed_and_once_only() {
     let mut times: HashMap<u64, usize> = HashMap::new();
     let mut listed = 26;
     let mut early = 0;
-    for asked in origin.log().asked {
-        if let Some(part) = asked.path.strip_prefix("/p").and_then(|part| part.parse::<u64>().ok()) {
+    for request in origin.log().requests {
+        if let Some(part) = request.path.strip_prefix("/p").and_then(|part| part.parse::<u64>().ok()) {
             *times.entry(part).or_default() += 1;
             early += usize::from(part >= listed);
-        } else if let Some((_, query)) = asked.path.split_once("_HLS_msn=") {
+        } else if let Some((_, query)) = request.path.split_once("_HLS_msn=") {
             let number = |text: &str| text.split('&').next().unwrap().parse::<u64>().unwrap();
             let part = query.split_once("_HLS_part=").map_or(0, |(_, part)| number(part));
             // While this request waits, the playlist before it is the newest.
@@ -70,11 +73,11 @@ fn s6_3_8_a_hinted_part_is_requested_before_it_is_listed_and_once_only() {
 fn s6_3_8_hints_that_fail_or_change_cost_no_sample() {
     for lie in 0..2 {
         let live = LowLatency { has_hints: true, ..LowLatency::new(26, 50, 10) };
-        let origin = Origin::start(move |asked| {
-            let answer = live.answer(asked);
-            match asked.path.strip_prefix("/p").and_then(|part| part.parse::<u64>().ok()) {
-                Some(part) if lie == 0 && part % 3 == 0 && asked.again == 0 => Answer::status(404),
-                Some(_) if lie == 1 && asked.again == 0 => answer.close_after(700),
+        let origin = Origin::start(move |request| {
+            let answer = live.answer(request);
+            match request.path.strip_prefix("/p").and_then(|part| part.parse::<u64>().ok()) {
+                Some(part) if lie == 0 && part % 3 == 0 && request.again == 0 => Answer::status(404),
+                Some(_) if lie == 1 && request.again == 0 => answer.close_after(700),
                 _ => answer,
             }
         });
@@ -88,12 +91,12 @@ fn s6_3_8_hints_that_fail_or_change_cost_no_sample() {
 #[test]
 fn s6_3_8_a_rendition_report_is_used_for_a_change_of_level() {
     let live = LowLatency::new(26, 70, 10);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/master.m3u8" => Answer::whole(&Content::bytes(
             b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlive.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=2\nother.m3u8\n"
                 .to_vec(),
         )),
-        _ => live.answer(asked),
+        _ => live.answer(request),
     });
     let mut hls = open(&origin, "/master.m3u8", |config| config.quality = Quality::Fixed(0));
     let handle = hls.handle();
@@ -104,8 +107,8 @@ fn s6_3_8_a_rendition_report_is_used_for_a_change_of_level() {
     section.read_to_end(&mut bytes).unwrap();
     let frames = presentation::numbers(&bytes);
     assert!(frames == (frames[0]..700).collect::<Vec<_>>(), "a frame is lost or repeated: {frames:?}");
-    let asked = origin.log().asked;
-    let other = asked.iter().find(|asked| asked.path.starts_with("/other.m3u8")).unwrap();
+    let requests = origin.log().requests;
+    let other = requests.iter().find(|request| request.path.starts_with("/other.m3u8")).unwrap();
     assert!(other.path.contains("_HLS_msn=") && other.path.contains("_HLS_part="), "{}", other.path);
 }
 
@@ -120,7 +123,7 @@ fn the_distance_from_live_is_the_hold_back_and_half_a_second() {
         let latency = Duration::from_millis(50);
         // 47 frames: 1.003 s.
         let live = LowLatency { has_hints, latency, ..LowLatency::new(26, 40, 47) };
-        let origin = Origin::start(move |asked| live.answer(asked));
+        let origin = Origin::start(move |request| live.answer(request));
         let mut hls = open(&origin, "/live.m3u8", |_| ());
         let mut section = hls.next_section().unwrap().unwrap();
         let info = section.info().clone();
@@ -160,16 +163,16 @@ fn the_distance_from_live_is_the_hold_back_and_half_a_second() {
 fn appendix_c_a_playlist_from_a_cache_is_replaced_by_the_current_one_before_playing_starts() {
     let live = LowLatency::new(40, 60, 10);
     let cached = LowLatency { first: 28, ..live };
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         // Twelve parts of 0.21 s are missing.
-        "/live.m3u8" => cached.answer(asked).header("Age", "3"),
-        _ => live.answer(asked),
+        "/live.m3u8" => cached.answer(request).header("Age", "3"),
+        _ => live.answer(request),
     });
     let mut hls = open(&origin, "/live.m3u8", |_| ());
     let first = play(&mut hls)[0].1[0];
     assert!(first >= 350, "playing starts with frame {first}");
-    let asked = origin.log().asked;
+    let requests = origin.log().requests;
     let lists: Vec<&str> =
-        asked.iter().map(|asked| asked.path.as_str()).filter(|path| path.contains("m3u8")).collect();
+        requests.iter().map(|request| request.path.as_str()).filter(|path| path.contains("m3u8")).collect();
     assert_eq!(lists[1], "/live.m3u8?_HLS_msn=7&_HLS_part=0");
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use mux::{aac_frames, adts, id3};
 use presentation::{FRAMES, SEGMENT, downloader, extinf, ticks, vod};
 use support::link::{Link, LinkConfig};
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use windway::Downloader;
 use windway::Priority;
 use windway::hls::{HlsConfig, HlsHandle};
@@ -34,7 +34,7 @@ fn segment(size: usize, index: u64) -> Vec<u8> {
     [id3(ticks(index)), frames].concat()
 }
 
-fn answer(asked: &Asked) -> Option<Answer> {
+fn answer(asked: &Request) -> Option<Answer> {
     let text = |text: String| Answer::whole(&Content::bytes(text.into_bytes()));
     if asked.path == "/master.m3u8" {
         let variant = |size: &usize| {
@@ -84,7 +84,7 @@ fn play(downloader: &Downloader, url: &str, priority: Priority) -> (f64, Duratio
 #[test]
 #[ignore = "measures real time"]
 fn the_stream_of_high_priority_gets_the_quality_that_it_would_have_alone() {
-    let origin = Origin::start(|asked| answer(asked).unwrap_or_else(|| Answer::status(404)));
+    let origin = Origin::start(|request| answer(request).unwrap_or_else(|| Answer::status(404)));
     let link = Link::start(origin.address(), LinkConfig::with_rate(Duration::from_millis(20), 1.25));
     let (downloader, url) = (downloader(), link.url("/master.m3u8"));
     let (high, low) = thread::scope(|scope| {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use mux::{Random, Ts, aac_frames, adts};
 use presentation::{downloader, extinf};
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use windway::ErrorKind;
 use windway::hls::{Hls, HlsConfig};
 
@@ -28,10 +28,10 @@ fn short_ts(index: u64) -> Vec<u8> {
     Ts::new(0x0f).segment(&frames, (900_000 + index * SHORT * 1920) & ((1 << 33) - 1), 1920.0)
 }
 
-fn segment(asked: &Asked) -> Answer {
-    let name = asked.path.trim_start_matches('/').split('?').next().unwrap_or_default();
+fn segment(request: &Request) -> Answer {
+    let name = request.path.trim_start_matches('/').split('?').next().unwrap_or_default();
     match name.strip_suffix(".ts").and_then(|index| index.parse().ok()) {
-        Some(index) => Answer::file(asked, &Content::bytes(short_ts(index))),
+        Some(index) => Answer::file(request, &Content::bytes(short_ts(index))),
         None => Answer::status(404),
     }
 }
@@ -123,9 +123,9 @@ fn memory_does_not_grow_over_14_400_segments() {
     const SEGMENTS: u64 = 14_400;
     let lines: String = (0..SEGMENTS).map(|index| format!("#EXTINF:0.213333,\n{index}.ts\n")).collect();
     let list = presentation::vod(&lines);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/list.m3u8" => text(list.clone()),
-        _ => segment(asked),
+        _ => segment(request),
     });
     let mut config = HlsConfig::default();
     config.buffer = Duration::from_secs(10);
@@ -173,9 +173,9 @@ fn fault(random: &mut Random, answer: Answer) -> Answer {
 }
 
 /// A server whose answers are faulty now and then, never two requests for the same in a row for ever.
-fn bad_server(seed: u64, answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Origin {
+fn bad_server(seed: u64, answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Origin {
     let random = Mutex::new(Random(seed));
-    Origin::start(move |asked| fault(&mut random.lock().unwrap(), answer(asked)))
+    Origin::start(move |request| fault(&mut random.lock().unwrap(), answer(request)))
 }
 
 fn soak_time() -> Duration {
@@ -208,16 +208,16 @@ fn chaos_on_demand_makes_no_wrong_sample_and_no_hang() {
         let list = presentation::vod(&lines);
         let second = bad_server(rounds * 2 + 1, {
             let list = list.clone();
-            move |asked| if asked.path.contains("m3u8") { text(list.clone()) } else { segment(asked) }
+            move |request| if request.path.contains("m3u8") { text(list.clone()) } else { segment(request) }
         });
         let master = format!(
             "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\nlist.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=9\n{}\n#EXT-X-STREAM-INF:BANDWIDTH=20\nhigh.m3u8\n",
             second.url("/list.m3u8")
         );
-        let origin = bad_server(rounds * 2, move |asked| match asked.path.as_str() {
+        let origin = bad_server(rounds * 2, move |request| match request.path.as_str() {
             "/master.m3u8" => text(master.clone()),
             path if path.contains("m3u8") => text(list.clone()),
-            _ => segment(asked),
+            _ => segment(request),
         });
         let mut hls = open_patiently(&origin, "/master.m3u8");
         let mut listener = Listener::default();
@@ -240,16 +240,17 @@ fn chaos_live_makes_no_wrong_sample_and_no_hang() {
         let lines: String = (end - 30..end).map(|index| format!("#EXTINF:0.213333,\n{index}.ts\n")).collect();
         format!("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:{}\n{lines}", end - 30)
     };
-    let answer =
-        move |asked: &Asked| if asked.path.contains("m3u8") { text(listed()) } else { segment(asked) };
+    let answer = move |request: &Request| {
+        if request.path.contains("m3u8") { text(listed()) } else { segment(request) }
+    };
     let second = bad_server(8, answer);
     let master = format!(
         "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\nlive.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=9\n{}\n",
         second.url("/live.m3u8")
     );
-    let origin = bad_server(7, move |asked| match asked.path.as_str() {
+    let origin = bad_server(7, move |request| match request.path.as_str() {
         "/master.m3u8" => text(master.clone()),
-        _ => answer(asked),
+        _ => answer(request),
     });
     let mut hls = open_patiently(&origin, "/master.m3u8");
     let mut listener = Listener::default();

@@ -60,8 +60,9 @@ fn a_steady_urgent_body_wakes_only_its_reader() {
     let _alone = ALONE.lock().unwrap_or_else(|panicked| panicked.into_inner());
     let content = Content::pattern(600_000);
     // It lasts three seconds.
-    let origin =
-        Origin::start(move |asked| Answer::file(asked, &content).chunks_of(4000, Duration::from_millis(20)));
+    let origin = Origin::start(move |request| {
+        Answer::file(request, &content).chunks_of(4000, Duration::from_millis(20))
+    });
     let downloader = downloader(|_| ());
     let peer = downloader.register((), Priority::High).unwrap();
     let mut body = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
@@ -80,7 +81,7 @@ fn a_steady_urgent_body_wakes_only_its_reader() {
 fn no_thread_wakes_while_nothing_changes() {
     let _alone = ALONE.lock().unwrap_or_else(|panicked| panicked.into_inner());
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
+    let origin = Origin::start(move |request| Answer::file(request, &content).stall_after(1000));
     let downloader = downloader(|config| {
         config.max_per_origin = 100;
         // A report of a slow fetch would wake the subscriber.

@@ -36,7 +36,7 @@ fn await_event(events: &Subscriber, mut wanted: impl FnMut(&Event) -> bool) -> E
 /// Stalls every body after 1000 bytes, until it is released.
 fn stalling() -> Origin {
     let content = Content::pattern(1_000_000);
-    Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000))
+    Origin::start(move |request| Answer::file(request, &content).stall_after(1000))
 }
 
 /// All fetches of all peers were taken into one batch, and urgent work waited for the batch.
@@ -81,7 +81,7 @@ fn an_urgent_wake_ends_the_prefetch_delay_at_once() {
     assert!(peer.execute(get(&origin, "/second")).is_ok());
     list.put(get(&origin, "/third"), collect(0).0);
     peer.wake(Priority::High);
-    origin.wait_until("the prefetch after the urgent wake", |log| log.asked.len() >= 3);
+    origin.wait_until("the prefetch after the urgent wake", |log| log.requests.len() >= 3);
 }
 
 /// Urgent work starved prefetches forever.
@@ -89,7 +89,7 @@ fn an_urgent_wake_ends_the_prefetch_delay_at_once() {
 fn a_prefetch_gets_a_worker_under_endless_urgent_fetches() {
     for workers in [1, 2, 3] {
         let content = Content::pattern(1000);
-        let origin = Origin::start(move |asked| Answer::file(asked, &content));
+        let origin = Origin::start(move |request| Answer::file(request, &content));
         let downloader = downloader(|config| {
             config.max_concurrent = workers;
             config.aging_threshold = Duration::from_millis(50);
@@ -143,7 +143,7 @@ fn a_peer_that_was_not_woken_is_never_polled() {
 #[test]
 fn the_capacity_of_a_peer_is_a_limit() {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).latency_until_released());
+    let origin = Origin::start(move |request| Answer::file(request, &content).latency_until_released());
     let downloader = downloader(|config| config.peer_capacity = 2);
     let peer = downloader.register((), Priority::High).unwrap();
     let events = peer.subscribe();
@@ -153,7 +153,7 @@ fn the_capacity_of_a_peer_is_a_limit() {
             thread::spawn(move || peer.execute(fetch).map(drop))
         })
         .collect();
-    origin.wait_until("two requests", |log| log.asked.len() == 2);
+    origin.wait_until("two requests", |log| log.requests.len() == 2);
     origin.release();
     callers.into_iter().for_each(|caller| caller.join().unwrap().unwrap());
     let (mut accepted, mut most) = (0, 0);
@@ -186,7 +186,7 @@ fn a_peer_woken_for_urgent_work_is_polled_although_all_workers_are_busy() {
     origin.wait_until("two bodies", |log| log.sent == 2000);
     urgent.put(get(&origin, "/urgent").priority(Priority::High), collect(0).0);
     waiting.wake(Priority::High);
-    origin.wait_until("the urgent one", |log| log.asked.iter().any(|asked| asked.path == "/urgent"));
+    origin.wait_until("the urgent one", |log| log.requests.iter().any(|request| request.path == "/urgent"));
     origin.release();
 }
 
@@ -224,7 +224,7 @@ fn an_error_of_a_sink_ends_its_fetch_and_is_not_retried() {
     let Outcome::Failed(error) = end.recv().unwrap() else { panic!("it did not fail") };
     assert_eq!(error.kind(), ErrorKind::Io(std::io::ErrorKind::StorageFull));
     assert!(!error.is_retryable());
-    assert_eq!(origin.log().asked.len(), 1);
+    assert_eq!(origin.log().requests.len(), 1);
 }
 
 /// Bodies read by their caller ignored a cancel and reported no end. Failed and cancelled ones reported no bytes.

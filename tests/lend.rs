@@ -22,9 +22,9 @@ struct Busy {
 
 fn busy() -> Busy {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| {
-        let answer = Answer::file(asked, &content);
-        match asked.path.as_str() {
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        match request.path.as_str() {
             "/blocker" | "/held" => answer.latency_until_released(),
             "/chunks" => answer.chunks_of(10_000, Duration::from_millis(1)),
             _ => answer,
@@ -38,7 +38,7 @@ fn busy() -> Busy {
     let peer = downloader.register((), Priority::High).unwrap();
     let fetch = Fetch::get(&origin.url("/blocker")).unwrap();
     let blocker = thread::spawn(move || drop(peer.execute(fetch).unwrap()));
-    origin.wait_until("the blocker", |log| log.asked.len() == 1);
+    origin.wait_until("the blocker", |log| log.requests.len() == 1);
     Busy { origin, downloader, blocker }
 }
 
@@ -52,7 +52,7 @@ impl Busy {
         let stream = self.open_later(path, FileConfig::default());
         let handle = stream.handle();
         let reader = read(stream);
-        self.origin.wait_until("the reader's request", |log| log.asked.len() == 2);
+        self.origin.wait_until("the reader's request", |log| log.requests.len() == 2);
         (handle, reader)
     }
 
@@ -119,7 +119,7 @@ fn a_body_handed_back_by_its_reader_keeps_its_connection() {
     stream.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes.len() as u64, LEN);
     // One request of the busy worker, and one for the whole file.
-    assert_eq!(busy.origin.log().asked.len(), 2);
+    assert_eq!(busy.origin.log().requests.len(), 2);
     busy.end();
 }
 
@@ -146,7 +146,7 @@ fn a_stop_ends_a_fetch_that_its_reader_drives() {
     let busy = busy();
     let stream = busy.open_later("/held", FileConfig::default());
     let reader = read(stream);
-    busy.origin.wait_until("the reader's request", |log| log.asked.len() == 2);
+    busy.origin.wait_until("the reader's request", |log| log.requests.len() == 2);
     busy.downloader.stop();
     assert!(matches!(reader.join().unwrap(), ErrorKind::Cancelled(_)));
     assert!(busy.blocker.join().is_err());
@@ -165,10 +165,10 @@ fn the_read_timeout_holds_for_a_fetch_that_its_reader_drives() {
 #[test]
 fn a_body_that_no_reader_waits_for_is_preempted_by_urgent_work() {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| {
-        let answer = Answer::file(asked, &content);
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
         // At this rate the file takes longer than any test.
-        if asked.path == "/slow" { answer.chunks_of(100, Duration::from_millis(500)) } else { answer }
+        if request.path == "/slow" { answer.chunks_of(100, Duration::from_millis(500)) } else { answer }
     });
     let downloader = downloader(|config| config.max_concurrent = 1);
     let mut stream = downloader.open(&origin.url("/slow")).unwrap();

@@ -76,10 +76,10 @@ fn assert_leaves_nothing(origin: &Origin, rounds: usize, run: impl Fn(usize)) {
 fn a_thousand_streams_leave_no_thread_and_no_descriptor() {
     let _alone = alone();
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
-        "/ranged" => Answer::file(asked, &content),
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/ranged" => Answer::file(request, &content),
         "/sequential" => Answer::whole(&content),
-        _ => Answer::file(asked, &content).stall_after(10_000),
+        _ => Answer::file(request, &content).stall_after(10_000),
     });
     assert_leaves_nothing(&origin, 1000, |round| {
         let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
@@ -100,10 +100,10 @@ fn radios_leave_no_thread_and_no_descriptor() {
     let _alone = alone();
     let station =
         Station { audio: Content::endless(), interval: 8192, every: 2, titles: vec!["One", "Another"] };
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
-        "/live" => Answer::station(asked, &station),
-        "/breaking" => Answer::station(asked, &station).close_after(10_000),
-        "/silent" => Answer::station(asked, &station).stall_after(10_000),
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/live" => Answer::station(request, &station),
+        "/breaking" => Answer::station(request, &station).close_after(10_000),
+        "/silent" => Answer::station(request, &station).stall_after(10_000),
         _ => Answer::status(404),
     });
     assert_leaves_nothing(&origin, 300, |round| {
@@ -126,7 +126,7 @@ fn radios_leave_no_thread_and_no_descriptor() {
 fn stop_ends_a_blocked_read() {
     let _alone = alone();
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(10_000));
+    let origin = Origin::start(move |request| Answer::file(request, &content).stall_after(10_000));
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
     let reader = std::thread::spawn(move || {
@@ -146,7 +146,7 @@ fn stop_ends_a_blocked_read() {
 fn a_read_fails_while_the_server_is_down_and_continues_when_it_is_back() {
     let _alone = alone();
     let content = Content::pattern(3_000_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content));
+    let origin = Origin::start(move |request| Answer::file(request, &content));
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     let mut config = FileConfig::default();
     config.read_timeout = Some(Duration::from_millis(300));
@@ -302,9 +302,9 @@ fn a_closure_whose_drop_panics_costs_no_worker_and_ends_its_fetch_once() {
 fn a_callback_whose_panic_payload_panics_costs_no_worker_and_ends_its_fetch_once() {
     let _alone = alone();
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/busy" => Answer::status(503).header("Retry-After", "0"),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let downloader = one_worker();
     let events = downloader.subscribe();
@@ -417,7 +417,7 @@ fn a_second_stop_waits_like_the_first() {
 #[test]
 fn the_events_of_a_peer_end_with_the_peer() {
     let _alone = alone();
-    let origin = Origin::start(|asked| match asked.path.as_str() {
+    let origin = Origin::start(|request| match request.path.as_str() {
         "/" => Answer::whole(&Content::pattern(1000)),
         _ => Answer::whole(&Content::pattern(100_000)).stall_after(1000),
     });
@@ -434,7 +434,7 @@ fn the_events_of_a_peer_end_with_the_peer() {
     let (sink, end) = collect(0);
     list.put(Fetch::get(&origin.url("/stalled?pulled")).unwrap(), sink);
     peer.wake(Priority::High);
-    origin.wait_until("the pulled fetch", |log| log.asked.len() == 3);
+    origin.wait_until("the pulled fetch", |log| log.requests.len() == 3);
     drop(peer);
     assert!(matches!(end.recv().unwrap().outcome, Outcome::Cancelled(_)));
     let (done, released) = mpsc::channel();

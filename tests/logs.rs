@@ -32,7 +32,7 @@ fn each_request_of_a_playback_has_a_line_for_its_response_and_one_for_its_end() 
     log::set_logger(&LINES).unwrap();
     log::set_max_level(log::LevelFilter::Debug);
     let content = Content::pattern(8_000_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content));
+    let origin = Origin::start(move |request| Answer::file(request, &content));
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     let mut stream = downloader.open(&origin.url("/episode?token=secret")).unwrap();
     let mut bytes = vec![0; 1_000_000];
@@ -48,7 +48,7 @@ fn each_request_of_a_playback_has_a_line_for_its_response_and_one_for_its_end() 
     // A request that is cancelled before its response head arrives has no line for it, but one for its end.
     let responses = lines.iter().filter(|(_, line)| line.contains(": 206 after ")).count();
     let log = origin.log();
-    assert!((2..=log.asked.len() + log.suffixes.len()).contains(&responses), "{lines:#?}");
+    assert!((2..=log.requests.len() + log.suffixes.len()).contains(&responses), "{lines:#?}");
     assert!(
         lines.iter().any(|(_, line)| line.contains("/episode") && line.contains(" of 8000000")),
         "{lines:#?}"

@@ -34,7 +34,7 @@ fn capped(rate: u64) -> Downloader {
 
 fn serve(len: u64) -> Origin {
     let content = Content::pattern(len);
-    Origin::start(move |asked| Answer::file(asked, &content))
+    Origin::start(move |request| Answer::file(request, &content))
 }
 
 /// Panics if `work`, which reads `bytes` bytes, is faster than the cap.
@@ -85,7 +85,7 @@ fn every_way_to_read_keeps_to_the_cap() {
     });
     let station =
         Station { audio: Content::endless(), interval: 16_000, every: 1, titles: vec!["Artist - Title"] };
-    let station = Origin::start(move |asked| Answer::station(asked, &station));
+    let station = Origin::start(move |request| Answer::station(request, &station));
     let downloader = capped(RATE);
     assert_capped("a radio", LEN, || {
         let mut radio = downloader.open_radio(&station.url("/live"), RadioConfig::default()).unwrap();
@@ -171,7 +171,7 @@ fn a_new_cap_also_applies_to_fetches_that_wait() {
         await_heads(&events, 1);
         downloader.set_max_bandwidth(10_000_000).unwrap();
         end.recv().unwrap().assert_done(0..LEN);
-        assert_eq!(origin.log().asked.len(), 2);
+        assert_eq!(origin.log().requests.len(), 2);
     });
 }
 
@@ -191,8 +191,8 @@ fn prefetches_leave_bytes_and_workers_to_urgent_work() {
     /// Less than the half of a burst that prefetches leave.
     const SMALL: u64 = 5000;
     let (large, small) = (Content::pattern(LEN), Content::pattern(SMALL));
-    let origin = Origin::start(move |asked| {
-        Answer::file(asked, if asked.path.starts_with("/urgent") { &small } else { &large })
+    let origin = Origin::start(move |request| {
+        Answer::file(request, if request.path.starts_with("/urgent") { &small } else { &large })
     });
     in_time("urgent work", move || {
         let downloader = downloader(|config| {
@@ -258,7 +258,7 @@ fn a_body_that_the_cap_holds_back_is_not_silent() {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes.len() as u64, LEN);
-    assert_eq!(origin.log().asked.len(), 2, "no request was hedged or repeated");
+    assert_eq!(origin.log().requests.len(), 2, "no request was hedged or repeated");
     assert_eq!(downloader.stats().totals.retries, 0);
 }
 

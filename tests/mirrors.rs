@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use support::content::assert_pattern;
 use support::peers::downloader;
-use support::{Answer, Asked, Content, Origin, Station};
+use support::{Answer, Content, Origin, Request, Station};
 use windway::config::{Hook, ReadAhead, RequestHook, RequestKind, StorageConfig};
 use windway::{Error, ErrorKind, FileConfig, RadioConfig, Stream};
 
@@ -28,13 +28,13 @@ fn read_at(stream: &mut Stream, position: u64) {
     assert_pattern(position, &buf);
 }
 
-fn serve(asked: &Asked) -> Answer {
-    Answer::file(asked, &Content::pattern(LEN))
+fn serve(request: &Request) -> Answer {
+    Answer::file(request, &Content::pattern(LEN))
 }
 
 /// Serves the opening only.
-fn serve_once(asked: &Asked) -> Answer {
-    if asked.again == 0 { serve(asked).close_after(64 * 1024) } else { Answer::status(404) }
+fn serve_once(request: &Request) -> Answer {
+    if request.again == 0 { serve(request).close_after(64 * 1024) } else { Answer::status(404) }
 }
 
 #[test]
@@ -45,14 +45,14 @@ fn a_file_goes_on_at_a_mirror_and_remembers_it() {
     let mut stream = downloader(|_| ()).open_with(&own.url("/a"), config).unwrap();
     read_at(&mut stream, 0);
     read_at(&mut stream, 1_000_000);
-    let refused = own.log().asked.len();
+    let refused = own.log().requests.len();
     read_at(&mut stream, 2_000_000);
     read_at(&mut stream, 1_500_000);
-    assert_eq!(own.log().asked.len(), refused, "it was asked again, although the mirror answers");
-    assert!(gone.log().asked.len() <= refused);
+    assert_eq!(own.log().requests.len(), refused, "it was asked again, although the mirror answers");
+    assert!(gone.log().requests.len() <= refused);
     // Headers are of the URL's own origin.
-    assert!(own.log().asked.iter().all(|asked| asked.header("x-secret").is_some()));
-    assert!(mirror.log().asked.iter().all(|asked| asked.header("x-secret").is_none()));
+    assert!(own.log().requests.iter().all(|request| request.header("x-secret").is_some()));
+    assert!(mirror.log().requests.iter().all(|request| request.header("x-secret").is_none()));
 }
 
 #[test]
@@ -70,12 +70,12 @@ fn a_file_is_opened_at_a_mirror_if_its_own_host_is_down() {
 #[test]
 fn a_mirror_with_another_version_is_passed_over() {
     let own = Origin::start(serve_once);
-    let other = Origin::start(|asked| Answer::file(asked, &Content::pattern(LEN - 1)));
-    let page = Origin::start(|asked| {
-        Answer::file(asked, &Content::pattern(LEN)).header("Content-Type", "text/html")
+    let other = Origin::start(|request| Answer::file(request, &Content::pattern(LEN - 1)));
+    let page = Origin::start(|request| {
+        Answer::file(request, &Content::pattern(LEN)).header("Content-Type", "text/html")
     });
     let retagged =
-        Origin::start(|asked| serve(asked).without_header("ETag").header("ETag", "\"another version\""));
+        Origin::start(|request| serve(request).without_header("ETag").header("ETag", "\"another version\""));
     let mirror = Origin::start(serve);
     let downloader = downloader(|config| config.max_retries = 0);
     let config = config(&[&other, &page, &retagged, &mirror]);
@@ -84,13 +84,13 @@ fn a_mirror_with_another_version_is_passed_over() {
     for position in [1_000_000, 2_000_000] {
         read_at(&mut stream, position);
     }
-    assert!(!mirror.log().asked.is_empty());
+    assert!(!mirror.log().requests.is_empty());
 }
 
 #[test]
 fn without_a_mirror_that_has_the_same_version_the_read_fails() {
     let own = Origin::start(serve_once);
-    let other = Origin::start(|asked| Answer::file(asked, &Content::pattern(LEN - 1)));
+    let other = Origin::start(|request| Answer::file(request, &Content::pattern(LEN - 1)));
     let downloader = downloader(|config| config.max_retries = 0);
     let mut stream = downloader.open_with(&own.url("/a"), config(&[&other])).unwrap();
     read_at(&mut stream, 0);
@@ -133,13 +133,13 @@ impl RequestHook for Account {
 }
 
 /// An origin that accepts the last token only, in the URL and in a header.
-fn signed(token: &Arc<AtomicU32>, answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Origin {
+fn signed(token: &Arc<AtomicU32>, answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Origin {
     let token = Arc::clone(token);
-    Origin::start(move |asked| {
+    Origin::start(move |request| {
         let valid = token.load(Ordering::SeqCst).to_string();
-        let is_signed = asked.path.ends_with(&format!("?token={valid}"));
-        let has_header = asked.header("x-token") == Some(valid.as_str());
-        if is_signed && has_header { answer(asked) } else { Answer::status(403) }
+        let is_signed = request.path.ends_with(&format!("?token={valid}"));
+        let has_header = request.header("x-token") == Some(valid.as_str());
+        if is_signed && has_header { answer(request) } else { Answer::status(403) }
     })
 }
 
@@ -158,17 +158,21 @@ fn a_url_that_expires_is_replaced_and_what_is_stored_is_kept() {
             token.store(next, Ordering::SeqCst);
             read_at(&mut stream, u64::from(next) * 500_000);
         }
-        let asked = origin.log().asked.len();
+        let requests = origin.log().requests.len();
         for stored in [0, 1_500_000] {
             read_at(&mut stream, stored);
-            let has_byte = |asked: &Asked| {
-                asked
+            let has_byte = |request: &Request| {
+                request
                     .range()
                     .is_some_and(|(first, last)| first <= stored && last.is_none_or(|last| last >= stored))
             };
-            assert!(!origin.log().asked[asked..].iter().any(has_byte), "a stored byte was fetched again");
+            assert!(
+                !origin.log().requests[requests..].iter().any(has_byte),
+                "a stored byte was fetched again"
+            );
         }
-        let refused = origin.log().asked.iter().filter(|asked| !asked.path.contains("token=4")).count();
+        let refused =
+            origin.log().requests.iter().filter(|request| !request.path.contains("token=4")).count();
         assert!(refused >= 3);
         assert_eq!(renewed.lock().unwrap().is_empty(), !renews);
         let shown = format!("{:?} {:?}", stream.handle(), stream);
@@ -179,9 +183,9 @@ fn a_url_that_expires_is_replaced_and_what_is_stored_is_kept() {
 #[test]
 fn a_fresh_url_of_another_version_is_an_error() {
     let token = Arc::new(AtomicU32::new(1));
-    let origin = signed(&token, |asked| {
-        let len = if asked.path.ends_with("token=1") { LEN } else { LEN - 1 };
-        Answer::file(asked, &Content::pattern(len))
+    let origin = signed(&token, |request| {
+        let len = if request.path.ends_with("token=1") { LEN } else { LEN - 1 };
+        Answer::file(request, &Content::pattern(len))
     });
     let account = Account { token: Arc::clone(&token), renewed: Arc::default(), renews: false };
     let config = config(&[]).hook(Hook::new(account));
@@ -196,9 +200,9 @@ fn a_fresh_url_of_another_version_is_an_error() {
 #[test]
 fn a_radio_connects_to_a_mirror_of_its_station() {
     let own = Origin::start(|_| Answer::status(503));
-    let mirror = Origin::start(|asked| {
+    let mirror = Origin::start(|request| {
         let station = Station { audio: Content::endless(), interval: 1000, every: 100, titles: Vec::new() };
-        Answer::station(asked, &station)
+        Answer::station(request, &station)
     });
     let config = RadioConfig::new().mirrors([mirror.url("/live")]);
     let mut radio = downloader(|_| ()).open_radio(&own.url("/live"), config).unwrap();

@@ -12,7 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use support::content::{assert_pattern, assert_whole};
 use support::peers::{Got, List, NEVER, collect, downloader, get, patient_downloader, read_all};
-use support::{Answer, Asked, Content, Log, Origin, Station};
+use support::{Answer, Content, Log, Origin, Request, Station};
 use windway::event::Event;
 use windway::radio::RadioEvent;
 use windway::{Fetch, Priority, RadioConfig};
@@ -46,7 +46,7 @@ fn assert_read_after(requests: usize, origin: &Origin) {
     let body = read_all(&peer, get(origin, "/a"));
     assert_eq!(body.len(), 100_000);
     assert_pattern(0, &body);
-    assert_eq!(origin.log().asked.len(), requests);
+    assert_eq!(origin.log().requests.len(), requests);
     // Those of the requests whose answer came too late are closed.
     origin.wait_until("one connection", |log| log.open == 1);
 }
@@ -94,7 +94,7 @@ fn origins_that_never_accept_do_not_delay_connections_to_others() {
 #[test]
 fn an_idle_connection_does_not_block_the_next_one_to_a_server_of_one_connection() {
     let content = Content::pattern(50_000_000);
-    let origin = Origin::start_for_oldest(move |asked| Answer::file(asked, &content).rate(4_000_000));
+    let origin = Origin::start_for_oldest(move |request| Answer::file(request, &content).rate(4_000_000));
     let downloader = downloader(|config| config.max_retries = 3);
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
     for seek in [0, 40_000_000, 10_000_000, 30_000_000, 20_000_000, 45_000_000] {
@@ -109,7 +109,7 @@ fn an_idle_connection_does_not_block_the_next_one_to_a_server_of_one_connection(
 fn dead_connections_cost_one_hedging_delay_and_are_not_used_again() {
     for tls in [false, true] {
         let content = Content::pattern(1000);
-        let handler = move |asked: &Asked| Answer::file(asked, &content);
+        let handler = move |request: &Request| Answer::file(request, &content);
         let origin = if tls { Origin::start_tls(handler) } else { Origin::start(handler) };
         let downloader = patient_downloader(&origin);
         let peer = downloader.register((), Priority::High).unwrap();
@@ -123,11 +123,11 @@ fn dead_connections_cost_one_hedging_delay_and_are_not_used_again() {
         origin.black_hole();
         let dead = origin.log().connections;
         assert_pattern(0, &read_all(&peer, get(&origin, "/second")));
-        assert!(origin.log().asked[1].connection >= dead);
+        assert!(origin.log().requests[1].connection >= dead);
         for _ in 0..3 {
             assert_pattern(0, &read_all(&peer, get(&origin, "/third")));
         }
-        assert_eq!(origin.log().asked.len(), 5);
+        assert_eq!(origin.log().requests.len(), 5);
         // The second request was lost on a connection that had never answered, and on the one that had, unless a busy machine
         // was late with that. The third dead one is closed unused.
         let lost = origin.lost_requests();
@@ -138,9 +138,9 @@ fn dead_connections_cost_one_hedging_delay_and_are_not_used_again() {
 #[test]
 fn an_urgent_request_on_a_silent_new_connection_is_hedged() {
     let content = Content::pattern(100_000);
-    let origin = Origin::start(move |asked| match asked.connection {
-        0 | 1 => Answer::file(asked, &content).latency_until_released(),
-        _ => Answer::file(asked, &content),
+    let origin = Origin::start(move |request| match request.connection {
+        0 | 1 => Answer::file(request, &content).latency_until_released(),
+        _ => Answer::file(request, &content),
     });
     assert_read_after(3, &origin);
 }
@@ -169,12 +169,12 @@ fn a_handshake_that_is_never_answered_is_hedged() {
 #[test]
 fn a_prefetch_on_a_silent_new_connection_is_hedged_when_it_becomes_urgent() {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| match asked.connection {
-        0 => Answer::file(asked, &content).latency_until_released(),
-        _ => Answer::file(asked, &content),
+    let origin = Origin::start(move |request| match request.connection {
+        0 => Answer::file(request, &content).latency_until_released(),
+        _ => Answer::file(request, &content),
     });
-    promote_when_silent(&origin, |log| log.asked.len() == 1).assert_done(0..1000);
-    assert_eq!(origin.log().asked.len(), 2);
+    promote_when_silent(&origin, |log| log.requests.len() == 1).assert_done(0..1000);
+    assert_eq!(origin.log().requests.len(), 2);
 }
 
 /// Prefetches `/a` until `is_silent`. Checks that this is not hedged, and makes it urgent. Returns what arrived.
@@ -189,7 +189,7 @@ fn promote_when_silent(origin: &Origin, is_silent: impl Fn(&Log) -> bool) -> Got
     origin.wait_until("the silence", is_silent);
     // An urgent request would have been hedged in this time.
     assert!(end.recv_timeout(Duration::from_millis(1500)).is_err());
-    assert_eq!(origin.log().asked.len(), 1);
+    assert_eq!(origin.log().requests.len(), 1);
     let request = std::iter::from_fn(|| events.try_recv()).find_map(|event| match event {
         Event::Enqueued { request, .. } => Some(request),
         _ => None,
@@ -201,10 +201,10 @@ fn promote_when_silent(origin: &Origin, is_silent: impl Fn(&Log) -> bool) -> Got
 #[test]
 fn a_connection_that_did_not_answer_delays_no_later_hedged_request() {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| match asked.on_connection {
+    let origin = Origin::start(move |request| match request.on_connection {
         // Each connection answers once.
-        0 => Answer::file(asked, &content),
-        _ => Answer::file(asked, &content).latency_until_released(),
+        0 => Answer::file(request, &content),
+        _ => Answer::file(request, &content).latency_until_released(),
     });
     let downloader = patient_downloader(&origin);
     let peer = downloader.register((), Priority::High).unwrap();
@@ -220,19 +220,19 @@ fn a_connection_that_did_not_answer_delays_no_later_hedged_request() {
     // two that much, but not both.
     let least = ttfbs.skip(3).min().unwrap();
     assert!(least < Duration::from_millis(1500), "{least:?}");
-    assert_eq!(origin.log().asked.len(), 9);
+    assert_eq!(origin.log().requests.len(), 9);
 }
 
 #[test]
 fn an_error_of_the_hedged_request_does_not_end_the_first_one() {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| match asked.number {
-        0 => Answer::file(asked, &content).latency(Duration::from_millis(2500)),
+    let origin = Origin::start(move |request| match request.number {
+        0 => Answer::file(request, &content).latency(Duration::from_millis(2500)),
         _ => Answer::status(503),
     });
     let peer = downloader(|config| config.max_retries = 0).register((), Priority::High).unwrap();
     assert_pattern(0, &read_all(&peer, get(&origin, "/a")));
-    assert_eq!(origin.log().asked.len(), 3);
+    assert_eq!(origin.log().requests.len(), 3);
 }
 
 /// As after a network change within a body.
@@ -240,9 +240,9 @@ fn an_error_of_the_hedged_request_does_not_end_the_first_one() {
 fn a_silent_body_continues_over_a_new_connection() {
     for tls in [false, true] {
         let content = Content::pattern(2_000_000);
-        let handler = move |asked: &Asked| match asked.connection {
-            0 => Answer::file(asked, &content).stall_after(500_000),
-            _ => Answer::file(asked, &content),
+        let handler = move |request: &Request| match request.connection {
+            0 => Answer::file(request, &content).stall_after(500_000),
+            _ => Answer::file(request, &content),
         };
         let origin = if tls { Origin::start_tls(handler) } else { Origin::start(handler) };
         let downloader = patient_downloader(&origin);
@@ -250,10 +250,10 @@ fn a_silent_body_continues_over_a_new_connection() {
         let body = read_all(&peer, get(&origin, "/a"));
         assert_eq!(body.len(), 2_000_000);
         assert_pattern(0, &body);
-        let asked = origin.log().asked;
-        assert_eq!(asked.len(), 2, "{asked:?}");
-        assert_eq!(asked[1].range(), Some((500_000 - 64, None)));
-        assert!(asked[1].header("if-range").is_some());
+        let requests = origin.log().requests;
+        assert_eq!(requests.len(), 2, "{requests:?}");
+        assert_eq!(requests[1].range(), Some((500_000 - 64, None)));
+        assert!(requests[1].header("if-range").is_some());
         origin.wait_until("the end of the silent one", |log| log.open == 1);
         assert_eq!(peer.totals().completed, 1);
     }
@@ -262,9 +262,9 @@ fn a_silent_body_continues_over_a_new_connection() {
 #[test]
 fn a_file_whose_connection_dies_within_a_body_is_read_to_its_end() {
     let content = Content::pattern(5_000_000);
-    let origin = Origin::start(move |asked| match asked.connection {
-        0 => Answer::file(asked, &content).stall_after(100_000),
-        _ => Answer::file(asked, &content),
+    let origin = Origin::start(move |request| match request.connection {
+        0 => Answer::file(request, &content).stall_after(100_000),
+        _ => Answer::file(request, &content),
     });
     let downloader = downloader(|config| config.client.silence_timeout = NEVER);
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
@@ -274,9 +274,9 @@ fn a_file_whose_connection_dies_within_a_body_is_read_to_its_end() {
 #[test]
 fn a_silent_body_that_resumes_before_its_hedged_request_is_kept() {
     let content = Content::pattern(100_000);
-    let origin = Origin::start(move |asked| match asked.connection {
-        0 => Answer::file(asked, &content).chunks_of(50_000, Duration::from_millis(1600)),
-        _ => Answer::file(asked, &content).latency_until_released(),
+    let origin = Origin::start(move |request| match request.connection {
+        0 => Answer::file(request, &content).chunks_of(50_000, Duration::from_millis(1600)),
+        _ => Answer::file(request, &content).latency_until_released(),
     });
     assert_read_after(2, &origin);
 }
@@ -284,26 +284,26 @@ fn a_silent_body_that_resumes_before_its_hedged_request_is_kept() {
 #[test]
 fn a_silent_body_is_not_hedged_while_no_reader_waits() {
     let content = Content::pattern(100_000);
-    let origin = Origin::start(move |asked| match asked.connection {
-        0 => Answer::file(asked, &content).stall_after(50_000),
-        _ => Answer::file(asked, &content),
+    let origin = Origin::start(move |request| match request.connection {
+        0 => Answer::file(request, &content).stall_after(50_000),
+        _ => Answer::file(request, &content),
     });
     promote_when_silent(&origin, |log| log.sent == 50_000).assert_done(0..100_000);
-    assert_eq!(origin.log().asked.len(), 2);
+    assert_eq!(origin.log().requests.len(), 2);
 }
 
 #[test]
 fn a_silent_body_and_its_hedged_request_are_cancelled_at_once() {
     let content = Content::pattern(100_000);
-    let origin = Origin::start(move |asked| match asked.connection {
-        0 => Answer::file(asked, &content).stall_after(50_000),
-        _ => Answer::file(asked, &content).latency_until_released(),
+    let origin = Origin::start(move |request| match request.connection {
+        0 => Answer::file(request, &content).stall_after(50_000),
+        _ => Answer::file(request, &content).latency_until_released(),
     });
     let downloader = downloader(|config| config.client.silence_timeout = NEVER);
     let peer = downloader.register((), Priority::High).unwrap();
     let mut response = peer.execute(get(&origin, "/a")).unwrap();
     let reader = thread::spawn(move || response.read_to_end(&mut Vec::new()));
-    origin.wait_until("a request beside it", |log| log.asked.len() == 2);
+    origin.wait_until("a request beside it", |log| log.requests.len() == 2);
     peer.cancel();
     assert!(reader.join().unwrap().is_err());
     origin.wait_until("the end of both", |log| log.open == 0);
@@ -313,11 +313,11 @@ fn a_silent_body_and_its_hedged_request_are_cancelled_at_once() {
 fn a_radio_whose_connection_dies_silently_continues_on_a_new_one() {
     let station =
         Station { audio: Content::endless(), interval: 1000, every: 100, titles: vec!["One", "Two"] };
-    let origin = Origin::start(move |asked| match asked.connection {
-        0 => Answer::station(asked, &station).stall_after(40_000),
+    let origin = Origin::start(move |request| match request.connection {
+        0 => Answer::station(request, &station).stall_after(40_000),
         // This connection answers and falls silent as well. The next one is fine.
-        1 => Answer::station(asked, &station).stall_after(0),
-        _ => Answer::station(asked, &station),
+        1 => Answer::station(request, &station).stall_after(0),
+        _ => Answer::station(request, &station),
     });
     let downloader = downloader(|config| config.client.silence_timeout = NEVER);
     let mut radio = downloader.open_radio(&origin.url("/live"), RadioConfig::default()).unwrap();
@@ -333,7 +333,7 @@ fn a_radio_whose_connection_dies_silently_continues_on_a_new_one() {
     assert!((30_000..=40_000).contains(&discontinuity), "{discontinuity}");
     assert_pattern(0, &audio[..discontinuity]);
     assert_pattern(0, &audio[discontinuity..]);
-    assert_eq!(origin.log().asked.len(), 3);
+    assert_eq!(origin.log().requests.len(), 3);
     // The silent connections are closed.
     origin.wait_until("one connection", |log| log.open == 1);
 }

@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
-use support::{Answer, Asked, Content, Origin, Station, poll_until};
+use support::{Answer, Content, Origin, Request, Station, poll_until};
 use windway::config::StorageConfig;
 use windway::radio::RadioEvent;
 use windway::stream::Phase;
@@ -39,7 +39,7 @@ fn error(media: Result<Media, windway::Error>) -> windway::Error {
 /// All requests, those of a suffix too.
 fn requests(origin: &Origin) -> usize {
     let log = origin.log();
-    log.asked.len() + log.suffixes.len()
+    log.requests.len() + log.suffixes.len()
 }
 
 /// All of the pattern from here to its end.
@@ -75,8 +75,8 @@ fn a_long_file_goes_on_behind_its_opening_and_can_be_sought_in() {
         assert!(stream.is_seekable());
         read_pattern(&mut stream, LEN);
         let log = origin.log();
-        let first = |asked: &&Asked| asked.range().is_none_or(|(first, _)| first < 256 << 10);
-        assert_eq!(log.asked.iter().filter(first).count(), 1, "{log:?}");
+        let first = |request: &&Request| request.range().is_none_or(|(first, _)| first < 256 << 10);
+        assert_eq!(log.requests.iter().filter(first).count(), 1, "{log:?}");
         stream.seek(SeekFrom::Start(LEN / 2)).unwrap();
         read_pattern(&mut stream, LEN);
     }
@@ -101,9 +101,9 @@ fn a_body_that_breaks_goes_on() {
     const LEN: u64 = 200_000;
     for at in [10, 100, 20_000, 150_000] {
         let content = Content::pattern(LEN);
-        let origin = Origin::start(move |asked| {
-            let answer = Answer::file(asked, &content);
-            if asked.number == 0 { answer.reset_after(at) } else { answer }
+        let origin = Origin::start(move |request| {
+            let answer = Answer::file(request, &content);
+            if request.number == 0 { answer.reset_after(at) } else { answer }
         });
         let mut stream = file(downloader().open_any(&origin.url("/a")).unwrap());
         read_pattern(&mut stream, LEN);
@@ -113,30 +113,30 @@ fn a_body_that_breaks_goes_on() {
 /// Whatever a server does: the right bytes, or an error. Nothing hangs, and nothing is left behind.
 #[test]
 fn faults_of_the_first_response_end_in_right_bytes_or_an_error() {
-    type Fault = fn(&Asked, &Content) -> Answer;
+    type Fault = fn(&Request, &Content) -> Answer;
     let faults: [(&str, Fault); 21] = [
-        ("closed in the head", |asked, content| Answer::file(asked, content).close_in_head(30)),
-        ("reset in the head", |asked, content| Answer::file(asked, content).reset_in_head(0)),
-        ("stalled in the head", |asked, content| Answer::file(asked, content).stall_in_head(20)),
-        ("reset at once", |asked, content| Answer::file(asked, content).reset_after(0)),
-        ("closed in the first bytes", |asked, content| Answer::file(asked, content).close_after(40)),
-        ("closed behind them", |asked, content| Answer::file(asked, content).close_after(5_000)),
-        ("stalled in the first bytes", |asked, content| Answer::file(asked, content).stall_after(40)),
-        ("stalled behind them", |asked, content| Answer::file(asked, content).stall_after(20_000)),
+        ("closed in the head", |request, content| Answer::file(request, content).close_in_head(30)),
+        ("reset in the head", |request, content| Answer::file(request, content).reset_in_head(0)),
+        ("stalled in the head", |request, content| Answer::file(request, content).stall_in_head(20)),
+        ("reset at once", |request, content| Answer::file(request, content).reset_after(0)),
+        ("closed in the first bytes", |request, content| Answer::file(request, content).close_after(40)),
+        ("closed behind them", |request, content| Answer::file(request, content).close_after(5_000)),
+        ("stalled in the first bytes", |request, content| Answer::file(request, content).stall_after(40)),
+        ("stalled behind them", |request, content| Answer::file(request, content).stall_after(20_000)),
         ("a cut chunk", |_, content| Answer::whole(content).cut_chunk_after(20_000)),
-        ("more than announced", |asked, content| Answer::file(asked, content).extra_bytes(100)),
+        ("more than announced", |request, content| Answer::file(request, content).extra_bytes(100)),
         ("a part without its range", |_, content| Answer::whole(content).with_status(206)),
         ("another part", |_, content| Answer::whole(content).partial(500..90_000)),
         ("less than asked for", |_, content| Answer::whole(content).partial(0..10)),
         ("no part at all", |_, content| {
             Answer::whole(content).partial(0..10).header("Content-Range", "bytes 5-1/3")
         }),
-        ("a range of an encoded body", |asked, content| {
-            Answer::file(asked, content).header("Content-Encoding", "gzip")
+        ("a range of an encoded body", |request, content| {
+            Answer::file(request, content).header("Content-Encoding", "gzip")
         }),
         ("no response", |_, _| Answer::raw(&b"garbage garbage garbage garbage\r\n\r\n"[..])),
         ("nothing", |_, _| Answer::raw(&b""[..])),
-        ("a redirect to itself", |asked, _| Answer::redirect(302, &asked.path)),
+        ("a redirect to itself", |request, _| Answer::redirect(302, &request.path)),
         ("a redirect to a file", |_, _| Answer::redirect(302, "file:///etc/passwd")),
         ("no content", |_, content| Answer::whole(content).with_status(204)),
         ("titles that never come", |_, content| {
@@ -153,11 +153,11 @@ fn faults_of_the_first_response_end_in_right_bytes_or_an_error() {
 }
 
 /// Opens a file whose first response, or each response, has a fault. Bytes that are read are right.
-fn check_fault(name: &str, fault: fn(&Asked, &Content) -> Answer, lasts: bool) {
+fn check_fault(name: &str, fault: fn(&Request, &Content) -> Answer, lasts: bool) {
     const LEN: u64 = 100_000;
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| {
-        if lasts || asked.number == 0 { fault(asked, &content) } else { Answer::file(asked, &content) }
+    let origin = Origin::start(move |request| {
+        if lasts || request.number == 0 { fault(request, &content) } else { Answer::file(request, &content) }
     });
     let mut config = DownloaderConfig::default();
     config.client.silence_timeout = Duration::from_millis(200);
@@ -190,7 +190,7 @@ fn check_fault(name: &str, fault: fn(&Asked, &Content) -> Answer, lasts: bool) {
 fn a_range_that_is_refused_is_asked_for_no_more() {
     for status in [400, 403, 416] {
         let content = Content::pattern(50_000);
-        let origin = Origin::start(move |asked| match asked.range() {
+        let origin = Origin::start(move |request| match request.range() {
             Some(_) => Answer::status(status),
             None => Answer::whole(&content),
         });
@@ -202,9 +202,9 @@ fn a_range_that_is_refused_is_asked_for_no_more() {
 
 /// Sends 20,000 bytes, and brings the rest over no other connection either.
 fn stalling(content: Content) -> Origin {
-    Origin::start(move |asked| {
-        let answer = Answer::file(asked, &content);
-        match asked.range() {
+    Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        match request.range() {
             Some((1.., _)) => answer.latency_until_released(),
             _ => answer.stall_after(20_000),
         }
@@ -241,7 +241,7 @@ fn a_drop_ends_an_opening_whose_body_stalls() {
 fn a_station_is_a_radio_with_titles_and_one_connection() {
     let audio = Content::pattern(200_000);
     let station = Station { audio, interval: 4000, every: 1, titles: vec!["One", "Two"] };
-    let origin = Origin::start(move |asked| Answer::station(asked, &station));
+    let origin = Origin::start(move |request| Answer::station(request, &station));
     let mut radio = radio(downloader().open_any(&origin.url("/listen")).unwrap());
     let handle = radio.handle();
     let mut bytes = vec![0; 100_000];
@@ -255,17 +255,17 @@ fn a_station_is_a_radio_with_titles_and_one_connection() {
 #[test]
 fn a_station_that_breaks_is_connected_to_again_without_a_range() {
     let audio = Content::pattern(200_000);
-    let origin = Origin::start(move |asked| {
+    let origin = Origin::start(move |request| {
         let answer = Answer::whole(&audio).no_length().icy().header("icy-name", "Scripted");
-        if asked.number == 0 { answer.reset_after(50_000) } else { answer.stall_after(60_000) }
+        if request.number == 0 { answer.reset_after(50_000) } else { answer.stall_after(60_000) }
     });
     let mut radio = radio(downloader().open_any(&origin.url("/listen")).unwrap());
     let mut bytes = vec![0; 100_000];
     radio.read_exact(&mut bytes).unwrap();
     let log = origin.log();
-    assert_eq!(log.asked.len(), 2);
-    assert_eq!(log.asked[1].header("range"), None);
-    assert_eq!(log.asked[1].header("icy-metadata"), Some("1"));
+    assert_eq!(log.requests.len(), 2);
+    assert_eq!(log.requests[1].header("range"), None);
+    assert_eq!(log.requests[1].header("icy-metadata"), Some("1"));
 }
 
 #[test]
@@ -289,8 +289,9 @@ fn documents_that_are_no_media_are_named() {
         ("application/json", "{\"error\":\"no\"}", ErrorKind::NotMedia, "application/json"),
     ] {
         let content = Content::bytes(body.as_bytes().to_vec());
-        let origin =
-            Origin::start(move |asked| Answer::file(asked, &content).header("Content-Type", content_type));
+        let origin = Origin::start(move |request| {
+            Answer::file(request, &content).header("Content-Type", content_type)
+        });
         let downloader = downloader();
         let error = error(downloader.open_any(&origin.url("/a?token=secret")));
         assert_eq!(error.kind(), kind, "{error}");
@@ -303,7 +304,7 @@ fn documents_that_are_no_media_are_named() {
 
 #[test]
 fn what_is_not_there_fails_at_once() {
-    let origin = Origin::start(|asked| match &*asked.path {
+    let origin = Origin::start(|request| match &*request.path {
         "/404" => Answer::status(404),
         "/401" => Answer::status(401),
         "/empty" => Answer::whole(&Content::bytes(&b""[..])),
@@ -331,9 +332,9 @@ fn headers_go_with_every_request_to_the_urls_origin_only() {
     let elsewhere = Origin::serving(Content::pattern(1_000_000));
     let to = elsewhere.url("/b");
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start(move |asked| match &*asked.path {
+    let origin = Origin::start(move |request| match &*request.path {
         "/moved" => Answer::redirect(302, &to),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let mut config = OpenConfig::default();
     config.headers = vec![("x-key".into(), "secret".into())];
@@ -342,9 +343,9 @@ fn headers_go_with_every_request_to_the_urls_origin_only() {
         let mut stream = file(downloader().open_any_with(&origin.url(path), config.clone()).unwrap());
         read_pattern(&mut stream, 1_000_000);
     }
-    assert!(origin.log().asked.iter().all(|asked| asked.header("x-key") == Some("secret")));
-    assert!(origin.log().asked.len() > 2);
-    assert!(elsewhere.log().asked.iter().all(|asked| asked.header("x-key").is_none()));
+    assert!(origin.log().requests.iter().all(|request| request.header("x-key") == Some("secret")));
+    assert!(origin.log().requests.len() > 2);
+    assert!(elsewhere.log().requests.iter().all(|request| request.header("x-key").is_none()));
 }
 
 #[test]
@@ -378,10 +379,10 @@ fn a_station_that_announces_a_length_is_connected_to_again() {
 fn an_hls_playlist_is_a_presentation_and_is_requested_once() {
     let playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n0.aac\n#EXT-X-ENDLIST\n";
     for content_type in ["application/vnd.apple.mpegurl", "text/plain"] {
-        let origin = Origin::start(move |asked| match &*asked.path {
+        let origin = Origin::start(move |request| match &*request.path {
             "/dir/a.m3u8" => {
                 let content = Content::bytes(playlist.as_bytes());
-                Answer::file(asked, &content).header("Content-Type", content_type)
+                Answer::file(request, &content).header("Content-Type", content_type)
             }
             "/a" => Answer::redirect(302, "/dir/a.m3u8"),
             // A segment that failed would have the playlist loaded again.
@@ -389,10 +390,11 @@ fn an_hls_playlist_is_a_presentation_and_is_requested_once() {
         });
         let Media::Hls(hls) = downloader().open_any(&origin.url("/a")).unwrap() else { panic!("no HLS") };
         assert_eq!(hls.handle().duration(), Some(Duration::from_secs(4)));
-        let lists =
-            |origin: &Origin| origin.log().asked.iter().filter(|asked| asked.path.ends_with(".m3u8")).count();
+        let lists = |origin: &Origin| {
+            origin.log().requests.iter().filter(|request| request.path.ends_with(".m3u8")).count()
+        };
         origin.wait_until("the segment was requested", |log| {
-            log.asked.iter().any(|asked| asked.path == "/dir/0.aac")
+            log.requests.iter().any(|request| request.path == "/dir/0.aac")
         });
         assert_eq!(lists(&origin), 1);
     }
@@ -416,9 +418,9 @@ mod lists {
     /// Serves `list` at `/dir/list`, and a file everywhere else.
     fn serving(content_type: &'static str, list: &str) -> Origin {
         let (list, content) = (Content::bytes(list.as_bytes().to_vec()), Content::pattern(50_000));
-        Origin::start(move |asked| match &*asked.path {
-            "/dir/list" => Answer::file(asked, &list).header("Content-Type", content_type),
-            _ => Answer::file(asked, &content),
+        Origin::start(move |request| match &*request.path {
+            "/dir/list" => Answer::file(request, &list).header("Content-Type", content_type),
+            _ => Answer::file(request, &content),
         })
     }
 
@@ -483,11 +485,11 @@ mod lists {
             let count = Arc::new(AtomicUsize::new(0));
             let counted = Arc::clone(&count);
             let content = Content::pattern(50_000);
-            let origin = Origin::start(move |asked| {
+            let origin = Origin::start(move |request| {
                 if counted.fetch_add(1, Ordering::Relaxed) < loops {
                     return Answer::whole(&Content::bytes(&b"#EXTM3U\nnext.m3u\n"[..]));
                 }
-                Answer::file(asked, &content)
+                Answer::file(request, &content)
             });
             let opened = downloader().open_any(&origin.url("/list.m3u"));
             if is_followed {
@@ -506,7 +508,7 @@ mod lists {
         let list = Content::bytes(format!("#EXTM3U\n{to}\n").into_bytes());
         let local = Content::bytes(&b"#EXTM3U\nfile:///etc/passwd\n"[..]);
         let moved = Content::bytes(&b"#EXTM3U\nmoved\n"[..]);
-        let origin = Origin::start_tls(move |asked| match &*asked.path {
+        let origin = Origin::start_tls(move |request| match &*request.path {
             "/plain.m3u" => Answer::whole(&list),
             "/local.m3u" => Answer::whole(&local),
             "/moved.m3u" => Answer::whole(&moved),
@@ -546,14 +548,14 @@ mod lists {
             let mut stream = file(downloader.open_track(track, config.clone()).unwrap());
             read_pattern(&mut stream, 50_000);
         }
-        for asked in origin.log().asked {
-            assert_eq!(asked.header("x-key"), Some("secret"));
-            assert!(asked.header("authorization").is_some(), "{asked:?}");
+        for request in origin.log().requests {
+            assert_eq!(request.header("x-key"), Some("secret"));
+            assert!(request.header("authorization").is_some(), "{request:?}");
         }
         let log = elsewhere.log();
-        assert!(!log.asked.is_empty());
+        assert!(!log.requests.is_empty());
         for name in ["x-key", "x-file", "authorization"] {
-            assert!(log.asked.iter().all(|asked| asked.header(name).is_none()), "{name}");
+            assert!(log.requests.iter().all(|request| request.header(name).is_none()), "{name}");
         }
         let shown = format!("{list:?}");
         assert!(!shown.contains("pw") && !shown.contains("secret"), "{shown}");
@@ -562,11 +564,11 @@ mod lists {
     /// Mirrors and a key of the cache name one resource: another one must not be played in its place.
     #[test]
     fn what_the_options_name_of_a_list_is_not_played_as_its_track() {
-        let origin = Origin::start(|asked| match &*asked.path {
+        let origin = Origin::start(|request| match &*request.path {
             "/list" => Answer::whole(&Content::bytes(&b"#EXTM3U\n/gone\n"[..])),
-            "/gone" if asked.number == 1 => Answer::file(asked, &Content::pattern(3_000_000)),
+            "/gone" if request.number == 1 => Answer::file(request, &Content::pattern(3_000_000)),
             "/gone" => Answer::status(404),
-            _ => Answer::file(asked, &Content::bytes(vec![7; 3_000_000])),
+            _ => Answer::file(request, &Content::bytes(vec![7; 3_000_000])),
         });
         let mut config = OpenConfig::default();
         config.file.mirrors = vec![origin.url("/other")];
@@ -574,7 +576,7 @@ mod lists {
         let mut gone = file(downloader().open_any_with(&origin.url("/list"), config).unwrap());
         let mut bytes = Vec::new();
         let read = gone.read_to_end(&mut bytes);
-        assert!(origin.log().asked.iter().all(|asked| asked.path != "/other"), "{read:?}");
+        assert!(origin.log().requests.iter().all(|request| request.path != "/other"), "{read:?}");
     }
 
     #[cfg(feature = "cache")]
@@ -584,14 +586,14 @@ mod lists {
         use windway::cache::{Cache, CacheConfig, CacheKey, CacheUse};
 
         let turn = Arc::new(AtomicUsize::new(0));
-        let origin = Origin::start(move |asked| match &*asked.path {
+        let origin = Origin::start(move |request| match &*request.path {
             "/list" => {
                 let turn = turn.fetch_add(1, Ordering::Relaxed);
                 Answer::whole(&Content::bytes(format!("#EXTM3U\n/{turn}\n").into_bytes()))
             }
             path => {
                 let content = Content::bytes(vec![path.as_bytes()[1]; 1_000_000]);
-                Answer::file(asked, &content).header("Cache-Control", "max-age=3600")
+                Answer::file(request, &content).header("Cache-Control", "max-age=3600")
             }
         });
         let directory = tempfile::tempdir().unwrap();
@@ -612,9 +614,9 @@ mod lists {
     fn a_station_in_a_list_is_a_radio() {
         let audio = Content::pattern(100_000);
         let station = Station { audio, interval: 4000, every: 1, titles: vec!["One"] };
-        let origin = Origin::start(move |asked| match &*asked.path {
+        let origin = Origin::start(move |request| match &*request.path {
             "/listen.pls" => Answer::whole(&Content::bytes(&b"[playlist]\nFile1=/stream\n"[..])),
-            _ => Answer::station(asked, &station),
+            _ => Answer::station(request, &station),
         });
         let mut radio = radio(downloader().open_any(&origin.url("/listen.pls")).unwrap());
         radio.read_exact(&mut [0; 10_000]).unwrap();
@@ -642,7 +644,7 @@ fn a_file_is_kept_in_the_cache_and_what_is_cached_of_it_is_not_requested_again()
     let directory = tempfile::tempdir().unwrap();
     let origin = {
         let content = Content::pattern(LEN);
-        Origin::start(move |asked| Answer::file(asked, &content).header("Cache-Control", "max-age=3600"))
+        Origin::start(move |request| Answer::file(request, &content).header("Cache-Control", "max-age=3600"))
     };
     let cache = Cache::open(directory.path(), CacheConfig::new().keep_free(0)).unwrap();
     let mut config = OpenConfig::default();

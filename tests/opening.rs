@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use support::content::assert_pattern;
-use support::{Answer, Asked, Content, Log, Origin};
+use support::{Answer, Content, Log, Origin, Request};
 use windway::config::ReadAhead;
 use windway::{Downloader, DownloaderConfig, FileConfig, Stream};
 
@@ -25,18 +25,18 @@ fn read_at(stream: &mut Stream, position: u64, len: usize) {
 }
 
 /// Answers the first request after the suffix request has arrived, so that the first one has to wait.
-fn slow_origin(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Origin {
+fn slow_origin(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Origin {
     let (has_come, changed) = (Mutex::new(false), Condvar::new());
-    Origin::start(move |asked| {
-        if asked.suffix().is_some() {
+    Origin::start(move |request| {
+        if request.suffix().is_some() {
             *has_come.lock().unwrap() = true;
             changed.notify_all();
-        } else if asked.number == 0 {
+        } else if request.number == 0 {
             let limit = Duration::from_secs(60);
             let waited = changed.wait_timeout_while(has_come.lock().unwrap(), limit, |has_come| !*has_come);
             assert!(!waited.unwrap().1.timed_out(), "no suffix request has come");
         }
-        answer(asked)
+        answer(request)
     })
 }
 
@@ -48,7 +48,7 @@ fn wait_for_end(stream: &Stream) {
 #[test]
 fn the_end_is_requested_before_the_beginning_arrives() {
     let content = Content::pattern(LEN);
-    let origin = slow_origin(move |asked| Answer::file(asked, &content));
+    let origin = slow_origin(move |request| Answer::file(request, &content));
     let mut stream = downloader().open(&origin.url("/a.mp3")).unwrap();
     read_at(&mut stream, 0, 4096);
 }
@@ -57,29 +57,30 @@ fn the_end_is_requested_before_the_beginning_arrives() {
 #[test]
 fn reading_the_end_and_the_beginning_again_takes_no_more_requests() {
     let content = Content::pattern(LEN);
-    let origin = slow_origin(move |asked| Answer::file(asked, &content));
+    let origin = slow_origin(move |request| Answer::file(request, &content));
     let mut stream = downloader().open(&origin.url("/a.mp3")).unwrap();
     read_at(&mut stream, 0, 4096);
     wait_for_end(&stream);
     read_at(&mut stream, LEN - 160, 160);
     read_at(&mut stream, 0, 200_000);
     // What follows the opening is prefetched.
-    let waited_for =
-        |asked: &&Asked| asked.range().is_none_or(|(first, _)| !(256 << 10..=LEN - 14_000).contains(&first));
+    let waited_for = |request: &&Request| {
+        request.range().is_none_or(|(first, _)| !(256 << 10..=LEN - 14_000).contains(&first))
+    };
     let log = origin.log();
-    assert_eq!((log.asked.iter().filter(waited_for).count(), log.suffixes.len()), (1, 1), "{log:?}");
+    assert_eq!((log.requests.iter().filter(waited_for).count(), log.suffixes.len()), (1, 1), "{log:?}");
 }
 
 #[test]
 fn a_far_seek_takes_the_connection_of_the_suffix_request() {
     let content = Content::pattern(LEN);
-    let origin = slow_origin(move |asked| Answer::file(asked, &content));
+    let origin = slow_origin(move |request| Answer::file(request, &content));
     let downloader = downloader();
     let mut stream = downloader.open(&origin.url("/a.mp3")).unwrap();
     wait_for_end(&stream);
     read_at(&mut stream, LEN / 2, 4096);
     let log = origin.log();
-    let seek = log.asked.iter().find(|asked| asked.range().is_some_and(|(first, _)| first == LEN / 2));
+    let seek = log.requests.iter().find(|request| request.range().is_some_and(|(first, _)| first == LEN / 2));
     assert!(seek.is_some_and(|seek| seek.connection < 2), "{log:?}");
 }
 
@@ -100,15 +101,15 @@ fn the_beginning_and_the_end_stay_stored_wherever_the_window_moves() {
     assert!(buffered.last().is_some_and(|last| last.end == LEN), "{buffered:?}");
     let bytes: u64 = buffered.iter().map(|range| range.end - range.start).sum();
     assert!(bytes < 2 << 20, "{buffered:?}");
-    let before = origin.log().asked.len();
+    let before = origin.log().requests.len();
     read_at(&mut stream, 0, 100_000);
     read_at(&mut stream, LEN - 10_000, 10_000);
-    let asked = origin.log().asked.split_off(before);
+    let requests = origin.log().requests.split_off(before);
     let kept = [0..256 << 10, LEN - 10_000..LEN];
-    let is_new = |asked: &Asked| {
-        asked.range().is_some_and(|(first, _)| !kept.iter().any(|kept| kept.contains(&first)))
+    let is_new = |request: &Request| {
+        request.range().is_some_and(|(first, _)| !kept.iter().any(|kept| kept.contains(&first)))
     };
-    assert!(asked.iter().all(is_new), "{asked:?}");
+    assert!(requests.iter().all(is_new), "{requests:?}");
 }
 
 #[test]
@@ -122,9 +123,9 @@ fn a_refused_suffix_request_is_no_error_and_is_not_repeated() {
     ];
     for (number, answer) in answers.into_iter().enumerate() {
         let content = Content::pattern(LEN);
-        let origin = slow_origin(move |asked| match asked.suffix() {
+        let origin = slow_origin(move |request| match request.suffix() {
             Some(_) => answer(&content),
-            None => Answer::file(asked, &content),
+            None => Answer::file(request, &content),
         });
         let downloader = downloader();
         let mut first = downloader.open(&origin.url("/a.mp3")).unwrap();
@@ -146,9 +147,9 @@ fn an_end_that_breaks_off_is_fetched_like_any_other_piece() {
     ];
     for answer in answers {
         let content = Content::pattern(LEN);
-        let origin = slow_origin(move |asked| match asked.suffix() {
-            Some(_) => answer(Answer::file(asked, &content)),
-            None => Answer::file(asked, &content),
+        let origin = slow_origin(move |request| match request.suffix() {
+            Some(_) => answer(Answer::file(request, &content)),
+            None => Answer::file(request, &content),
         });
         let mut stream = downloader().open(&origin.url("/a.mp3")).unwrap();
         read_at(&mut stream, LEN - 160, 160);
@@ -160,12 +161,12 @@ fn an_end_that_breaks_off_is_fetched_like_any_other_piece() {
 fn the_end_of_another_version_is_not_joined_to_the_beginning() {
     for header in [("ETag", "\"other\""), ("Content-Range", "bytes 99986177-100000000/100000001")] {
         let (content, other) = (Content::pattern(LEN), Content::bytes(vec![7; 20_000]));
-        let origin = slow_origin(move |asked| match asked.suffix() {
+        let origin = slow_origin(move |request| match request.suffix() {
             Some(suffix) => Answer::whole(&other)
                 .partial(0..suffix)
                 .header("Content-Range", &format!("bytes {}-{}/{LEN}", LEN - suffix, LEN - 1))
                 .header(header.0, header.1),
-            None => Answer::file(asked, &content),
+            None => Answer::file(request, &content),
         });
         let mut stream = downloader().open(&origin.url("/a.mp3")).unwrap();
         read_at(&mut stream, LEN - 160, 160);
@@ -184,7 +185,7 @@ fn no_suffix_request_is_sent_on_a_metered_network() {
     assert!(origin.log().suffixes.is_empty());
     downloader.set_metered(false);
     let content = Content::pattern(LEN);
-    let origin = slow_origin(move |asked| Answer::file(asked, &content));
+    let origin = slow_origin(move |request| Answer::file(request, &content));
     drop(downloader.open(&origin.url("/a.mp3")).unwrap());
 }
 
@@ -199,10 +200,10 @@ fn a_metered_network_is_spared_what_the_first_bytes_tell() {
         let mut stream = downloader.open(&origin.url("/a.m4a")).unwrap();
         stream.read_exact(&mut [0; 70_000]).unwrap();
         // What follows the opening is prefetched in any case.
-        let begins = |asked: &Asked, at: u64| asked.range().is_some_and(|(first, _)| first == at);
-        origin.wait_until("read-ahead", |log| log.asked.iter().any(|asked| begins(asked, 256 << 10)));
+        let begins = |request: &Request, at: u64| request.range().is_some_and(|(first, _)| first == at);
+        origin.wait_until("read-ahead", |log| log.requests.iter().any(|request| begins(request, 256 << 10)));
         let index = 16 + AUDIO - (64 << 10);
-        let asks_index = |log: &Log| log.asked.iter().any(|asked| begins(asked, index));
+        let asks_index = |log: &Log| log.requests.iter().any(|request| begins(request, index));
         if is_metered {
             // Its request would be planned before the read-ahead's.
             assert!(!asks_index(&origin.log()));

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 
 const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\nHost: origin\r\n\r\n";
 
@@ -96,16 +96,16 @@ fn raw_bytes_are_sent_unchanged_at_any_speed() {
 
 #[test]
 fn an_invalid_range_is_ignored() {
-    let asked = |range: &str| {
+    let range_of = |range: &str| {
         let headers = vec![("range".into(), range.into())];
         let path = String::new();
         let method = String::new();
-        Asked { connection: 0, on_connection: 0, number: 0, again: 0, method, path, headers }.range()
+        Request { connection: 0, on_connection: 0, number: 0, again: 0, method, path, headers }.range()
     };
-    assert_eq!(asked("bytes=5-9"), Some((5, Some(9))));
-    assert_eq!(asked("bytes=5-"), Some((5, None)));
+    assert_eq!(range_of("bytes=5-9"), Some((5, Some(9))));
+    assert_eq!(range_of("bytes=5-"), Some((5, None)));
     for senseless in ["bytes=9-5", "bytes=a-5", "items=5-9", "5-9"] {
-        assert_eq!(asked(senseless), None, "{senseless}");
+        assert_eq!(range_of(senseless), None, "{senseless}");
     }
 }
 
@@ -118,9 +118,9 @@ fn interim_responses_are_sent_before_the_response_head() {
 
 #[test]
 fn a_kept_connection_of_http_1_0_serves_another_request() {
-    let origin = Origin::start(|asked| {
+    let origin = Origin::start(|request| {
         let answer = digits().keep_alive_http10();
-        if asked.on_connection == 0 { answer } else { answer.close_when_idle() }
+        if request.on_connection == 0 { answer } else { answer.close_when_idle() }
     });
     let mut socket = ask(&origin);
     socket.write_all(REQUEST).unwrap();
@@ -130,7 +130,7 @@ fn a_kept_connection_of_http_1_0_serves_another_request() {
 
 #[test]
 fn connections_in_the_black_hole_get_nothing_and_new_connections_work() {
-    let origin = Origin::start(|asked| match asked.connection {
+    let origin = Origin::start(|request| match request.connection {
         0 => digits().stall_after(5),
         _ => digits().close_when_idle(),
     });

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use support::{Answer, Asked, Content, Origin, Station, in_time};
+use support::{Answer, Content, Origin, Request, Station, in_time};
 use windway::config::{ReadAhead, StorageConfig};
 use windway::event::{Event, Subscriber};
 use windway::radio::RadioEvent;
@@ -27,11 +27,11 @@ fn downloader() -> Downloader {
 }
 
 fn open(
-    answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + 'static,
+    answer: impl Fn(&Request, &Content) -> Answer + Send + Sync + 'static,
     change: impl FnOnce(&mut FileConfig),
 ) -> (Stream, Origin) {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| answer(asked, &content));
+    let origin = Origin::start(move |request| answer(request, &content));
     let mut config = FileConfig::default();
     config.read_timeout = Some(PATIENCE);
     change(&mut config);
@@ -54,9 +54,9 @@ fn count_failures(events: &Subscriber) -> usize {
 }
 
 /// Serves the first piece of a file, and answers with this status to all others.
-fn refused_beyond_the_start(status: u16) -> impl Fn(&Asked, &Content) -> Answer {
-    move |asked, content| match asked.range() {
-        Some((0, _)) => Answer::file(asked, content),
+fn refused_beyond_the_start(status: u16) -> impl Fn(&Request, &Content) -> Answer {
+    move |request, content| match request.range() {
+        Some((0, _)) => Answer::file(request, content),
         _ => Answer::status(status),
     }
 }
@@ -111,9 +111,9 @@ fn a_403_fails_a_stream_with_its_error_and_position() {
 fn a_download_without_a_reader_fails_with_its_position() {
     let is_down = Arc::new(AtomicBool::new(true));
     let down = Arc::clone(&is_down);
-    let answer = move |asked: &Asked, content: &Content| match asked.range() {
-        _ if asked.number > 0 && down.load(Ordering::Acquire) => Answer::status(403),
-        _ => Answer::file(asked, content),
+    let answer = move |request: &Request, content: &Content| match request.range() {
+        _ if request.number > 0 && down.load(Ordering::Acquire) => Answer::status(403),
+        _ => Answer::file(request, content),
     };
     let (mut stream, _origin) = open(answer, |config| {
         config.storage = StorageConfig::WholeMemory;
@@ -136,8 +136,8 @@ fn a_download_without_a_reader_fails_with_its_position() {
 
 #[test]
 fn a_wait_that_fails_leaves_the_stream_failed() {
-    let refuses = |asked: &Asked, content: &Content| match asked.range() {
-        Some((0, _)) => Answer::file(asked, content),
+    let refuses = |request: &Request, content: &Content| match request.range() {
+        Some((0, _)) => Answer::file(request, content),
         _ => Answer::status(403),
     };
     let (stream, _origin) = open(refuses, |_| ());
@@ -152,9 +152,9 @@ fn a_wait_that_fails_leaves_the_stream_failed() {
 fn a_read_after_a_timed_out_one_retries() {
     let is_silent = Arc::new(AtomicBool::new(true));
     let silent = Arc::clone(&is_silent);
-    let answer = move |asked: &Asked, content: &Content| match asked.range() {
+    let answer = move |request: &Request, content: &Content| match request.range() {
         Some((first, _)) if first > 0 && silent.load(Ordering::Acquire) => Answer::status(503),
-        _ => Answer::file(asked, content),
+        _ => Answer::file(request, content),
     };
     // Also the limit of the opening, which must not reach it on a busy machine.
     let (mut stream, _origin) = open(answer, |config| config.read_timeout = Some(Duration::from_secs(2)));
@@ -193,9 +193,9 @@ fn a_failure_that_try_read_repeats_is_published_once() {
 #[test]
 fn an_interrupted_stream_has_not_failed_and_a_cancelled_one_is_closed() {
     // Beyond the start nothing arrives, or a read could return it.
-    let stalls = |asked: &Asked, content: &Content| match asked.range() {
-        Some((0, _)) => Answer::file(asked, content),
-        _ => Answer::file(asked, content).stall_after(0),
+    let stalls = |request: &Request, content: &Content| match request.range() {
+        Some((0, _)) => Answer::file(request, content),
+        _ => Answer::file(request, content).stall_after(0),
     };
     let (mut stream, _origin) = open(stalls, |_| ());
     let handle = stream.handle();
@@ -218,7 +218,7 @@ fn a_downloader_that_stops_closes_its_streams() {
     let downloader = downloader();
     let stream = downloader.open(&origin.url("/a")).unwrap();
     let station = Station { audio: Content::endless(), interval: 0, every: 1, titles: Vec::new() };
-    let live = Origin::start(move |asked| Answer::station(asked, &station));
+    let live = Origin::start(move |request| Answer::station(request, &station));
     let mut radio = downloader.open_radio(&live.url("/live"), RadioConfig::default()).unwrap();
     radio.read_exact(&mut [0; 1000]).unwrap();
     downloader.stop();
@@ -241,7 +241,7 @@ fn a_missing_file_opened_in_the_background_has_failed() {
 
 #[test]
 fn a_sequential_body_that_is_missing_after_a_break_has_failed() {
-    let answer = |asked: &Asked, content: &Content| match asked.number {
+    let answer = |request: &Request, content: &Content| match request.number {
         0 => Answer::whole(content).close_after(400_000),
         _ => Answer::status(410),
     };
@@ -264,8 +264,8 @@ fn next_failure(radio: &mut Radio) -> Error {
 #[test]
 fn a_radio_distinguishes_failed_from_closed() {
     let station = Station { audio: Content::endless(), interval: 0, every: 1, titles: Vec::new() };
-    let origin = Origin::start(move |asked| match asked.number {
-        0 => Answer::station(asked, &station).stall_after(100_000),
+    let origin = Origin::start(move |request| match request.number {
+        0 => Answer::station(request, &station).stall_after(100_000),
         _ => Answer::status(403),
     });
     let mut config = DownloaderConfig::default();
@@ -351,10 +351,10 @@ fn a_watch_shows_at_once_that_its_stream_has_ended() {
 #[test]
 fn a_try_read_that_finds_nothing_is_counted_and_says_why() {
     let content = Content::pattern(100_000);
-    let origin = Origin::start(move |asked| match asked.range() {
+    let origin = Origin::start(move |request| match request.range() {
         // Nor does another connection bring the rest.
-        Some((1.., _)) => Answer::file(asked, &content).latency_until_released(),
-        _ => Answer::file(asked, &content).stall_after(50_000),
+        Some((1.., _)) => Answer::file(request, &content).latency_until_released(),
+        _ => Answer::file(request, &content).stall_after(50_000),
     });
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
     let handle = stream.handle();
@@ -395,19 +395,19 @@ fn a_file_that_is_given_up_has_ended_but_for_its_stored_bytes() {
         assert_eq!(await_failure(&events).0, position);
         assert_eq!(handle.phase(), Phase::Failed);
     }
-    let requests = origin.log().asked.len();
+    let requests = origin.log().requests.len();
     assert_eq!(stream.try_read(&mut [0; 10]).unwrap_err().kind(), ErrorKind::GaveUp);
     handle.wait_range(700_000..700_001, Some(PATIENCE)).unwrap_err();
     stream.rewind().unwrap();
     stream.read_exact(&mut [0; 100]).unwrap();
     drop(stream);
     assert_eq!(handle.last_error().unwrap().kind(), ErrorKind::GaveUp);
-    assert_eq!(origin.log().asked.len(), requests);
+    assert_eq!(origin.log().requests.len(), requests);
 }
 
 #[test]
 fn a_file_without_ranges_is_given_up_too() {
-    let breaks = |asked: &Asked, content: &Content| match asked.number {
+    let breaks = |request: &Request, content: &Content| match request.number {
         0 => Answer::whole(content).close_after(300_000),
         _ => Answer::status(503),
     };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use support::content::{assert_pattern, assert_whole};
 use support::peers::downloader;
 use support::proxy::{Proxy, Reply};
-use support::{Answer, Asked, Content, Identity, Origin};
+use support::{Answer, Content, Identity, Origin, Request};
 use windway::downloader::PeerHandle;
 use windway::{Downloader, Error, ErrorKind, Fetch, Priority, Response};
 
@@ -31,8 +31,8 @@ fn through_url(proxy: String, origins: &[&Origin]) -> Downloader {
     })
 }
 
-fn serve_long(asked: &Asked) -> Answer {
-    Answer::file(asked, &Content::pattern(LONG))
+fn serve_long(request: &Request) -> Answer {
+    Answer::file(request, &Content::pattern(LONG))
 }
 
 fn both() -> [Origin; 2] {
@@ -134,7 +134,7 @@ fn a_file_that_its_proxy_rewrites_fails_without_a_wrong_byte() {
 #[test]
 fn a_tunnel_is_reused_for_its_own_origin_only() {
     let first = Origin::start_tls(serve_long);
-    let second = Origin::start_tls(|asked| Answer::file(asked, &Content::pattern(40_000)));
+    let second = Origin::start_tls(|request| Answer::file(request, &Content::pattern(40_000)));
     let proxy = Proxy::start();
     let downloader = through(&proxy, &[&first, &second]);
     let peer = downloader.register((), Priority::High).unwrap();
@@ -183,7 +183,7 @@ fn connections_through_a_proxy_are_preconnected() {
             assert_eq!((body.len() as u64, end.is_ok()), (LONG, true));
             assert_pattern(0, &body);
         }
-        assert!(origin.log().asked.iter().all(|asked| asked.connection < 2));
+        assert!(origin.log().requests.iter().all(|request| request.connection < 2));
         downloader.stop();
         assert_eq!(downloader.stats().connections_idle, 0);
     }
@@ -201,7 +201,7 @@ fn a_proxy_that_refuses_is_an_error_with_its_status() {
             assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::ProxyStatus(status), is_retryable));
             assert_eq!(error.status(), None, "it is not the server's");
             assert!(error.to_string().contains("proxy"), "{error}");
-            assert!(origin.log().asked.is_empty());
+            assert!(origin.log().requests.is_empty());
         }
     }
 }
@@ -263,7 +263,7 @@ fn only_the_proxy_sees_its_credentials() {
     assert_eq!(connect.header("proxy-authorization"), Some("Basic dXNlcjpwQHNz"));
     assert_eq!(connect.header("host"), Some(connect.target.as_str()));
     assert_eq!(connect.target, origin.address().to_string());
-    assert_eq!(origin.log().asked[0].header("proxy-authorization"), None);
+    assert_eq!(origin.log().requests[0].header("proxy-authorization"), None);
 }
 
 #[test]
@@ -288,15 +288,15 @@ fn a_proxy_that_is_down_or_silent_is_an_error_in_time() {
 
 #[test]
 fn a_cancel_ends_a_wait_for_a_proxy_or_for_its_tunnel() {
-    let origin = Origin::start_tls(|asked| match asked.path.as_str() {
-        "/head" => serve_long(asked).stall_in_head(10),
-        _ => serve_long(asked).stall_after(1000),
+    let origin = Origin::start_tls(|request| match request.path.as_str() {
+        "/head" => serve_long(request).stall_in_head(10),
+        _ => serve_long(request).stall_after(1000),
     });
     let silent = Proxy::replying(|_| Reply::Silent(Vec::new()));
     let proxy = Proxy::start();
     for (proxy, path) in [(&silent, "/a"), (&proxy, "/head"), (&proxy, "/a")] {
         let peer = through(proxy, &[&origin]).register((), Priority::High).unwrap();
-        let before = (proxy.log().connects.len(), origin.log().asked.len(), origin.log().sent);
+        let before = (proxy.log().connects.len(), origin.log().requests.len(), origin.log().sent);
         let (waiting, url) = (peer.clone(), origin.url(path));
         let reader = thread::spawn(move || {
             let mut response = waiting.execute(Fetch::get(&url).unwrap())?;
@@ -306,7 +306,7 @@ fn a_cancel_ends_a_wait_for_a_proxy_or_for_its_tunnel() {
         });
         proxy.wait_until("a request for a tunnel", |log| log.connects.len() > before.0);
         match path {
-            "/head" => origin.wait_until("a request", |log| log.asked.len() > before.1),
+            "/head" => origin.wait_until("a request", |log| log.requests.len() > before.1),
             _ if proxy.log().connects.len() > 1 => {
                 origin.wait_until("a body", |log| log.sent >= before.2 + 1000);
             }
@@ -334,7 +334,7 @@ fn a_socks_proxy_gets_names_and_its_own_credentials() {
         assert_eq!(connect.target, format!("{host}:{port}"));
         assert_eq!(connect.credentials, Some(("user".into(), "p@ss".into())));
     }
-    assert!(origin.log().asked.iter().all(|asked| asked.header("authorization").is_none()));
+    assert!(origin.log().requests.iter().all(|request| request.header("authorization").is_none()));
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn what_a_socks_proxy_answers_is_a_typed_error() {
         let error = get(&peer, &origin, "/a").unwrap_err();
         assert_eq!(error.kind(), kind, "{answer:?}: {error:?}");
         assert!(error.to_string().contains("proxy"), "{error}");
-        assert!(origin.log().asked.is_empty());
+        assert!(origin.log().requests.is_empty());
     }
 }
 

@@ -31,9 +31,9 @@ fn queue(downloader: &Downloader) -> (Queue, QueueHandle) {
 /// Answers requests for `/silent` only when it is released.
 fn with_silent_track() -> Origin {
     let content = Content::pattern(LEN);
-    Origin::start(move |asked| match &*asked.path {
-        "/silent" => Answer::file(asked, &content).latency_until_released(),
-        _ => Answer::file(asked, &content),
+    Origin::start(move |request| match &*request.path {
+        "/silent" => Answer::file(request, &content).latency_until_released(),
+        _ => Answer::file(request, &content),
     })
 }
 
@@ -56,8 +56,8 @@ fn read_all(playing: &mut Playing) {
     assert_pattern(0, &bytes);
 }
 
-fn asked(log: &Log, path: &str) -> usize {
-    log.asked.iter().filter(|asked| asked.path == path).count()
+fn request(log: &Log, path: &str) -> usize {
+    log.requests.iter().filter(|request| request.path == path).count()
 }
 
 /// Waits until nothing is fetched.
@@ -74,10 +74,10 @@ fn settle(downloader: &Downloader) {
 fn what_the_options_name_of_one_track_is_not_played_as_another() {
     use windway::cache::{Cache, CacheConfig, CacheKey, CacheUse};
 
-    let origin = Origin::start(|asked| match &*asked.path {
+    let origin = Origin::start(|request| match &*request.path {
         "/gone" => Answer::status(404),
-        "/a" => Answer::file(asked, &Content::pattern(1000)).header("Cache-Control", "max-age=3600"),
-        _ => Answer::file(asked, &Content::bytes(vec![7; 2000])),
+        "/a" => Answer::file(request, &Content::pattern(1000)).header("Cache-Control", "max-age=3600"),
+        _ => Answer::file(request, &Content::bytes(vec![7; 2000])),
     });
     let directory = tempfile::tempdir().unwrap();
     let cache = Cache::open(directory.path(), CacheConfig::new().keep_free(0)).unwrap();
@@ -109,23 +109,23 @@ fn the_next_track_needs_no_network_when_its_turn_comes() {
         let mut playing = play(&mut queue);
         assert_eq!((playing.id, handle.current(), handle.upcoming()), (first, Some(first), Some(second)));
         read_all(&mut playing);
-        origin.wait_until("the prefetch", |log| asked(log, "/2") == 1);
+        origin.wait_until("the prefetch", |log| request(log, "/2") == 1);
         settle(&downloader);
         origin.stop_listening();
         let mut playing = play(&mut queue);
         assert_eq!(playing.id, second);
         read_all(&mut playing);
         assert!(queue.next().is_none());
-        assert_eq!((handle.current(), asked(&origin.log(), "/2")), (None, 1));
+        assert_eq!((handle.current(), request(&origin.log(), "/2")), (None, 1));
     }
 }
 
 #[test]
 fn a_track_is_prefetched_before_the_one_before_it_has_ended_and_no_other_one_is() {
     let (long, short) = (Content::pattern(30_000_000), Content::pattern(LEN));
-    let origin = Origin::start(move |asked| match &*asked.path {
-        "/long" => Answer::file(asked, &long),
-        _ => Answer::file(asked, &short),
+    let origin = Origin::start(move |request| match &*request.path {
+        "/long" => Answer::file(request, &long),
+        _ => Answer::file(request, &short),
     });
     let downloader = downloader();
     let (mut queue, handle) = queue(&downloader);
@@ -135,13 +135,13 @@ fn a_track_is_prefetched_before_the_one_before_it_has_ended_and_no_other_one_is(
     let mut playing = play(&mut queue);
     let mut bytes = vec![0; 1 << 20];
     playing.stream.read_exact(&mut bytes).unwrap();
-    assert_eq!(asked(&origin.log(), "/2"), 0, "much is left of the first one");
+    assert_eq!(request(&origin.log(), "/2"), 0, "much is left of the first one");
     for _ in 1..28 {
         playing.stream.read_exact(&mut bytes).unwrap();
     }
-    origin.wait_until("the prefetch", |log| asked(log, "/2") == 1);
+    origin.wait_until("the prefetch", |log| request(log, "/2") == 1);
     settle(&downloader);
-    assert_eq!(asked(&origin.log(), "/3"), 0);
+    assert_eq!(request(&origin.log(), "/3"), 0);
     assert_eq!(handle.current_stream().unwrap().position(), 28 << 20);
 }
 
@@ -176,7 +176,7 @@ fn nothing_is_prefetched_on_a_metered_network_or_if_it_is_switched_off() {
         push(&handle, &origin, "/2");
         read_all(&mut play(&mut queue));
         settle(&downloader);
-        assert_eq!(asked(&origin.log(), "/2"), 0);
+        assert_eq!(request(&origin.log(), "/2"), 0);
         read_all(&mut play(&mut queue));
     }
 }
@@ -184,11 +184,11 @@ fn nothing_is_prefetched_on_a_metered_network_or_if_it_is_switched_off() {
 #[test]
 fn a_skip_ends_a_blocked_read_and_takes_what_was_prefetched() {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| match (&*asked.path, asked.range()) {
+    let origin = Origin::start(move |request| match (&*request.path, request.range()) {
         // Nor does another connection bring the rest.
-        ("/stalls", Some((1.., _))) => Answer::file(asked, &content).latency_until_released(),
-        ("/stalls", _) => Answer::file(asked, &content).stall_after(100_000),
-        _ => Answer::file(asked, &content),
+        ("/stalls", Some((1.., _))) => Answer::file(request, &content).latency_until_released(),
+        ("/stalls", _) => Answer::file(request, &content).stall_after(100_000),
+        _ => Answer::file(request, &content),
     });
     let downloader = downloader();
     let (mut queue, handle) = queue(&downloader);
@@ -199,7 +199,7 @@ fn a_skip_ends_a_blocked_read_and_takes_what_was_prefetched() {
     let mut bytes = vec![0; 100_000];
     playing.stream.read_exact(&mut bytes).unwrap();
     // Fewer bytes are left than before which the next track is prefetched.
-    origin.wait_until("the prefetch", |log| asked(log, "/2") == 1);
+    origin.wait_until("the prefetch", |log| request(log, "/2") == 1);
     let of_stream = playing.stream.handle();
     let reader = thread::spawn(move || {
         let got = playing.stream.read(&mut [0; 100]).unwrap();
@@ -225,7 +225,7 @@ fn a_skip_to_any_track_requests_it_at_once() {
     let ids = ["/1", "/2", "/3", "/4"].map(|path| push(&handle, &origin, path));
     let _playing = play(&mut queue);
     assert!(handle.skip_to(ids[3]));
-    origin.wait_until("the request", |log| asked(log, "/4") == 1);
+    origin.wait_until("the request", |log| request(log, "/4") == 1);
     settle(&downloader);
     origin.stop_listening();
     let mut playing = play(&mut queue);
@@ -245,7 +245,7 @@ fn a_skip_ends_an_opening() {
     let silent = push(&handle, &origin, "/silent");
     let second = push(&handle, &origin, "/2");
     let player = thread::spawn(move || (play(&mut queue), queue));
-    origin.wait_until("the request", |log| asked(log, "/silent") == 1);
+    origin.wait_until("the request", |log| request(log, "/silent") == 1);
     assert!(handle.skip_to(second));
     let (mut playing, queue) = player.join().unwrap();
     assert_eq!(playing.id, second);
@@ -258,7 +258,7 @@ fn a_skip_ends_an_opening() {
         let handle = queue.handle();
         let id = push(&handle, &origin, "/silent");
         let player = thread::spawn(move || queue.next().is_none());
-        origin.wait_until("the request", |log| asked(log, "/silent") == 1);
+        origin.wait_until("the request", |log| request(log, "/silent") == 1);
         end(&handle, id);
         assert!(player.join().unwrap());
     }
@@ -271,10 +271,10 @@ fn a_skip_ends_an_opening() {
 fn a_track_that_fails_is_an_error_with_its_id_and_the_queue_goes_on() {
     let content = Content::pattern(LEN);
     let page = Content::bytes(&b"<!doctype html><title>Login</title>"[..]);
-    let origin = Origin::start(move |asked| match &*asked.path {
+    let origin = Origin::start(move |request| match &*request.path {
         "/page" => Answer::whole(&page),
         "/gone" => Answer::status(404),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let dead = Origin::serving(Content::pattern(1));
     let url = dead.url("/a");
@@ -295,7 +295,7 @@ fn a_track_that_fails_is_an_error_with_its_id_and_the_queue_goes_on() {
     assert_eq!(Error::from(refused).kind(), ErrorKind::Refused);
     read_all(&mut play(&mut queue));
     // This one fails while it is prefetched.
-    origin.wait_until("the prefetch", |log| asked(log, "/page") >= 1);
+    origin.wait_until("the prefetch", |log| request(log, "/page") >= 1);
     settle(&downloader);
     let page = failed(&mut queue);
     assert_eq!((page.id, page.error.kind()), (more[0], ErrorKind::NotMedia));
@@ -332,11 +332,11 @@ fn the_removal_of_a_prefetched_track_cancels_its_fetch() {
     let [_, silent, third] = ["/1", "/silent", "/3"].map(|path| push(&handle, &origin, path));
     let mut playing = play(&mut queue);
     read_all(&mut playing);
-    origin.wait_until("the prefetch", |log| asked(log, "/silent") == 1);
+    origin.wait_until("the prefetch", |log| request(log, "/silent") == 1);
     assert_eq!(downloader.stats().peers, 2);
     assert!(handle.remove(silent).is_some());
     // The one behind it takes its place.
-    origin.wait_until("the other prefetch", |log| asked(log, "/3") == 1);
+    origin.wait_until("the other prefetch", |log| request(log, "/3") == 1);
     settle(&downloader);
     assert_eq!((downloader.stats().peers, downloader.stats().totals.cancelled > 0), (2, true));
     assert_eq!(play(&mut queue).id, third);
@@ -353,7 +353,7 @@ fn what_is_inserted_behind_the_current_track_is_prefetched_instead() {
     let mut playing = play(&mut queue);
     read_all(&mut playing);
     let inserted = handle.insert_next(Track::new(&origin.url("/3")).unwrap());
-    origin.wait_until("the prefetch", |log| asked(log, "/3") == 1);
+    origin.wait_until("the prefetch", |log| request(log, "/3") == 1);
     assert!(handle.move_to(inserted, 99));
     assert_eq!(handle.tracks().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [playing.id, second, inserted]);
     let prefetched: Vec<TrackId> = std::iter::from_fn(|| events.try_recv())
@@ -367,7 +367,7 @@ fn what_is_inserted_behind_the_current_track_is_prefetched_instead() {
     handle.remove(second);
     handle.remove(inserted);
     push(&handle, &origin, "/4");
-    origin.wait_until("the prefetch", |log| asked(log, "/4") == 1);
+    origin.wait_until("the prefetch", |log| request(log, "/4") == 1);
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn the_drop_of_a_queue_ends_its_prefetch_and_not_its_stream() {
     assert_eq!(rest.len() as u64, LEN - 1000);
     push(&handle, &origin, "/3");
     handle.skip();
-    assert_eq!((downloader.stats().peers, asked(&origin.log(), "/3")), (1, 0));
+    assert_eq!((downloader.stats().peers, request(&origin.log(), "/3")), (1, 0));
 }
 
 #[test]
@@ -422,8 +422,8 @@ fn headers_go_to_tracks_of_the_application_only() {
     queue.handle().extend(list.into_tracks());
     read_all(&mut play(&mut queue));
     read_all(&mut play(&mut queue));
-    for asked in origin.log().asked {
-        assert_eq!(asked.header("x-key").is_some(), asked.path == "/own", "{asked:?}");
+    for request in origin.log().requests {
+        assert_eq!(request.header("x-key").is_some(), request.path == "/own", "{request:?}");
     }
     assert!(!format!("{queue:?} {:?}", queue.handle().tracks()).contains("secret"));
 }

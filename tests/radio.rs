@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
 use support::decoding::{Decoding, LiveSource};
-use support::{Answer, Asked, Content, Origin, Station};
+use support::{Answer, Content, Origin, Request, Station};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::io::MediaSource;
 use windway::config::{AfterPause, OnDiscontinuity};
@@ -49,11 +49,11 @@ fn open(downloader: &Downloader, origin: &Origin, change: impl FnOnce(&mut Radio
 
 /// A radio of a station whose responses are made by `answer`.
 fn tune(
-    answer: impl Fn(&Asked, &Station) -> Answer + Send + Sync + 'static,
+    answer: impl Fn(&Request, &Station) -> Answer + Send + Sync + 'static,
     change: impl FnOnce(&mut RadioConfig),
 ) -> (Radio, Origin) {
     let station = station(1000, 100);
-    let origin = Origin::start(move |asked| answer(asked, &station));
+    let origin = Origin::start(move |request| answer(request, &station));
     let radio = open(&downloader(), &origin, change);
     (radio, origin)
 }
@@ -99,7 +99,7 @@ fn playing(handle: &RadioHandle) -> Option<String> {
 fn audio_and_title_positions_are_exact_at_any_interval() {
     for (interval, every) in [(1, 200), (7, 60), (255, 3), (1000, 2), (8192, 1), (16_000, 2), (65_537, 1)] {
         let station = station(interval, every);
-        let origin = Origin::start(move |asked| Answer::station(asked, &station));
+        let origin = Origin::start(move |request| Answer::station(request, &station));
         let mut radio = open(&downloader(), &origin, |config| config.ahead = 10 * interval * every);
         let events = radio.handle().subscribe();
         let len = 4 * interval * every;
@@ -119,7 +119,7 @@ fn audio_and_title_positions_are_exact_at_any_interval() {
 #[test]
 fn now_playing_is_the_title_at_the_reader() {
     let station = station(1000, 3);
-    let origin = Origin::start(move |asked| Answer::station(asked, &station));
+    let origin = Origin::start(move |request| Answer::station(request, &station));
     let mut radio = open(&downloader(), &origin, |config| config.ahead = 200_000);
     let handle = radio.handle();
     // The audio is stored before it is read.
@@ -136,13 +136,13 @@ fn now_playing_is_the_title_at_the_reader() {
     let later = handle.title_at(7000).unwrap();
     assert_eq!((later.position, later.title.as_deref()), (7000, Some(TITLES[2])));
     assert_eq!(handle.info().unwrap().name.as_deref(), Some("Scripted"));
-    assert_eq!(origin.log().asked[0].header("icy-metadata"), Some("1"));
+    assert_eq!(origin.log().requests[0].header("icy-metadata"), Some("1"));
     assert!(radio.is_live());
 }
 
 #[test]
 fn the_icy_status_line_of_shoutcast_is_understood() {
-    let (mut radio, _origin) = tune(|asked, station| Answer::station(asked, station).icy(), |_| ());
+    let (mut radio, _origin) = tune(|request, station| Answer::station(request, station).icy(), |_| ());
     assert_pattern(0, &read_exactly(&mut radio, 100_000));
     assert_eq!(radio.handle().info().unwrap().metadata_interval.map(usize::from), Some(1000));
     assert!(playing(&radio.handle()).is_some());
@@ -199,7 +199,7 @@ fn response_heads_of_real_servers_are_understood_also_over_tls() {
     let mut body = Vec::new();
     Content::icy(&Content::endless(), 1000, 10, &TITLES).append(&mut body, 0..200_000);
     let answers = HEADS.map(|(_, head)| Answer::raw([head.as_bytes(), &body].concat()));
-    let answer = move |asked: &Asked| answers[asked.path[2..].parse::<usize>().unwrap()].clone();
+    let answer = move |request: &Request| answers[request.path[2..].parse::<usize>().unwrap()].clone();
     let tls = Origin::start_tls(answer.clone());
     let trusting = downloader_with(|config| config.client.extra_roots.push(tls.root_pem()));
     for origin in [Origin::start(answer), tls] {
@@ -222,7 +222,7 @@ fn response_heads_of_real_servers_are_understood_also_over_tls() {
 #[test]
 fn a_station_behind_a_redirect_to_tls_has_titles() {
     let station = station(1000, 100);
-    let tls = Origin::start_tls(move |asked| Answer::station(asked, &station).chunked());
+    let tls = Origin::start_tls(move |request| Answer::station(request, &station).chunked());
     let to = tls.url("/listen/scripted/radio.mp3");
     let origin = Origin::start(move |_| Answer::redirect(302, &to));
     let trusting = downloader_with(|config| config.client.extra_roots.push(tls.root_pem()));
@@ -235,22 +235,22 @@ fn a_station_behind_a_redirect_to_tls_has_titles() {
 #[test]
 fn shoutcast_without_a_source_is_retried() {
     let (mut radio, origin) = tune(
-        |asked, station| match asked.number {
-            0 => Answer::station(asked, station).icy().close_after(40_000),
+        |request, station| match request.number {
+            0 => Answer::station(request, station).icy().close_after(40_000),
             1 => Answer::raw("ICY 401 Service Unavailable\r\nicy-notice1:<BR>SHOUTcast\r\n\r\n"),
             2 => Answer::raw("ICY 400 Server Full\r\n\r\n"),
-            _ => Answer::station(asked, station).icy(),
+            _ => Answer::station(request, station).icy(),
         },
         |_| (),
     );
     read_exactly(&mut radio, 100_000);
-    assert_eq!(origin.log().asked.len(), 4);
+    assert_eq!(origin.log().requests.len(), 4);
 }
 
 #[test]
 fn a_station_without_titles_is_all_audio() {
     let station = station(0, 1);
-    let origin = Origin::start(move |asked| Answer::station(asked, &station).chunked());
+    let origin = Origin::start(move |request| Answer::station(request, &station).chunked());
     let mut radio = open(&downloader(), &origin, |_| ());
     assert_pattern(0, &read_exactly(&mut radio, 300_000));
     assert_eq!(radio.handle().info().unwrap().metadata_interval, None);
@@ -259,7 +259,7 @@ fn a_station_without_titles_is_all_audio() {
 #[test]
 fn titles_are_requested_from_another_host_without_the_users_headers() {
     let station = station(1000, 100);
-    let cdn = Origin::start(move |asked| Answer::station(asked, &station));
+    let cdn = Origin::start(move |request| Answer::station(request, &station));
     let to = cdn.url("/edge");
     let origin = Origin::start(move |_| Answer::redirect(302, &to));
     let mut radio = open(&downloader(), &origin, |config| {
@@ -267,18 +267,18 @@ fn titles_are_requested_from_another_host_without_the_users_headers() {
     });
     assert_pattern(0, &read_exactly(&mut radio, 5000));
     assert!(playing(&radio.handle()).is_some());
-    assert_eq!(origin.log().asked[0].header("x-secret"), Some("7"));
-    let asked = cdn.log().asked;
-    assert_eq!((asked[0].header("x-secret"), asked[0].header("icy-metadata")), (None, Some("1")));
+    assert_eq!(origin.log().requests[0].header("x-secret"), Some("7"));
+    let requests = cdn.log().requests;
+    assert_eq!((requests[0].header("x-secret"), requests[0].header("icy-metadata")), (None, Some("1")));
 }
 
 /// Three breaks of different kinds. After each the audio begins again, at the position that is published.
 #[test]
 fn a_lost_connection_is_followed_by_a_discontinuity_and_more_audio() {
     let (mut radio, origin) = tune(
-        |asked, station| {
-            let answer = Answer::station(asked, station);
-            match asked.number {
+        |request, station| {
+            let answer = Answer::station(request, station);
+            match request.number {
                 0 => answer.close_after(40_000),
                 1 => answer.cut_chunk_after(30_000),
                 2 => answer.reset_after(20_000),
@@ -298,7 +298,7 @@ fn a_lost_connection_is_followed_by_a_discontinuity_and_more_audio() {
     assert_pattern(0, &audio[from..]);
     assert!(from < 90_000, "{from}");
     assert_eq!(radio.handle().stats().connections, 4);
-    assert_eq!(origin.log().asked.len(), 4);
+    assert_eq!(origin.log().requests.len(), 4);
 }
 
 #[test]
@@ -307,15 +307,15 @@ fn the_end_of_a_stations_body_does_not_end_a_radio() {
     let (mut radio, origin) = tune(move |_, _| answer(), |_| ());
     let audio = read_exactly(&mut radio, 150_000);
     audio.chunks(50_000).for_each(|part| assert_pattern(0, part));
-    assert!(origin.log().asked.len() >= 3);
+    assert!(origin.log().requests.len() >= 3);
 }
 
 #[test]
 fn a_silent_connection_is_replaced_while_the_buffer_plays() {
     let station = station(1000, 100);
-    let origin = Origin::start(move |asked| {
-        let answer = Answer::station(asked, &station);
-        if asked.number == 0 { answer.stall_after(60_000) } else { answer }
+    let origin = Origin::start(move |request| {
+        let answer = Answer::station(request, &station);
+        if request.number == 0 { answer.stall_after(60_000) } else { answer }
     });
     let downloader = downloader_with(|config| config.client.silence_timeout = Duration::from_millis(200));
     let mut radio = open(&downloader, &origin, |_| ());
@@ -334,9 +334,9 @@ fn a_silent_connection_is_replaced_while_the_buffer_plays() {
 #[test]
 fn a_connection_below_the_minimum_rate_is_replaced_when_the_reader_stalls() {
     let (mut radio, origin) = tune(
-        |asked, station| {
-            let answer = Answer::station(asked, station);
-            if asked.number == 0 { answer.chunks_of(100, Duration::from_millis(20)) } else { answer }
+        |request, station| {
+            let answer = Answer::station(request, station);
+            if request.number == 0 { answer.chunks_of(100, Duration::from_millis(20)) } else { answer }
         },
         |config| {
             config.min_audio_rate = 50_000;
@@ -346,21 +346,21 @@ fn a_connection_below_the_minimum_rate_is_replaced_when_the_reader_stalls() {
     let events = radio.handle().subscribe();
     // No reader waits, so the connection may be slow.
     radio.handle().wait_buffered(2000, PATIENCE).unwrap();
-    assert_eq!(origin.log().asked.len(), 1);
+    assert_eq!(origin.log().requests.len(), 1);
     read_exactly(&mut radio, 200_000);
     let error = await_event(&events, |event| match event {
         RadioEvent::Reconnecting { error, .. } => Some(error),
         _ => None,
     });
     assert!(error.to_string().contains("bytes a second"), "{error}");
-    assert_eq!(origin.log().asked.len(), 2);
+    assert_eq!(origin.log().requests.len(), 2);
 }
 
 /// A permanent error is returned after the stored audio, and by every later read.
 fn ends_after_the_buffer(answer: Answer, change: impl FnOnce(&mut RadioConfig)) -> Error {
     let (mut radio, _origin) = tune(
-        move |asked, station| match asked.number {
-            0 => Answer::station(asked, station).close_after(40_000),
+        move |request, station| match request.number {
+            0 => Answer::station(request, station).close_after(40_000),
             _ => answer.clone(),
         },
         change,
@@ -415,31 +415,31 @@ fn a_missing_station_is_an_error_at_once() {
         let (audio, error) = read_to_error(&mut radio);
         assert_eq!((audio.len(), error.kind()), (0, kind));
         assert!(kind != ErrorKind::NotMedia || error.to_string().contains("a playlist"), "{error}");
-        assert_eq!(origin.log().asked.len(), 1);
+        assert_eq!(origin.log().requests.len(), 1);
     }
 }
 
 #[test]
 fn a_station_whose_source_returns_is_received_again() {
     let (mut radio, origin) = tune(
-        |asked, station| match asked.number {
-            0 => Answer::station(asked, station).close_after(40_000),
+        |request, station| match request.number {
+            0 => Answer::station(request, station).close_after(40_000),
             1 | 2 => Answer::status(404),
-            _ => Answer::station(asked, station),
+            _ => Answer::station(request, station),
         },
         |_| (),
     );
     read_exactly(&mut radio, 100_000);
-    assert_eq!(origin.log().asked.len(), 4);
+    assert_eq!(origin.log().requests.len(), 4);
 }
 
 #[test]
 fn retry_after_is_respected_between_connections() {
     let (mut radio, _origin) = tune(
-        |asked, station| match asked.number {
+        |request, station| match request.number {
             0 => Answer::status(503).header("Retry-After", "1"),
             1 => Answer::status(500),
-            _ => Answer::station(asked, station),
+            _ => Answer::station(request, station),
         },
         |_| (),
     );
@@ -493,7 +493,7 @@ fn a_paused_reader_slows_the_server_down() {
         assert!(handle.buffered_ahead() <= ahead);
         read += part.len() as u64;
     }
-    assert_eq!(origin.log().asked.len(), 1);
+    assert_eq!(origin.log().requests.len(), 1);
 }
 
 #[test]
@@ -540,7 +540,7 @@ fn a_long_pause_continues_where_it_was_if_configured() {
     });
     radio.handle().wait_buffered(70_000, PATIENCE).unwrap();
     assert_pattern(0, &read_exactly(&mut radio, 5_000_000));
-    assert_eq!(origin.log().asked.len(), 1);
+    assert_eq!(origin.log().requests.len(), 1);
 }
 
 #[test]
@@ -654,12 +654,12 @@ fn a_read_that_times_out_names_the_cause_and_the_radio_continues() {
     let is_there = Arc::new(AtomicBool::new(false));
     let station = station(1000, 100);
     let there = Arc::clone(&is_there);
-    let origin = Origin::start(move |asked| {
-        if there.load(Ordering::Acquire) { Answer::station(asked, &station) } else { Answer::status(502) }
+    let origin = Origin::start(move |request| {
+        if there.load(Ordering::Acquire) { Answer::station(request, &station) } else { Answer::status(502) }
     });
     let mut radio =
         open(&downloader(), &origin, |config| config.read_timeout = Some(Duration::from_millis(300)));
-    origin.wait_until("answer", |log| log.asked.len() == 2);
+    origin.wait_until("answer", |log| log.requests.len() == 2);
     let (_, error) = read_to_error(&mut radio);
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("502")));
@@ -679,21 +679,21 @@ fn a_drop_returns_at_once_whatever_the_thread_does() {
         config.client.connect_timeout = Duration::from_secs(3600);
     });
     let station = station(1000, 100);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/head" => Answer::status(200).latency_until_released(),
-        "/body" => Answer::station(asked, &station).stall_after(5000),
-        "/full" => Answer::station(asked, &station),
+        "/body" => Answer::station(request, &station).stall_after(5000),
+        "/full" => Answer::station(request, &station),
         _ => Answer::status(503).header("Retry-After", "3600"),
     });
     for path in ["/head", "/body", "/full", "/away"] {
         for _ in 0..50 {
-            let before = origin.log().asked.len();
+            let before = origin.log().requests.len();
             let radio = downloader.open_radio(&origin.url(path), RadioConfig::default()).unwrap();
             let handle = radio.handle();
             match path {
                 "/body" => handle.wait_buffered(4000, PATIENCE).unwrap(),
                 "/full" => handle.wait_buffered(4_000_000, PATIENCE).unwrap(),
-                _ => origin.wait_until("request", |log| log.asked.len() > before),
+                _ => origin.wait_until("request", |log| log.requests.len() > before),
             }
             drop(radio);
             // Waits of its handles end, and none waits for more than the window can hold.
@@ -725,12 +725,12 @@ fn stopping_the_downloader_ends_the_radio() {
 #[test]
 fn a_password_in_a_url_is_sent_and_not_shown() {
     let station = station(1000, 100);
-    let origin = Origin::start(move |asked| Answer::station(asked, &station).close_after(10_000));
+    let origin = Origin::start(move |request| Answer::station(request, &station).close_after(10_000));
     let url = origin.url("/live").replace("//", "//user:secret@");
     let mut radio = downloader().open_radio(&url, config(|_| ())).unwrap();
     read_exactly(&mut radio, 20_000);
-    let asked = origin.log().asked;
-    let sent = |number: usize| asked[number].header("authorization").is_some();
+    let requests = origin.log().requests;
+    let sent = |number: usize| requests[number].header("authorization").is_some();
     assert!(sent(0) && sent(1));
     let shown = format!("{radio:?} {:?} {:?}", radio.handle(), radio.seek(SeekFrom::End(0)));
     assert!(shown.contains("/live") && !shown.contains("secret"), "{shown}");
@@ -755,9 +755,9 @@ const MP3: &[u8] = include_bytes!("data/track.mp3");
 /// A station that plays a track from its start on each connection, up to the next of `cuts`, and answers 410 after the last.
 fn cut_station(track: &'static [u8], cuts: &[usize]) -> Origin {
     let (content, cuts) = (Content::bytes(track), cuts.to_vec());
-    Origin::start(move |asked| {
+    Origin::start(move |request| {
         let answer = Answer::whole(&content).no_length();
-        match cuts.get(asked.number) {
+        match cuts.get(request.number) {
             Some(cut) => answer.close_after(*cut as u64),
             None => Answer::status(410),
         }
@@ -882,7 +882,7 @@ fn a_read_ends_at_the_discontinuity_after_a_pause() {
 
 #[test]
 fn a_file_with_unrequested_titles_in_it_is_refused_with_advice() {
-    type Handler = Box<dyn Fn(&Asked) -> Answer + Send + Sync>;
+    type Handler = Box<dyn Fn(&Request) -> Answer + Send + Sync>;
     let audio = Content::pattern(1 << 40);
     let station = Content::icy(&audio, 16_000, 2, &["Artist - Title"]);
     let endless = |content: &Content| Answer::whole(content).no_length().header("icy-metaint", "16000");
@@ -898,7 +898,7 @@ fn a_file_with_unrequested_titles_in_it_is_refused_with_advice() {
             Box::new(move |_| Answer::whole(&short).header("Icy-MetaInt", "16000"))
         }),
         // The positions of the titles in a part cannot even be known.
-        ("a part", Box::new(move |asked| Answer::file(asked, &short).header("icy-metaint", "16000"))),
+        ("a part", Box::new(move |request| Answer::file(request, &short).header("icy-metaint", "16000"))),
     ];
     for (what, answer) in answers {
         let origin = Origin::start(answer);
@@ -915,7 +915,7 @@ fn a_file_with_requested_titles_or_without_an_interval_is_read() {
     for (interval, asks) in [("0", false), ("none", false), ("16000", true)] {
         let content = content.clone();
         let origin =
-            Origin::start(move |asked| Answer::file(asked, &content).header("icy-metaint", interval));
+            Origin::start(move |request| Answer::file(request, &content).header("icy-metaint", interval));
         let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
         let mut config = FileConfig::default();
         if asks {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
 use support::peers::downloader;
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use windway::config::{CookieJar, Cookies, ReadAhead};
 use windway::{ErrorKind, Fetch, FileConfig, Priority, Stream};
 
@@ -38,7 +38,7 @@ fn short_config() -> FileConfig {
 }
 
 fn paths(origin: &Origin) -> Vec<String> {
-    origin.log().asked.into_iter().map(|asked| asked.path).collect()
+    origin.log().requests.into_iter().map(|request| request.path).collect()
 }
 
 #[test]
@@ -52,31 +52,31 @@ fn a_new_redirect_target_is_requested_first_from_then_on() {
 /// The first target answers with `expired` from its second request on. The original URL redirects to another target then.
 fn assert_leaves_target(how: &str, expired: impl Fn() -> Answer + Send + Sync + 'static) {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
-        "/song" if asked.again == 0 => Answer::redirect(302, "/signed1"),
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/song" if request.again == 0 => Answer::redirect(302, "/signed1"),
         "/song" => Answer::redirect(302, "/signed2"),
-        "/signed1" if asked.again > 0 => expired(),
-        _ => Answer::file(asked, &content),
+        "/signed1" if request.again > 0 => expired(),
+        _ => Answer::file(request, &content),
     });
     let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
     for position in [1_000_000, 1_500_000, 2_000_000, 2_500_000] {
         read_at(&mut stream, position, 1000);
     }
     let paths = paths(&origin);
-    let asked = |path: &str| paths.iter().filter(|asked| *asked == path).count();
+    let count = |path: &str| paths.iter().filter(|request| *request == path).count();
     // The opening, and the request that finds the target expired. Two parallel pieces may both find that.
-    assert!(asked("/signed1") <= 3, "{how}: {paths:?}");
-    assert!(asked("/song") <= 3, "{how}: {paths:?}");
-    assert!(asked("/signed2") >= 4, "{how}: {paths:?}");
+    assert!(count("/signed1") <= 3, "{how}: {paths:?}");
+    assert!(count("/song") <= 3, "{how}: {paths:?}");
+    assert!(count("/signed2") >= 4, "{how}: {paths:?}");
 }
 
 #[test]
 fn an_html_page_at_the_new_redirect_target_is_an_error() {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/song" => Answer::redirect(302, "/signed"),
-        "/signed" if asked.again > 0 => login(),
-        _ => Answer::file(asked, &content),
+        "/signed" if request.again > 0 => login(),
+        _ => Answer::file(request, &content),
     });
     let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
     stream.seek(SeekFrom::Start(2_000_000)).unwrap();
@@ -89,9 +89,9 @@ fn an_html_page_at_the_new_redirect_target_is_an_error() {
 #[test]
 fn a_total_length_that_ends_with_each_part_is_ignored() {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| {
-        let answer = Answer::file(asked, &content);
-        match asked.range() {
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        match request.range() {
             Some((first, last)) if first < LEN => {
                 let end = last.map_or(LEN, |last| LEN.min(last + 1));
                 answer.header("Content-Range", &format!("bytes {first}-{}/{end}", end - 1))
@@ -128,8 +128,8 @@ impl Moving {
         let is_dead = Arc::new(AtomicBool::new(false));
         let first = {
             let (content, is_dead) = (content.clone(), Arc::clone(&is_dead));
-            Origin::start(move |asked| {
-                let answer = Answer::file(asked, &content);
+            Origin::start(move |request| {
+                let answer = Answer::file(request, &content);
                 if is_dead.load(Ordering::Acquire) { dead(answer) } else { answer }
             })
         };
@@ -178,11 +178,11 @@ fn a_dead_redirect_target_is_replaced_at_once_by_the_current_one() {
         for position in [1_000_000, 1_500_000, 2_000_000] {
             read_at(&mut stream, position, 1000);
         }
-        let (asked, log) = (first.log().asked.len(), second.log().asked.len());
+        let (request, log) = (first.log().requests.len(), second.log().requests.len());
         assert!(log >= 3, "{death:?}: {log}");
         // Replaced after the first failure: one request for each running piece, and one in place of each stale connection.
-        assert!(asked <= 6, "{death:?}: {asked}");
-        assert!(origin.log().asked.len() <= 4, "{death:?}: {:?}", origin.log().asked);
+        assert!(request <= 6, "{death:?}: {request}");
+        assert!(origin.log().requests.len() <= 4, "{death:?}: {:?}", origin.log().requests);
     }
 }
 
@@ -204,8 +204,8 @@ fn the_error_of_the_original_url_is_returned_if_it_fails_after_its_target() {
     let to = target.url("/a");
     let origin =
         Origin::start(
-            move |asked| {
-                if asked.again == 0 { Answer::redirect(302, &to) } else { Answer::status(404) }
+            move |request| {
+                if request.again == 0 { Answer::redirect(302, &to) } else { Answer::status(404) }
             },
         );
     let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
@@ -218,10 +218,10 @@ fn the_error_of_the_original_url_is_returned_if_it_fails_after_its_target() {
 #[test]
 fn a_dead_redirect_target_is_not_requested_twice_in_a_row() {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/song" => Answer::redirect(302, "/target"),
-        "/target" if asked.again > 0 => Answer::status(403),
-        _ => Answer::file(asked, &content),
+        "/target" if request.again > 0 => Answer::status(403),
+        _ => Answer::file(request, &content),
     });
     let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
     read_at(&mut stream, 0, 1000);
@@ -234,13 +234,13 @@ fn a_dead_redirect_target_is_not_requested_twice_in_a_row() {
 #[test]
 fn an_html_page_is_not_remembered_as_a_redirect_target() {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
-        "/song" if asked.again == 1 => Answer::redirect(302, "/login"),
-        "/song" => Answer::redirect(302, &format!("/signed{}", asked.again)),
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/song" if request.again == 1 => Answer::redirect(302, "/login"),
+        "/song" => Answer::redirect(302, &format!("/signed{}", request.again)),
         "/login" => Answer::whole(&Content::bytes(&b"<!DOCTYPE html><html></html>"[..]))
             .header("Content-Type", "text/html"),
-        "/signed0" if asked.again > 0 => Answer::status(403),
-        _ => Answer::file(asked, &content),
+        "/signed0" if request.again > 0 => Answer::status(403),
+        _ => Answer::file(request, &content),
     });
     let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
     read_at(&mut stream, 0, 1000);
@@ -250,10 +250,10 @@ fn an_html_page_is_not_remembered_as_a_redirect_target() {
 }
 
 /// Answers `status` to ranges from a byte on, and serves the whole file.
-fn refuses_ranges(asked: &Asked, content: &Content, from: u64, status: u16) -> Answer {
-    match asked.range() {
+fn refuses_ranges(request: &Request, content: &Content, from: u64, status: u16) -> Answer {
+    match request.range() {
         Some((first, _)) if first >= from => Answer::status(status),
-        Some(_) => Answer::file(asked, content),
+        Some(_) => Answer::file(request, content),
         None => Answer::whole(content).header("ETag", &content.etag()),
     }
 }
@@ -263,7 +263,7 @@ fn a_file_whose_ranges_are_refused_is_read_by_one_request_for_the_whole() {
     for from in [0, 1] {
         for status in [400, 403, 404, 405, 406, 416] {
             let content = Content::pattern(LEN);
-            let origin = Origin::start(move |asked| refuses_ranges(asked, &content, from, status));
+            let origin = Origin::start(move |request| refuses_ranges(request, &content, from, status));
             let mut stream =
                 downloader(|_| ()).open_with(&origin.url("/song"), FileConfig::default()).unwrap();
             let mut body = Vec::new();
@@ -279,7 +279,7 @@ fn a_file_whose_ranges_are_refused_is_read_by_one_request_for_the_whole() {
 #[test]
 fn a_seek_whose_range_is_refused_is_served_from_the_whole() {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| refuses_ranges(asked, &content, 1, 403));
+    let origin = Origin::start(move |request| refuses_ranges(request, &content, 1, 403));
     let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
     read_at(&mut stream, 2_000_000, 1000);
     read_at(&mut stream, 100, 1000);
@@ -291,20 +291,17 @@ fn a_forbidden_file_fails_with_its_status_after_one_more_request() {
         let origin = Origin::start(move |_| Answer::status(status));
         let error = downloader(|_| ()).open(&origin.url("/song")).unwrap_err();
         assert_eq!(error.status(), Some(status), "{error:?}");
-        assert!(origin.log().asked.len() <= 2, "{status}: {:?}", origin.log().asked);
+        assert!(origin.log().requests.len() <= 2, "{status}: {:?}", origin.log().requests);
     }
     // The same for a file that is forbidden later.
     let content = Content::pattern(LEN);
-    let origin =
-        Origin::start(
-            move |asked| {
-                if asked.number == 0 { Answer::file(asked, &content) } else { Answer::status(403) }
-            },
-        );
+    let origin = Origin::start(move |request| {
+        if request.number == 0 { Answer::file(request, &content) } else { Answer::status(403) }
+    });
     let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
     let error = error_at(&mut stream, 2_000_000);
     assert_eq!(error.status(), Some(403), "{error:?}");
-    assert!(origin.log().asked.len() <= 4, "{:?}", origin.log().asked);
+    assert!(origin.log().requests.len() <= 4, "{:?}", origin.log().requests);
 }
 
 #[test]
@@ -339,24 +336,24 @@ fn a_truncated_transformed_file_has_not_ended() {
 fn a_broken_body_whose_rest_is_refused_continues_from_the_whole() {
     for status in [403, 416] {
         let content = Content::pattern(LEN);
-        let origin = Origin::start(move |asked| {
-            let answer = refuses_ranges(asked, &content, 0, status);
-            if asked.number == 0 { answer.close_after(1_000_000) } else { answer }
+        let origin = Origin::start(move |request| {
+            let answer = refuses_ranges(request, &content, 0, status);
+            if request.number == 0 { answer.close_after(1_000_000) } else { answer }
         });
         let peer = downloader(|_| ()).register((), Priority::High).unwrap();
         let mut response = peer.execute(Fetch::get(&origin.url("/song")).unwrap()).unwrap();
         assert_whole(&mut response, LEN);
-        assert_eq!(origin.log().asked.len(), 3);
+        assert_eq!(origin.log().requests.len(), 3);
     }
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| match asked.number {
-        0 => Answer::file(asked, &content).close_after(1_000_000),
+    let origin = Origin::start(move |request| match request.number {
+        0 => Answer::file(request, &content).close_after(1_000_000),
         _ => Answer::status(403),
     });
     let peer = downloader(|_| ()).register((), Priority::High).unwrap();
     let mut response = peer.execute(Fetch::get(&origin.url("/song")).unwrap()).unwrap();
     let error = windway::Error::from(response.read_to_end(&mut Vec::new()).unwrap_err());
-    assert_eq!((error.status(), origin.log().asked.len()), (Some(403), 3));
+    assert_eq!((error.status(), origin.log().requests.len()), (Some(403), 3));
 }
 
 /// Keeps one cookie for each host and port.
@@ -379,11 +376,11 @@ impl CookieJar for Jar {
 
 #[test]
 fn a_jar_gets_the_cookies_of_redirects_and_gives_each_to_its_own_url() {
-    let other = Origin::start(|asked| {
-        Answer::file(asked, &Content::pattern(LEN)).header("Set-Cookie", "other=1; Path=/")
+    let other = Origin::start(|request| {
+        Answer::file(request, &Content::pattern(LEN)).header("Set-Cookie", "other=1; Path=/")
     });
     let target = other.url("/content");
-    let login = Origin::start(move |asked| match asked.path.as_str() {
+    let login = Origin::start(move |request| match request.path.as_str() {
         "/login" => Answer::redirect(302, "/song").header("Set-Cookie", "session=secret; HttpOnly"),
         _ => Answer::redirect(302, &target),
     });
@@ -395,8 +392,8 @@ fn a_jar_gets_the_cookies_of_redirects_and_gives_each_to_its_own_url() {
     // The suffix request goes beside the opening one, so either may be the first at an origin.
     let cookies = |origin: &Origin| -> Vec<Option<String>> {
         let log = origin.log();
-        let requests = log.suffixes.iter().chain(&log.asked);
-        requests.map(|asked| asked.header("cookie").map(str::to_owned)).collect()
+        let requests = log.suffixes.iter().chain(&log.requests);
+        requests.map(|request| request.header("cookie").map(str::to_owned)).collect()
     };
     let at_login = cookies(&login);
     assert!(
@@ -427,12 +424,13 @@ fn cookies_are_ignored_without_a_jar_and_a_jar_that_panics_sends_none() {
     }
 
     for jar in [None, Some(Cookies::new(Panicking))] {
-        let origin =
-            Origin::start(|asked| Answer::file(asked, &Content::pattern(LEN)).header("Set-Cookie", "a=1"));
+        let origin = Origin::start(|request| {
+            Answer::file(request, &Content::pattern(LEN)).header("Set-Cookie", "a=1")
+        });
         let downloader = downloader(|config| config.client.cookies = jar);
         let mut stream = downloader.open_with(&origin.url("/a"), short_config()).unwrap();
         read_at(&mut stream, 0, 1000);
         read_at(&mut stream, 1_500_000, 1000);
-        assert!(origin.log().asked.iter().all(|asked| asked.header("cookie").is_none()));
+        assert!(origin.log().requests.iter().all(|request| request.header("cookie").is_none()));
     }
 }

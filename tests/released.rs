@@ -63,7 +63,7 @@ fn handles_keep_statistics_and_no_bytes() {
 fn radio_handles_keep_no_audio() {
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     let station = Station { audio: Content::endless(), interval: 1000, every: 100, titles: vec!["a", "b"] };
-    let origin = Origin::start(move |asked| support::Answer::station(asked, &station));
+    let origin = Origin::start(move |request| support::Answer::station(request, &station));
     let mut handles = Vec::new();
     for _ in 0..STREAMS {
         let mut radio = downloader.open_radio(&origin.url("/live"), RadioConfig::default()).unwrap();
@@ -89,7 +89,7 @@ fn radio_handles_keep_no_audio() {
 fn dropping_the_stream_ends_every_wait_on_its_handle() {
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| support::Answer::file(asked, &content).stall_after(100_000));
+    let origin = Origin::start(move |request| support::Answer::file(request, &content).stall_after(100_000));
     let mut stream = downloader.open(&origin.url("/stalls")).unwrap();
     stream.read_exact(&mut [0; 1000]).unwrap();
     let handle = stream.handle();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use support::content::assert_pattern;
 use support::peers::{Collect, List, downloader};
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use windway::config::{ReadAhead, StorageConfig};
 use windway::downloader::Outcome;
 use windway::{ByteRange, Downloader, Error, ErrorKind, Fetch, FileConfig, Priority};
@@ -79,8 +79,8 @@ fn read_file(downloader: &Downloader, origin: &Origin, config: FileConfig) -> Re
 }
 
 /// The requested range, clipped to a file of `len` bytes.
-fn part(asked: &Asked, len: u64) -> Range<u64> {
-    let (first, last) = asked.range().unwrap_or((0, None));
+fn part(request: &Request, len: u64) -> Range<u64> {
+    let (first, last) = request.range().unwrap_or((0, None));
     first..last.map_or(len, |last| len.min(last + 1))
 }
 
@@ -99,8 +99,8 @@ fn without_total(answer: Answer, part: &Range<u64>) -> Answer {
 fn a_resumed_range_answered_by_the_whole_ends_at_its_promised_end() {
     for read in READERS {
         let content = Content::pattern(1000);
-        let origin = Origin::start(move |asked| match asked.number {
-            0 => Answer::file(asked, &content).close_after(50),
+        let origin = Origin::start(move |request| match request.number {
+            0 => Answer::file(request, &content).close_after(50),
             _ => Answer::whole(&content).header("ETag", &content.etag()),
         });
         let downloader = downloader(|_| ());
@@ -114,15 +114,15 @@ fn a_resumed_range_answered_by_the_whole_ends_at_its_promised_end() {
 fn a_resumed_range_that_ends_too_early_is_resumed_again() {
     for read in READERS {
         let content = Content::pattern(1000);
-        let origin = Origin::start(move |asked| match asked.number {
-            0 => Answer::file(asked, &content).close_after(50),
-            1 => Answer::file(asked, &content).partial(part(asked, 160)),
-            _ => Answer::file(asked, &content),
+        let origin = Origin::start(move |request| match request.number {
+            0 => Answer::file(request, &content).close_after(50),
+            1 => Answer::file(request, &content).partial(part(request, 160)),
+            _ => Answer::file(request, &content),
         });
         let downloader = downloader(|_| ());
         let (bytes, result) = read(&downloader, fetch(&origin).range(ByteRange::new(100, 200)), 100);
         assert_eq!((bytes.len(), kind(result)), (100, None));
-        assert_eq!(origin.log().asked.len(), 3);
+        assert_eq!(origin.log().requests.len(), 3);
     }
 }
 
@@ -130,14 +130,14 @@ fn a_resumed_range_that_ends_too_early_is_resumed_again() {
 fn a_resumed_range_that_always_ends_too_early_is_truncated() {
     for read in READERS {
         let content = Content::pattern(1000);
-        let origin = Origin::start(move |asked| match asked.number {
-            0 => Answer::file(asked, &content).close_after(50),
-            _ => Answer::file(asked, &content).partial(part(asked, 160)),
+        let origin = Origin::start(move |request| match request.number {
+            0 => Answer::file(request, &content).close_after(50),
+            _ => Answer::file(request, &content).partial(part(request, 160)),
         });
         let downloader = downloader(|config| config.max_retries = 2);
         let (bytes, result) = read(&downloader, fetch(&origin).range(ByteRange::new(100, 200)), 100);
         assert_eq!((bytes.len(), kind(result)), (60, Some(ErrorKind::Truncated)));
-        assert_eq!(origin.log().asked.len(), 3);
+        assert_eq!(origin.log().requests.len(), 3);
     }
 }
 
@@ -145,9 +145,9 @@ fn a_resumed_range_that_always_ends_too_early_is_truncated() {
 fn a_body_that_breaks_repeatedly_is_delivered_whole_and_once() {
     for read in READERS {
         let content = Content::pattern(LEN);
-        let origin = Origin::start(move |asked| match asked.number {
-            0..5 => Answer::file(asked, &content).reset_after(70_000),
-            _ => Answer::file(asked, &content),
+        let origin = Origin::start(move |request| match request.number {
+            0..5 => Answer::file(request, &content).reset_after(70_000),
+            _ => Answer::file(request, &content),
         });
         let (bytes, result) = read(&downloader(|_| ()), fetch(&origin), 0);
         assert_eq!((bytes.len() as u64, kind(result)), (LEN, None));
@@ -157,34 +157,34 @@ fn a_body_that_breaks_repeatedly_is_delivered_whole_and_once() {
 #[test]
 fn a_first_part_that_is_shorter_than_requested_reports_its_range() {
     let content = Content::pattern(1000);
-    let origin = Origin::start(move |asked| {
-        let end = if asked.path == "/short" { 150 } else { 1000 };
-        Answer::file(asked, &content).partial(part(asked, end))
+    let origin = Origin::start(move |request| {
+        let end = if request.path == "/short" { 150 } else { 1000 };
+        Answer::file(request, &content).partial(part(request, end))
     });
     let peer = downloader(|_| ()).register((), Priority::High).unwrap();
-    for (path, asked, len, is_short) in [
+    for (path, request, len, is_short) in [
         ("/short", ByteRange::new(100, 200), 50, true),
         ("/short", ByteRange::from_start(100), 50, true),
         ("/whole", ByteRange::new(100, 200), 100, false),
         ("/whole", ByteRange::new(900, 2000), 100, false),
         ("/whole", ByteRange::from_start(900), 100, false),
     ] {
-        let mut response = peer.execute(Fetch::get(&origin.url(path)).unwrap().range(asked)).unwrap();
-        assert_eq!(response.head().is_shorter_than_asked(), is_short, "{path} {asked}");
+        let mut response = peer.execute(Fetch::get(&origin.url(path)).unwrap().range(request)).unwrap();
+        assert_eq!(response.head().is_shorter_than_asked(), is_short, "{path} {request}");
         let mut body = Vec::new();
         response.read_to_end(&mut body).unwrap();
         assert_eq!(body.len(), len);
-        assert_pattern(asked.start, &body);
+        assert_pattern(request.start, &body);
     }
 }
 
 #[test]
 fn a_file_continues_after_parts_that_are_shorter_than_requested() {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| {
-        let asked_for = part(asked, LEN);
+    let origin = Origin::start(move |request| {
+        let asked_for = part(request, LEN);
         let end = asked_for.end.min(asked_for.start + 30_000);
-        Answer::file(asked, &content).partial(asked_for.start..end)
+        Answer::file(request, &content).partial(asked_for.start..end)
     });
     assert_eq!(read_file(&downloader(|_| ()), &origin, config()).unwrap(), LEN);
 }
@@ -194,13 +194,13 @@ fn a_body_without_a_length_continues_to_the_end_that_a_later_response_names() {
     for read in READERS {
         for tells_total in [true, false] {
             let content = Content::pattern(1000);
-            let origin = Origin::start(move |asked| {
-                if asked.number == 0 {
+            let origin = Origin::start(move |request| {
+                if request.number == 0 {
                     return Answer::whole(&content).chunked().cut_chunk_after(300);
                 }
                 // The first two parts are too short.
-                let part = part(asked, [500, 800, 1000, 1000][asked.number - 1]);
-                let answer = Answer::file(asked, &content).without_header("ETag").partial(part.clone());
+                let part = part(request, [500, 800, 1000, 1000][request.number - 1]);
+                let answer = Answer::file(request, &content).without_header("ETag").partial(part.clone());
                 if tells_total { answer } else { without_total(answer, &part) }
             });
             let (bytes, result) = read(&downloader(|_| ()), fetch(&origin), 0);
@@ -213,11 +213,11 @@ fn a_body_without_a_length_continues_to_the_end_that_a_later_response_names() {
 fn a_total_that_changes_between_two_resumptions_is_a_change() {
     for read in READERS {
         let content = Content::pattern(1000);
-        let origin = Origin::start(move |asked| {
-            let part = part(asked, 1000);
-            let answer = Answer::file(asked, &content);
+        let origin = Origin::start(move |request| {
+            let part = part(request, 1000);
+            let answer = Answer::file(request, &content);
             let total = |total: u64| format!("bytes {}-{}/{total}", part.start, part.end - 1);
-            match asked.number {
+            match request.number {
                 0 => without_total(answer, &part).close_after(100),
                 1 => answer.header("Content-Range", &total(1000)).close_after(100),
                 _ => answer.header("Content-Range", &total(1001)),
@@ -234,11 +234,11 @@ fn a_total_that_changes_between_two_resumptions_is_a_change() {
 fn a_resumed_part_beyond_the_promised_end_is_refused() {
     for read in READERS {
         let content = Content::pattern(1000);
-        let origin = Origin::start(move |asked| match asked.number {
-            0 => without_total(Answer::file(asked, &content), &(100..200)).close_after(50),
+        let origin = Origin::start(move |request| match request.number {
+            0 => without_total(Answer::file(request, &content), &(100..200)).close_after(50),
             _ => {
-                let part = part(asked, 1000).start..300;
-                without_total(Answer::file(asked, &content).partial(part.clone()), &part)
+                let part = part(request, 1000).start..300;
+                without_total(Answer::file(request, &content).partial(part.clone()), &part)
             }
         });
         let (bytes, result) = read(&downloader(|_| ()), fetch(&origin).range(ByteRange::new(100, 200)), 100);
@@ -249,10 +249,10 @@ fn a_resumed_part_beyond_the_promised_end_is_refused() {
 #[test]
 fn a_416_within_a_piece_does_not_end_a_file() {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| {
-        let part = part(asked, LEN);
-        match asked.number {
-            0 => without_total(Answer::file(asked, &content), &part).close_after(100_000),
+    let origin = Origin::start(move |request| {
+        let part = part(request, LEN);
+        match request.number {
+            0 => without_total(Answer::file(request, &content), &part).close_after(100_000),
             _ => Answer::status(416),
         }
     });
@@ -263,10 +263,10 @@ fn a_416_within_a_piece_does_not_end_a_file() {
 #[test]
 fn a_416_that_reports_more_bytes_does_not_end_a_file() {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| {
-        let part = part(asked, LEN);
+    let origin = Origin::start(move |request| {
+        let part = part(request, LEN);
         match part.start {
-            0 => without_total(Answer::file(asked, &content), &part),
+            0 => without_total(Answer::file(request, &content), &part),
             _ => Answer::status(416).header("Content-Range", &format!("bytes */{LEN}")),
         }
     });
@@ -280,15 +280,15 @@ fn a_416_that_reports_more_bytes_does_not_end_a_file() {
 fn attempts_that_receive_one_byte_each_are_counted_as_failures() {
     for read in READERS {
         let content = Content::pattern(1000);
-        let origin = Origin::start(move |asked| {
+        let origin = Origin::start(move |request| {
             // One byte more than in the attempt before.
-            let new = asked.number as u64 + 1 - part(asked, 1000).start;
-            Answer::file(asked, &content).close_after(new)
+            let new = request.number as u64 + 1 - part(request, 1000).start;
+            Answer::file(request, &content).close_after(new)
         });
         let downloader = downloader(|config| config.max_retries = 3);
         let (bytes, result) = read(&downloader, fetch(&origin), 0);
         assert_eq!((bytes.len(), kind(result)), (4, Some(ErrorKind::Disconnected)));
-        assert_eq!(origin.log().asked.len(), 4);
+        assert_eq!(origin.log().requests.len(), 4);
     }
 }
 
@@ -296,14 +296,14 @@ fn attempts_that_receive_one_byte_each_are_counted_as_failures() {
 fn attempts_that_receive_one_byte_each_without_ranges_are_not_repeated_forever() {
     let content = Content::pattern(LEN);
     let origin =
-        Origin::start(move |asked| Answer::whole(&content).close_after(70_000 + asked.number as u64));
+        Origin::start(move |request| Answer::whole(&content).close_after(70_000 + request.number as u64));
     let mut config = config();
     config.read_timeout = Some(Duration::from_millis(1500));
     let result = read_file(&downloader(|_| ()), &origin, config);
     assert_eq!(kind(result), Some(ErrorKind::TimedOut));
     // At once, then after at most 0.25, 0.5, 1 and 2 s, half as long on average. A reader waits 1.5 s for each byte.
-    let asked = origin.log().asked.len();
-    assert!(asked < 40, "{asked} requests");
+    let requests = origin.log().requests.len();
+    assert!(requests < 40, "{requests} requests");
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn a_lost_connection_does_not_end_a_body_that_was_longer_before() {
     let content = Content::pattern(LEN);
     for announces in [false, true] {
         let content = content.clone();
-        let origin = Origin::start(move |asked| match asked.number {
+        let origin = Origin::start(move |request| match request.number {
             0 if announces => Answer::whole(&content).close_after(200_000),
             0 => Answer::whole(&content).cut_chunk_after(200_000),
             // Without a length this looks like the end.
@@ -319,14 +319,14 @@ fn a_lost_connection_does_not_end_a_body_that_was_longer_before() {
             _ => Answer::whole(&content).no_length(),
         });
         let end = read_file(&downloader(|_| ()), &origin, config()).unwrap();
-        assert_eq!((end, origin.log().asked.len()), (LEN, 3), "announces: {announces}");
+        assert_eq!((end, origin.log().requests.len()), (LEN, 3), "announces: {announces}");
     }
 }
 
 #[test]
 fn a_complete_body_that_is_shorter_than_before_is_a_change() {
     let (content, shorter) = (Content::pattern(LEN), Content::pattern(100_000));
-    let origin = Origin::start(move |asked| match asked.number {
+    let origin = Origin::start(move |request| match request.number {
         0 => Answer::whole(&content).cut_chunk_after(200_000),
         _ => Answer::whole(&shorter).chunked(),
     });
@@ -339,11 +339,13 @@ fn a_complete_body_that_is_shorter_than_before_is_a_change() {
 #[test]
 fn a_whole_file_labelled_as_a_part_is_the_whole() {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| match asked.range() {
-        Some(_) => Answer::file(asked, &content),
-        None => {
-            Answer::whole(&content).partial(0..LEN).close_after(if asked.number == 0 { 70_000 } else { LEN })
-        }
+    let origin = Origin::start(move |request| match request.range() {
+        Some(_) => Answer::file(request, &content),
+        None => Answer::whole(&content).partial(0..LEN).close_after(if request.number == 0 {
+            70_000
+        } else {
+            LEN
+        }),
     });
     for read in READERS {
         let (body, result) = read(&downloader(|_| ()), fetch(&origin), 0);
@@ -353,14 +355,14 @@ fn a_whole_file_labelled_as_a_part_is_the_whole() {
 }
 
 /// The response of a script that sends 200 in place of 206.
-fn forgetful(asked: &Asked, content: &Content) -> Answer {
-    Answer::file(asked, content).with_status(200).without_header("Accept-Ranges").without_header("ETag")
+fn forgetful(request: &Request, content: &Content) -> Answer {
+    Answer::file(request, content).with_status(200).without_header("Accept-Ranges").without_header("ETag")
 }
 
 #[test]
 fn a_part_with_status_200_and_its_range_is_a_part() {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| forgetful(asked, &content));
+    let origin = Origin::start(move |request| forgetful(request, &content));
     assert_eq!(read_file(&downloader(|_| ()), &origin, config()).unwrap(), LEN);
     for read in READERS {
         let range = ByteRange::new(1000, 301_000);
@@ -373,8 +375,8 @@ fn a_part_with_status_200_and_its_range_is_a_part() {
 fn a_part_with_status_200_is_never_the_end_of_a_file() {
     for tells_length in [true, false] {
         let content = Content::pattern(LEN);
-        let origin = Origin::start(move |asked| {
-            let answer = forgetful(asked, &content).without_header("Content-Range");
+        let origin = Origin::start(move |request| {
+            let answer = forgetful(request, &content).without_header("Content-Range");
             if tells_length { answer } else { answer.chunked() }
         });
         let read = read_file(&downloader(|_| ()), &origin, config());
@@ -386,7 +388,8 @@ fn a_part_with_status_200_is_never_the_end_of_a_file() {
 fn a_part_with_status_200_and_nothing_else_is_not_taken_for_the_beginning() {
     for read in READERS {
         let content = Content::pattern(LEN);
-        let origin = Origin::start(move |asked| forgetful(asked, &content).without_header("Content-Range"));
+        let origin =
+            Origin::start(move |request| forgetful(request, &content).without_header("Content-Range"));
         // The whole file is sent instead.
         let range = ByteRange::new(1000, 301_000);
         let (bytes, result) = read(&downloader(|_| ()), fetch(&origin).range(range), 0);
@@ -403,7 +406,7 @@ fn a_file_without_ranges_as_long_as_the_opening_ends_where_it_ends() {
             if tells_length { answer } else { answer.chunked() }
         });
         assert_eq!(read_file(&downloader(|_| ()), &origin, config()).unwrap(), 256 * 1024);
-        assert!(origin.log().asked.len() <= 3);
+        assert!(origin.log().requests.len() <= 3);
     }
 }
 
@@ -411,8 +414,8 @@ fn a_file_without_ranges_as_long_as_the_opening_ends_where_it_ends() {
 fn a_whole_file_with_a_content_range_is_the_whole() {
     for read in READERS {
         let content = Content::pattern(LEN);
-        let origin = Origin::start(move |asked| {
-            let part = part(asked, LEN);
+        let origin = Origin::start(move |request| {
+            let part = part(request, LEN);
             let range = format!("bytes {}-{}/{LEN}", part.start, part.end - 1);
             Answer::whole(&content).header("Content-Range", &range)
         });
@@ -437,10 +440,10 @@ fn different_bytes_after_a_break_are_detected_whatever_the_validators_say() {
     for read in READERS {
         for keeps_tag in [true, false] {
             let (content, changed) = (Content::pattern(LEN), changed_from(0, LEN));
-            let origin = Origin::start(move |asked| match asked.number {
-                0 => Answer::file(asked, &content).close_after(100_000),
-                _ if keeps_tag => Answer::file(asked, &changed).header("ETag", &content.etag()),
-                _ => Answer::file(asked, &changed).without_header("ETag"),
+            let origin = Origin::start(move |request| match request.number {
+                0 => Answer::file(request, &content).close_after(100_000),
+                _ if keeps_tag => Answer::file(request, &changed).header("ETag", &content.etag()),
+                _ => Answer::file(request, &changed).without_header("ETag"),
             });
             let (bytes, result) = read(&downloader(|_| ()), fetch(&origin), 0);
             assert_eq!((bytes.len(), kind(result)), (100_000, Some(ErrorKind::Changed)));
@@ -451,9 +454,9 @@ fn different_bytes_after_a_break_are_detected_whatever_the_validators_say() {
 #[test]
 fn a_piece_without_a_validator_is_compared_with_the_bytes_before_it() {
     let (content, changed) = (Content::pattern(LEN), changed_from(0, LEN));
-    let origin = Origin::start(move |asked| match part(asked, LEN).start {
-        0 => Answer::file(asked, &content),
-        _ => Answer::file(asked, &changed).without_header("ETag"),
+    let origin = Origin::start(move |request| match part(request, LEN).start {
+        0 => Answer::file(request, &content),
+        _ => Answer::file(request, &changed).without_header("ETag"),
     });
     let result = read_file(&downloader(|_| ()), &origin, config());
     assert_eq!(kind(result), Some(ErrorKind::Changed));
@@ -462,9 +465,9 @@ fn a_piece_without_a_validator_is_compared_with_the_bytes_before_it() {
 #[test]
 fn pieces_without_validators_are_joined_if_their_bytes_agree() {
     let content = Content::pattern(2_000_000);
-    let origin = Origin::start(move |asked| match part(asked, 2_000_000).start {
-        0 => Answer::file(asked, &content),
-        _ => Answer::file(asked, &content).without_header("ETag"),
+    let origin = Origin::start(move |request| match part(request, 2_000_000).start {
+        0 => Answer::file(request, &content),
+        _ => Answer::file(request, &content).without_header("ETag"),
     });
     assert_eq!(read_file(&downloader(|_| ()), &origin, config()).unwrap(), 2_000_000);
 }
@@ -474,10 +477,10 @@ const CHANGED_ON: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 #[test]
 fn a_date_that_may_be_of_two_versions_does_not_join_pieces() {
     let (content, changed) = (Content::pattern(LEN), changed_from(0, LEN));
-    let origin = Origin::start(move |asked| {
-        let content = if part(asked, LEN).start == 0 { &content } else { &changed };
+    let origin = Origin::start(move |request| {
+        let content = if part(request, LEN).start == 0 { &content } else { &changed };
         // Last changed within the second in which it was sent, so the date is weak.
-        let answer = Answer::file(asked, content).without_header("ETag");
+        let answer = Answer::file(request, content).without_header("ETag");
         answer.header("Last-Modified", CHANGED_ON).header("Date", CHANGED_ON)
     });
     let result = read_file(&downloader(|_| ()), &origin, config());
@@ -488,7 +491,7 @@ fn a_date_that_may_be_of_two_versions_does_not_join_pieces() {
 fn a_body_read_again_is_compared_where_only_its_end_is_stored() {
     // Windowed storage has evicted the first block before the body breaks.
     let (content, changed) = (Content::pattern(LEN), changed_from(262_144, LEN));
-    let origin = Origin::start(move |asked| match asked.number {
+    let origin = Origin::start(move |request| match request.number {
         // No chunk begins at the start of a storage block.
         0 => Answer::whole(&content).chunks_of(30_007, Duration::from_millis(1)).close_after(265_000),
         _ => Answer::whole(&changed).chunks_of(30_007, Duration::from_millis(1)),
@@ -504,9 +507,9 @@ fn a_body_read_again_is_compared_where_only_its_end_is_stored() {
 // Servers behind one name.
 
 /// One of two servers that send different ETags and the same date for the file.
-fn server(asked: &Asked, content: &Content, number: usize) -> Answer {
+fn server(request: &Request, content: &Content, number: usize) -> Answer {
     let tag = ["\"a-1\"", "\"b-1\""][number % 2];
-    Answer::file(asked, content).header("ETag", tag).header("Last-Modified", CHANGED_ON)
+    Answer::file(request, content).header("ETag", tag).header("Last-Modified", CHANGED_ON)
 }
 
 const POOL_LEN: u64 = 3_000_000;
@@ -516,15 +519,15 @@ fn a_file_behind_servers_with_different_tags_is_read_to_its_end() {
     for by_connection in [true, false] {
         for breaks in [true, false] {
             let content = Content::pattern(POOL_LEN);
-            let origin = Origin::start(move |asked| {
-                let number = if by_connection { asked.connection } else { asked.number };
-                let answer = server(asked, &content, number);
-                if breaks && asked.number % 5 == 0 { answer.close_after(100_000) } else { answer }
+            let origin = Origin::start(move |request| {
+                let number = if by_connection { request.connection } else { request.number };
+                let answer = server(request, &content, number);
+                if breaks && request.number % 5 == 0 { answer.close_after(100_000) } else { answer }
             });
             let read = read_file(&downloader(|_| ()), &origin, config());
             assert_eq!(read.unwrap(), POOL_LEN, "by connection: {by_connection}, breaks: {breaks}");
-            let asked = origin.log().asked.len();
-            assert!(asked < 80, "{asked} requests");
+            let requests = origin.log().requests.len();
+            assert!(requests < 80, "{requests} requests");
         }
     }
 }
@@ -532,10 +535,10 @@ fn a_file_behind_servers_with_different_tags_is_read_to_its_end() {
 #[test]
 fn a_file_without_ranges_behind_servers_with_different_tags_is_read_to_its_end() {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| {
-        let tag = ["\"a-1\"", "\"b-1\""][asked.number % 2];
+    let origin = Origin::start(move |request| {
+        let tag = ["\"a-1\"", "\"b-1\""][request.number % 2];
         let answer = Answer::whole(&content).header("ETag", tag).header("Last-Modified", CHANGED_ON);
-        if asked.number < 4 { answer.close_after(100_000 * (asked.number as u64 + 1)) } else { answer }
+        if request.number < 4 { answer.close_after(100_000 * (request.number as u64 + 1)) } else { answer }
     });
     assert_eq!(read_file(&downloader(|_| ()), &origin, config()).unwrap(), LEN);
 }
@@ -543,7 +546,7 @@ fn a_file_without_ranges_behind_servers_with_different_tags_is_read_to_its_end()
 #[test]
 fn servers_with_different_tags_are_a_change_where_pools_are_switched_off() {
     let content = Content::pattern(POOL_LEN);
-    let origin = Origin::start(move |asked| server(asked, &content, asked.number).close_after(100_000));
+    let origin = Origin::start(move |request| server(request, &content, request.number).close_after(100_000));
     let mut config = config();
     config.server_pools = false;
     assert_eq!(kind(read_file(&downloader(|_| ()), &origin, config)), Some(ErrorKind::Changed));
@@ -554,27 +557,27 @@ fn a_tag_that_changes_and_stays_is_a_change() {
     for breaks_after in [1000, 100_000, u64::MAX] {
         // The bytes that can be compared are the same.
         let (content, changed) = (Content::pattern(POOL_LEN), changed_from(300_000, POOL_LEN));
-        let origin = Origin::start(move |asked| match asked.number {
-            0 => server(asked, &content, 0).close_after(breaks_after),
-            _ => server(asked, &changed, 1),
+        let origin = Origin::start(move |request| match request.number {
+            0 => server(request, &content, 0).close_after(breaks_after),
+            _ => server(request, &changed, 1),
         });
         let result = read_file(&downloader(|_| ()), &origin, config());
         assert_eq!(kind(result), Some(ErrorKind::Changed));
-        assert!(origin.log().asked.len() < 20);
+        assert!(origin.log().requests.len() < 20);
     }
 }
 
 #[test]
 fn a_tag_of_its_own_for_each_response_is_a_change_after_a_few_requests() {
     let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| {
-        let tag = format!("\"{}\"", asked.number);
-        server(asked, &content, 0).header("ETag", &tag)
+    let origin = Origin::start(move |request| {
+        let tag = format!("\"{}\"", request.number);
+        server(request, &content, 0).header("ETag", &tag)
     });
     let result = read_file(&downloader(|_| ()), &origin, config());
     assert_eq!(kind(result), Some(ErrorKind::Changed));
-    let asked = origin.log().asked.len();
-    assert!(asked < 60, "{asked} requests");
+    let requests = origin.log().requests.len();
+    assert!(requests < 60, "{requests} requests");
 }
 
 #[test]
@@ -583,17 +586,17 @@ fn servers_with_other_bytes_are_a_change_whatever_their_date() {
         for by_connection in [true, false] {
             let (content, changed) = (Content::pattern(POOL_LEN), changed_from(from, POOL_LEN));
             let opened_over = OnceLock::new();
-            let origin = Origin::start(move |asked| {
+            let origin = Origin::start(move |request| {
                 // The opening may use the second connection. The first server answers it in any case.
-                if asked.number == 0 {
-                    let _ = opened_over.set(asked.connection);
+                if request.number == 0 {
+                    let _ = opened_over.set(request.connection);
                 }
                 let number = match opened_over.get() {
-                    _ if !by_connection => asked.number,
-                    Some(first) => asked.connection.abs_diff(*first),
+                    _ if !by_connection => request.number,
+                    Some(first) => request.connection.abs_diff(*first),
                     None => 1,
                 };
-                server(asked, if number % 2 == 0 { &content } else { &changed }, number)
+                server(request, if number % 2 == 0 { &content } else { &changed }, number)
             });
             let result = read_file(&downloader(|_| ()), &origin, config());
             // Or one server sent all bytes.
@@ -617,6 +620,6 @@ fn an_empty_range_is_not_requested() {
             let (_, result) = read(&downloader(|_| ()), fetch(&origin).range(range), range.start);
             assert_eq!(kind(result), Some(ErrorKind::InvalidInput), "{range:?}");
         }
-        assert_eq!(origin.log().asked.len(), 0);
+        assert_eq!(origin.log().requests.len(), 0);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use support::{Answer, Asked, Content, Origin, Station};
+use support::{Answer, Content, Origin, Request, Station};
 use windway::config::Auth;
 use windway::downloader::{Next, Outcome, Sink};
 use windway::media::MediaInfo;
@@ -197,7 +197,7 @@ fn assert_radio_clean(downloader: &Downloader, url: &str) -> Option<ErrorKind> {
 
 /// As `assert_failures_clean`, for a server with these responses. Each way has to fail, and at least one with `kind`.
 #[track_caller]
-fn assert_answers_clean(kind: ErrorKind, answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) {
+fn assert_answers_clean(kind: ErrorKind, answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) {
     let origin = Origin::start(answer);
     let downloader = Downloader::new(config(|config| {
         config.client.silence_timeout = Duration::from_millis(300);
@@ -245,11 +245,11 @@ fn assert_log_clean_if_any() {
 #[test]
 fn errors_of_servers_show_no_secret() {
     install_log();
-    let to = |location: String| move |_: &Asked| Answer::redirect(302, &location);
+    let to = |location: String| move |_: &Request| Answer::redirect(302, &location);
     let secrets = format!("user:{SECRET}@127.0.0.1:9/x?token={SECRET}#{SECRET}");
     assert_answers_clean(ErrorKind::Redirect, to(format!("/track?token={SECRET}-4")));
-    assert_answers_clean(ErrorKind::Redirect, |asked| {
-        Answer::redirect(302, &format!("/track?token={SECRET}-{}", asked.number))
+    assert_answers_clean(ErrorKind::Redirect, |request| {
+        Answer::redirect(302, &format!("/track?token={SECRET}-{}", request.number))
     });
     assert_answers_clean(ErrorKind::UnsupportedScheme, to(format!("ftp://{secrets}")));
     assert_answers_clean(ErrorKind::UnsupportedScheme, to(format!("data:{SECRET}")));
@@ -265,14 +265,14 @@ fn errors_of_servers_show_no_secret() {
     }
     let content = Content::pattern(600_000);
     let file = content.clone();
-    assert_answers_clean(ErrorKind::WrongRange, move |asked| match asked.range() {
+    assert_answers_clean(ErrorKind::WrongRange, move |request| match request.range() {
         Some(_) => Answer::whole(&file).partial(7..9).header("Set-Cookie", &format!("session={SECRET}")),
         None => Answer::status(410),
     });
     let file = content.clone();
-    assert_answers_clean(ErrorKind::Changed, move |asked| match asked.range() {
-        Some((0, _)) => Answer::file(asked, &file),
-        Some(_) => Answer::file(asked, &file).header("ETag", &format!("\"{SECRET}\"")),
+    assert_answers_clean(ErrorKind::Changed, move |request| match request.range() {
+        Some((0, _)) => Answer::file(request, &file),
+        Some(_) => Answer::file(request, &file).header("ETag", &format!("\"{SECRET}\"")),
         None => Answer::status(410),
     });
     assert_answers_clean(ErrorKind::Silent, |_| Answer::status(200).latency_until_released());
@@ -432,15 +432,15 @@ fn successful_fetches_show_no_secret() {
         every: 2,
         titles: vec!["a", "b';StreamUrl='http://user:S3CR3T@host/?id=S3CR3T"],
     };
-    let origin = Origin::start(move |asked| {
-        let path = asked.path.split('?').next().unwrap_or_default();
+    let origin = Origin::start(move |request| {
+        let path = request.path.split('?').next().unwrap_or_default();
         match path {
             "/moved" => Answer::redirect(302, &format!("/track.mp3?signature={SECRET}-5")),
             "/live" => {
                 let url = format!("http://user:{SECRET}@host/?id={SECRET}");
-                Answer::station(asked, &station).header("icy-url", &url)
+                Answer::station(request, &station).header("icy-url", &url)
             }
-            _ => Answer::file(asked, &content).header("Set-Cookie", &format!("session={SECRET}")),
+            _ => Answer::file(request, &content).header("Set-Cookie", &format!("session={SECRET}")),
         }
     });
     let downloader = Downloader::new(config(|_| ())).unwrap();

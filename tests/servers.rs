@@ -621,10 +621,10 @@ fn decode_all(radio: Radio) -> (thread::JoinHandle<SymphoniaError>, mpsc::Receiv
 
 /// Waits until the radio has tried this often to reconnect. Passes all events to `note`.
 fn await_attempts(attempts: usize, events: &Subscriber<RadioEvent>, mut note: impl FnMut(RadioEvent)) {
-    let mut asked = 0;
-    while asked < attempts {
+    let mut request = 0;
+    while request < attempts {
         let event = events.recv_timeout(PATIENCE).expect("an attempt in time");
-        asked += usize::from(matches!(event, RadioEvent::Reconnecting { .. }));
+        request += usize::from(matches!(event, RadioEvent::Reconnecting { .. }));
         note(event);
     }
 }

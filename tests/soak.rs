@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use support::content::assert_pattern;
 use support::dice::Dice;
 use support::proxy::Proxy;
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin, Request};
 use windway::config::{ReadAhead, StorageConfig};
 use windway::downloader::{Next, Outcome, Peer, Sink};
 use windway::{
@@ -31,8 +31,8 @@ const SLACK: Duration = Duration::from_secs(10);
 /// Number of times that threads are counted and the network changes.
 const LOOKS: u32 = 20;
 
-fn misbehave(asked: &Asked, content: &Content, dice: &mut Dice) -> Answer {
-    let good = Answer::file(asked, content);
+fn misbehave(request: &Request, content: &Content, dice: &mut Dice) -> Answer {
+    let good = Answer::file(request, content);
     let bytes = dice.roll(300_000);
     match dice.roll(40) {
         0 => good.close_after(bytes),
@@ -155,23 +155,23 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// A server that misbehaves at random, deterministic for a seed.
-fn random_server(seed: u64) -> impl Fn(&Asked) -> Answer + Send + Sync + 'static {
+fn random_server(seed: u64) -> impl Fn(&Request) -> Answer + Send + Sync + 'static {
     let content = Content::pattern(LEN);
-    move |asked| {
-        let mut dice = Dice(seed ^ (asked.number as u64).wrapping_mul(0x5851_f42d_4c95_7f2d));
-        misbehave(asked, &content, &mut dice)
+    move |request| {
+        let mut dice = Dice(seed ^ (request.number as u64).wrapping_mul(0x5851_f42d_4c95_7f2d));
+        misbehave(request, &content, &mut dice)
     }
 }
 
 /// Two servers behind one address: the same bytes and date, but each sends an entity tag of its own. An `If-Range` with the tag of
 /// the other server gets the whole file (RFC 9110, section 13.1.5).
-fn balancer(seed: u64) -> impl Fn(&Asked) -> Answer + Send + Sync + 'static {
+fn balancer(seed: u64) -> impl Fn(&Request) -> Answer + Send + Sync + 'static {
     let content = Content::pattern(LEN);
-    move |asked| {
-        let mut dice = Dice(seed ^ (asked.number as u64).wrapping_mul(0x2545_f491_4f6c_dd1d));
-        let tag = if asked.connection % 2 == 0 { "\"one\"" } else { "\"two\"" };
-        let is_other = asked.header("if-range").is_some_and(|wanted| wanted != tag);
-        let answer = if is_other { Answer::whole(&content) } else { Answer::file(asked, &content) };
+    move |request| {
+        let mut dice = Dice(seed ^ (request.number as u64).wrapping_mul(0x2545_f491_4f6c_dd1d));
+        let tag = if request.connection % 2 == 0 { "\"one\"" } else { "\"two\"" };
+        let is_other = request.header("if-range").is_some_and(|wanted| wanted != tag);
+        let answer = if is_other { Answer::whole(&content) } else { Answer::file(request, &content) };
         let answer = answer.header("ETag", tag).header("Last-Modified", "Sat, 21 Nov 2026 10:00:00 GMT");
         if dice.roll(20) == 0 { answer.close_after(dice.roll(300_000)) } else { answer }
     }
@@ -229,7 +229,7 @@ struct Beside {
 /// worker, but never for queued prefetches.
 fn urgent_beside_prefetches(seed: u64, over: &AtomicBool) -> Beside {
     let content = Content::pattern(LEN);
-    let slow = Origin::start(move |asked| Answer::file(asked, &content).rate(300_000));
+    let slow = Origin::start(move |request| Answer::file(request, &content).rate(300_000));
     let quick = Origin::serving(Content::pattern(1000));
     let mut config = DownloaderConfig::default();
     config.aging_threshold = Duration::from_secs(1);

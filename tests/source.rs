@@ -255,7 +255,7 @@ fn handles_keep_no_bytes_of_a_dropped_stream() {
 fn a_wrapper_passes_on_what_it_does_not_implement() {
     let content = encrypt(&pattern(LEN));
     let content = Content::bytes(content);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(300_000));
+    let origin = Origin::start(move |request| Answer::file(request, &content).stall_after(300_000));
     let stream = downloader().open_with(&origin.url("/file"), FileConfig::default()).unwrap();
     let url = stream.url();
     let mut stream = Stream::new(Decrypted(stream.into_source()));
@@ -278,8 +278,8 @@ fn a_wrapper_passes_on_what_it_does_not_implement() {
 #[test]
 fn a_failure_of_the_inner_source_is_one_of_its_wrapper() {
     let content = Content::bytes(encrypt(&pattern(LEN)));
-    let origin = Origin::start(move |asked| match asked.range() {
-        Some((0, _)) => Answer::file(asked, &content),
+    let origin = Origin::start(move |request| match request.range() {
+        Some((0, _)) => Answer::file(request, &content),
         _ => Answer::status(403),
     });
     let mut config = FileConfig::default();

@@ -22,7 +22,7 @@ fn trusting(origin: &Origin) -> Downloader {
 #[test]
 fn a_stream_over_tls_reads_the_right_bytes() {
     let content = Content::pattern(3_000_000);
-    let origin = Origin::start_tls(move |asked| Answer::file(asked, &content));
+    let origin = Origin::start_tls(move |request| Answer::file(request, &content));
     let mut stream = trusting(&origin).open(&origin.url("/a")).unwrap();
     assert_whole(&mut stream, 3_000_000);
     let mut buf = vec![0; 70_000];
@@ -42,7 +42,7 @@ fn an_unknown_root_is_refused() {
         assert_eq!(error.kind(), ErrorKind::Tls, "{error:?}");
         assert!(!error.is_retryable());
     }
-    assert!(origin.log().asked.is_empty());
+    assert!(origin.log().requests.is_empty());
 }
 
 fn open_at(origin: &Origin, host: &str, trusted: &[Vec<u8>]) -> Result<(), Error> {
@@ -59,7 +59,7 @@ fn open_at(origin: &Origin, host: &str, trusted: &[Vec<u8>]) -> Result<(), Error
 
 fn start_self_signed(alternative_names: &[&str], common_name: &str, last_year: i32) -> Origin {
     let identity = Identity::self_signed(alternative_names, common_name, last_year);
-    Origin::start_tls_as(identity, |asked| Answer::file(asked, &Content::pattern(1000)))
+    Origin::start_tls_as(identity, |request| Answer::file(request, &Content::pattern(1000)))
 }
 
 /// As `openssl req -x509` makes it: a certificate authority that is used as a server's certificate.
@@ -89,7 +89,7 @@ fn a_configured_self_signed_certificate_is_trusted_for_its_names_only() {
             open_at(&origin, host, &[both.concat()]).unwrap();
             open_at(&origin, host, &both).unwrap();
         }
-        let asked = origin.log().asked.len();
+        let requests = origin.log().requests.len();
         let given = [origin.root_pem()];
         // Another certificate with the same names is not trusted.
         let cases =
@@ -106,7 +106,7 @@ fn a_configured_self_signed_certificate_is_trusted_for_its_names_only() {
         for host in right {
             assert_eq!(open_at(&origin, host, &[also.root_pem()]).unwrap_err().kind(), ErrorKind::Tls);
         }
-        assert_eq!(origin.log().asked.len(), asked);
+        assert_eq!(origin.log().requests.len(), requests);
     }
 }
 
@@ -117,7 +117,7 @@ fn an_expired_certificate_is_refused_even_if_configured() {
         let error = open_at(&origin, "localhost", &[origin.root_pem()]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Tls, "{error:?}");
         assert!(format!("{error:?}").contains("expired"), "{error:?}");
-        assert!(origin.log().asked.is_empty());
+        assert!(origin.log().requests.is_empty());
     }
 }
 
@@ -135,9 +135,9 @@ fn a_root_without_a_certificate_is_an_invalid_configuration() {
 #[test]
 fn a_tls_connection_without_close_notify_broke_and_did_not_end() {
     let content = Content::pattern(100_000);
-    let origin = Origin::start_tls(move |asked| {
+    let origin = Origin::start_tls(move |request| {
         let answer = Answer::whole(&content).no_length();
-        if asked.path == "/cut" { answer.close_after(50_000).without_close_notify() } else { answer }
+        if request.path == "/cut" { answer.close_after(50_000).without_close_notify() } else { answer }
     });
     let peer = trusting(&origin).register((), Priority::High).unwrap();
 
@@ -155,7 +155,7 @@ fn a_tls_connection_without_close_notify_broke_and_did_not_end() {
 #[test]
 fn a_cancel_ends_a_read_of_a_silent_tls_body() {
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start_tls(move |asked| Answer::file(asked, &content).stall_after(1000));
+    let origin = Origin::start_tls(move |request| Answer::file(request, &content).stall_after(1000));
     let mut stream = trusting(&origin).open(&origin.url("/a")).unwrap();
     let handle = stream.handle();
     let reader = thread::spawn(move || {
@@ -199,8 +199,8 @@ fn a_slow_handshake_ends_at_the_connect_timeout() {
 fn a_certificate_of_the_client_is_shown_to_its_own_origin_only() {
     let (chain, key, root) = Identity::of_client();
     let [home, other] = [(); 2].map(|()| {
-        Origin::start_tls_as(Identity::new().requiring(&root), |asked| {
-            Answer::file(asked, &Content::pattern(1000))
+        Origin::start_tls_as(Identity::new().requiring(&root), |request| {
+            Answer::file(request, &Content::pattern(1000))
         })
     });
     let open = |origin: &Origin, shown_to: Option<&Origin>| -> Result<(), Error> {
@@ -221,7 +221,7 @@ fn a_certificate_of_the_client_is_shown_to_its_own_origin_only() {
         let error = open(&home, shown_to).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Tls | ErrorKind::Disconnected), "{error:?}");
     }
-    assert!(other.log().asked.is_empty());
+    assert!(other.log().requests.is_empty());
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn a_certificate_of_the_client_that_can_not_be_used_is_refused_without_showing_t
 
 #[test]
 fn pinned_roots_are_the_only_ones() {
-    let origin = Origin::start_tls(|asked| Answer::file(asked, &Content::pattern(1000)));
+    let origin = Origin::start_tls(|request| Answer::file(request, &Content::pattern(1000)));
     let other = Origin::start_tls(|_| Answer::status(404));
     let open = |extra_roots: Vec<Vec<u8>>| -> Result<u64, Error> {
         let mut config = DownloaderConfig::default();
@@ -279,7 +279,7 @@ fn the_roots_of_the_system_are_trusted_if_asked_for() {
         assert_pattern(0, &body);
         return;
     }
-    let origin = Origin::start_tls(|asked| Answer::file(asked, &Content::pattern(1000)));
+    let origin = Origin::start_tls(|request| Answer::file(request, &Content::pattern(1000)));
     let other = Origin::start_tls(|_| Answer::status(404));
     let directory = tempfile::tempdir().unwrap();
     for (trusted, is_trusted) in [(&origin, true), (&other, false)] {

@@ -26,7 +26,7 @@ fn hangs(events: &Subscriber) -> Vec<Hang> {
 #[test]
 fn a_callback_gets_the_fetch_and_its_thread() {
     let content = Content::pattern(100_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(500));
+    let origin = Origin::start(move |request| Answer::file(request, &content).stall_after(500));
     let (reports, reported) = mpsc::channel();
     let downloader = downloader(|config| {
         config.hang_timeout = HANG;
@@ -75,9 +75,9 @@ fn a_peer_that_does_not_return_is_reported() {
 #[test]
 fn a_running_transfer_does_not_hide_a_stalled_one() {
     let content = Content::pattern(300_000);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
-        "/silent" => Answer::file(asked, &content).stall_after(500),
-        _ => Answer::file(asked, &content).rate(100_000),
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/silent" => Answer::file(request, &content).stall_after(500),
+        _ => Answer::file(request, &content).rate(100_000),
     });
     let downloader = downloader(|config| config.hang_timeout = LONG_HANG);
     let start = |path: &str| {
@@ -100,11 +100,11 @@ fn a_running_transfer_does_not_hide_a_stalled_one() {
 #[test]
 fn a_slow_or_waiting_fetch_is_not_stalled() {
     let content = Content::pattern(300_000);
-    let origin = Origin::start(move |asked| match asked.path.as_str() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
         "/busy" => Answer::status(503).header("Retry-After", "60"),
-        "/moving" => Answer::file(asked, &content).rate(100_000),
+        "/moving" => Answer::file(request, &content).rate(100_000),
         "/sequential" => Answer::whole(&content),
-        _ => Answer::file(asked, &content),
+        _ => Answer::file(request, &content),
     });
     let downloader = downloader(|config| config.hang_timeout = LONG_HANG);
     let events = downloader.subscribe();

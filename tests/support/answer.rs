@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Asked, Content};
+use super::{Content, Request};
 
 /// A response, and how the server sends it.
 #[derive(Clone, Debug)]
@@ -136,13 +136,13 @@ impl Answer {
     }
 
     /// As a good server answers: the requested range, 416 beyond the end, an entity tag.
-    pub fn file(asked: &Asked, content: &Content) -> Self {
+    pub fn file(request: &Request, content: &Content) -> Self {
         let answer = Self::whole(content).header("ETag", &content.etag()).header("Accept-Ranges", "bytes");
         let len = content.len();
-        if let Some(suffix) = asked.suffix().filter(|_| len > 0) {
+        if let Some(suffix) = request.suffix().filter(|_| len > 0) {
             return answer.partial(len.saturating_sub(suffix)..len);
         }
-        let Some((first, last)) = asked.range() else { return answer };
+        let Some((first, last)) = request.range() else { return answer };
         if first >= len {
             let range = format!("bytes */{len}");
             return Self::status(416).header("Content-Range", &range);
@@ -152,11 +152,11 @@ impl Answer {
     }
 
     /// As Icecast answers: no length, and titles if they are requested.
-    pub fn station(asked: &Asked, station: &Station) -> Self {
+    pub fn station(request: &Request, station: &Station) -> Self {
         let Station { audio, interval, every, titles } = station;
         let answer =
             |content: &Content| Self::whole(content).no_length().header("Content-Type", "audio/mpeg");
-        if asked.header("icy-metadata") != Some("1") || *interval == 0 {
+        if request.header("icy-metadata") != Some("1") || *interval == 0 {
             return answer(audio).header("icy-name", "Scripted");
         }
         answer(&Content::icy(audio, *interval, *every, titles))

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::mux::{self, Entry, aac_frames, fragment};
-use crate::support::{Answer, Asked, Content};
+use crate::support::{Answer, Content, Request};
 
 /// Parts of some frames, four of them in a segment. The last parts come at the end, and then the playlist is complete.
 #[derive(Clone, Copy)]
@@ -47,35 +47,35 @@ impl LowLatency {
         self.first as f64 * self.part() + self.began.elapsed().as_secs_f64()
     }
 
-    pub fn answer(&self, asked: &Asked) -> Answer {
+    pub fn answer(&self, request: &Request) -> Answer {
         let parameter = |name: &str| {
-            let (_, query) = asked.path.split_once('?')?;
+            let (_, query) = request.path.split_once('?')?;
             query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
         };
-        if asked.path.contains(".m3u8") {
+        if request.path.contains(".m3u8") {
             let wanted = parameter("_HLS_msn").map(|msn| msn * 4 + parameter("_HLS_part").unwrap_or(0) + 1);
             let count = self.available().max(wanted.unwrap_or(0)).min(self.end);
-            let other = if asked.path.starts_with("/live") { "other" } else { "live" };
-            let text = self.playlist(count, asked.path.contains("_HLS_skip=YES"), other);
+            let other = if request.path.starts_with("/live") { "other" } else { "live" };
+            let text = self.playlist(count, request.path.contains("_HLS_skip=YES"), other);
             return Answer::whole(&Content::bytes(text.into_bytes())).latency(self.wait_for(count));
         }
-        let path = asked.path.trim_start_matches('/');
+        let path = request.path.trim_start_matches('/');
         let bytes = |number: u64| {
             fragment(&aac_frames(number * self.frames, self.frames), number * self.frames * 1024)
         };
         match path.strip_prefix('p').and_then(|number| number.parse().ok()) {
             Some(number) if number >= self.end => Answer::status(404),
             Some(number) => {
-                Answer::file(asked, &Content::bytes(bytes(number))).latency(self.wait_for(number + 1))
+                Answer::file(request, &Content::bytes(bytes(number))).latency(self.wait_for(number + 1))
             }
             None if path == "init" => {
-                Answer::file(asked, &Content::bytes(mux::init(&Entry::Aac(3), 48_000, 0)))
+                Answer::file(request, &Content::bytes(mux::init(&Entry::Aac(3), 48_000, 0)))
                     .latency(self.latency)
             }
             None => {
                 let number: u64 = path.parse().unwrap();
                 let bytes: Vec<u8> = (0..4).flat_map(|index| bytes(number * 4 + index)).collect();
-                Answer::file(asked, &Content::bytes(bytes)).latency(self.latency)
+                Answer::file(request, &Content::bytes(bytes)).latency(self.latency)
             }
         }
     }

@@ -2,13 +2,12 @@
 //!
 //! ```no_run
 //! let origin = Origin::serving(Content::pattern(1 << 20));
-//! let slow = Origin::start(move |asked| Answer::file(asked, &content).latency(RTT).rate(100_000).reset_after(5000));
-//! origin.wait_until("a second request", |log| log.asked.len() == 2);
+//! let slow = Origin::start(move |request| Answer::file(request, &content).latency(RTT).rate(100_000).reset_after(5000));
+//! origin.wait_until("a second request", |log| log.requests.len() == 2);
 //! ```
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test and example uses a part of it")]
 
 mod answer;
-mod asked;
 mod certificate;
 pub mod content;
 #[cfg(unix)]
@@ -20,6 +19,7 @@ pub mod link;
 mod origin;
 pub mod peers;
 pub mod proxy;
+mod request;
 mod serve;
 pub mod steps;
 mod wire;
@@ -29,9 +29,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use answer::{Answer, Station};
-pub use asked::Asked;
 pub use content::Content;
 pub use origin::{Log, Origin};
+pub use request::Request;
 pub use wire::Identity;
 
 /// Time limit of a wait for something that takes milliseconds. Reached only by a hang, however busy the machine is.

@@ -7,14 +7,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{Answer, Asked, Content, Identity};
+use super::{Answer, Content, Identity, Request};
 
 /// Requests that the server got, and what it has done.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     /// All requests but the suffix requests, whose order beside the others is random.
-    pub asked: Vec<Asked>,
-    pub suffixes: Vec<Asked>,
+    pub requests: Vec<Request>,
+    pub suffixes: Vec<Request>,
     /// Connections accepted.
     pub connections: usize,
     /// Connections open now.
@@ -23,7 +23,7 @@ pub struct Log {
     pub sent: u64,
 }
 
-type Handler = dyn Fn(&Asked) -> Answer + Send + Sync;
+type Handler = dyn Fn(&Request) -> Answer + Send + Sync;
 
 pub(super) struct Shared {
     pub(super) handler: Box<Handler>,
@@ -70,24 +70,27 @@ struct Acceptor {
 
 impl Origin {
     /// A server whose answers are made by `handler`.
-    pub fn start(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+    pub fn start(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         Self::start_with_rtt(Duration::ZERO, handler)
     }
 
     /// As `start`, with a delay of one `rtt` for each new connection, as for its handshake on a network.
-    pub fn start_with_rtt(rtt: Duration, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+    pub fn start_with_rtt(
+        rtt: Duration,
+        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         Self::start_as(None, rtt, Box::new(handler))
     }
 
     /// As `start`, over TLS with a new certificate: see `root_pem`.
-    pub fn start_tls(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+    pub fn start_tls(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         Self::start_tls_with_rtt(Duration::ZERO, handler)
     }
 
     /// As `start_tls`, with a certificate of the test.
     pub fn start_tls_as(
         identity: Identity,
-        handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
     ) -> Self {
         Self::start_as(Some(identity), Duration::ZERO, Box::new(handler))
     }
@@ -95,20 +98,20 @@ impl Origin {
     /// As `start_tls`, with a delay of two `rtt` for each new connection, one for TCP and one for TLS 1.3.
     pub fn start_tls_with_rtt(
         rtt: Duration,
-        handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
     ) -> Self {
         Self::start_as(Some(Identity::new()), rtt, Box::new(handler))
     }
 
     /// As `start`, but a connection is accepted only after the one before it was closed.
-    pub fn start_single_connection(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+    pub fn start_single_connection(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let origin = Self::start(handler);
         origin.shared.lock().is_single_connection = true;
         origin
     }
 
     /// As `start`, but only the oldest open connection is served. The others get a 503.
-    pub fn start_for_oldest(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+    pub fn start_for_oldest(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let origin = Self::start(handler);
         origin.shared.lock().serves_oldest = true;
         origin
@@ -133,7 +136,7 @@ impl Origin {
 
     /// A good server for one file, at any path.
     pub fn serving(content: Content) -> Self {
-        Self::start(move |asked| Answer::file(asked, &content))
+        Self::start(move |request| Answer::file(request, &content))
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -154,8 +157,8 @@ impl Origin {
     /// Removes the requests from the log, so that it does not grow forever.
     pub fn forget(&self) {
         let mut state = self.shared.lock();
-        state.forgotten += state.log.asked.len();
-        state.log.asked = Vec::new();
+        state.forgotten += state.log.requests.len();
+        state.log.requests = Vec::new();
         state.log.suffixes = Vec::new();
     }
 

@@ -9,7 +9,7 @@ use windway::hls::{Discontinuity, Hls, HlsConfig, Section};
 use windway::{Downloader, DownloaderConfig};
 
 use crate::mux::{self, Entry, Ts, aac_frames, adts, fragment, id3};
-use crate::support::{Answer, Asked, Content, Origin};
+use crate::support::{Answer, Content, Origin, Request};
 
 /// AAC frames in a segment of two seconds at 48 kHz.
 pub const FRAMES: u64 = 94;
@@ -40,13 +40,13 @@ impl Site {
         self
     }
 
-    pub fn answer(&self, asked: &Asked) -> Answer {
-        let path = asked.path.split('?').next().unwrap_or_default();
-        self.0.get(path).map_or_else(|| Answer::status(404), |content| Answer::file(asked, content))
+    pub fn answer(&self, request: &Request) -> Answer {
+        let path = request.path.split('?').next().unwrap_or_default();
+        self.0.get(path).map_or_else(|| Answer::status(404), |content| Answer::file(request, content))
     }
 
     pub fn serve(self) -> Origin {
-        Origin::start(move |asked| self.answer(asked))
+        Origin::start(move |request| self.answer(request))
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Cut, Ending, Framing, Speed};
-use super::asked::read_request;
 use super::framing::append;
 use super::origin::Shared;
+use super::request::read_request;
 use super::wire::{Line, Wire};
 
 /// Delay between the parts of a split response head, so that the client does not read them as one.
@@ -28,24 +28,24 @@ impl Shared {
         };
         let mut unread = Vec::new();
         for on_connection in 0.. {
-            let Some(mut asked) = read_request(&mut wire, &mut unread)? else { return Ok(()) };
-            asked.connection = connection;
-            asked.on_connection = on_connection;
+            let Some(mut request) = read_request(&mut wire, &mut unread)? else { return Ok(()) };
+            request.connection = connection;
+            request.on_connection = on_connection;
             {
                 let mut state = self.lock();
-                if asked.suffix().is_some() {
-                    asked.number = usize::MAX;
-                    state.log.suffixes.push(asked.clone());
+                if request.suffix().is_some() {
+                    request.number = usize::MAX;
+                    state.log.suffixes.push(request.clone());
                 } else {
-                    asked.number = state.forgotten + state.log.asked.len();
-                    let seen = state.seen.entry(asked.path.clone()).or_default();
-                    asked.again = *seen;
+                    request.number = state.forgotten + state.log.requests.len();
+                    let seen = state.seen.entry(request.path.clone()).or_default();
+                    request.again = *seen;
                     *seen += 1;
-                    state.log.asked.push(asked.clone());
+                    state.log.requests.push(request.clone());
                 }
                 self.changed.notify_all();
             }
-            let answer = if self.serves(connection) { (self.handler)(&asked) } else { Answer::status(503) };
+            let answer = if self.serves(connection) { (self.handler)(&request) } else { Answer::status(503) };
             let is_first = on_connection == 0 && self.identity.is_none();
             // A preconnected connection has had its round trip already.
             let handshake =

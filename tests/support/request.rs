@@ -6,7 +6,7 @@ use super::wire::Wire;
 
 /// A request, as the server saw it.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct Request {
     /// Number of its connection, from 0.
     pub connection: usize,
     /// Number of the request on its connection, from 0.
@@ -21,7 +21,7 @@ pub struct Asked {
     pub headers: Vec<(String, String)>,
 }
 
-impl Asked {
+impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -41,7 +41,7 @@ impl Asked {
 }
 
 /// The next request on a connection. `None` at its end.
-pub(super) fn read_request(wire: &mut Wire<'_>, unread: &mut Vec<u8>) -> io::Result<Option<Asked>> {
+pub(super) fn read_request(wire: &mut Wire<'_>, unread: &mut Vec<u8>) -> io::Result<Option<Request>> {
     let end = loop {
         if let Some(end) = unread.windows(4).position(|window| window == b"\r\n\r\n") {
             break end;
@@ -60,5 +60,5 @@ pub(super) fn read_request(wire: &mut Wire<'_>, unread: &mut Vec<u8>) -> io::Res
     let mut word = || words.next().unwrap_or_default().to_owned();
     let (method, path) = (word(), word());
     let headers = super::header_fields(lines);
-    Ok(Some(Asked { connection: 0, on_connection: 0, number: 0, again: 0, method, path, headers }))
+    Ok(Some(Request { connection: 0, on_connection: 0, number: 0, again: 0, method, path, headers }))
 }
