@@ -33,8 +33,8 @@ pub struct Fetch {
     pub(super) epoch: Option<Epoch>,
     pub(super) rules: Rules,
     pub(super) handoff: Option<Arc<Handoff>>,
-    /// See [`demanded_while`](Self::demanded_while).
-    pub(super) is_demanded: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+    /// See [`urgent_while`](Self::urgent_while).
+    pub(super) is_still_urgent: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
 }
 
 impl Fetch {
@@ -54,7 +54,7 @@ impl Fetch {
             epoch: None,
             rules: Rules::default(),
             handoff: None,
-            is_demanded: None,
+            is_still_urgent: None,
         }
     }
 
@@ -211,10 +211,10 @@ impl Fetch {
         self
     }
 
-    /// Lets an urgent fetch become a prefetch when no reader waits for its bytes any more. `is_demanded` is called at a chunk
+    /// Lets an urgent fetch become a prefetch when no reader waits for its bytes any more. `is_still_urgent` is called at a chunk
     /// while other urgent work waits for a worker. Without it the fetch stays urgent to its end.
-    pub(crate) fn demanded_while(mut self, is_demanded: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        self.is_demanded = Some(Arc::new(is_demanded));
+    pub(crate) fn urgent_while(mut self, is_still_urgent: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.is_still_urgent = Some(Arc::new(is_still_urgent));
         self
     }
 

@@ -28,7 +28,7 @@ impl Core {
         fetch: Fetch,
         target: Target,
     ) -> Box<Job> {
-        let Fetch { request, priority, epoch, rules, handoff, is_demanded } = fetch;
+        let Fetch { request, priority, epoch, rules, handoff, is_still_urgent } = fetch;
         // An epoch of another peer is refused by `check_epoch`, with an error that the job passes on.
         let epoch = epoch.as_ref().filter(|epoch| epoch.is_of(peer_token)).map(Epoch::token);
         let token = epoch.unwrap_or(peer_token).child(CancelReason::Fetch);
@@ -47,7 +47,7 @@ impl Core {
             retry_state,
             target,
             handoff,
-            is_demanded,
+            is_still_urgent,
             body: None,
             pause: None,
             _on_cancel: on_cancel,

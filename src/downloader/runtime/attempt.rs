@@ -171,7 +171,7 @@ fn take_lent_steps(mut transfer: Box<Transfer>) -> (Box<Transfer>, Stopped) {
             // One that is whole ends with the next step, which does no I/O. Otherwise its end, and its connection, would wait for a
             // worker.
             Ok(Step::Moved | Step::Received(_) | Step::Preempt)
-                if !transfer.is_whole() && transfer.demote_unless_demanded() =>
+                if !transfer.is_whole() && transfer.demote_unless_urgent() =>
             {
                 Stopped::Left
             }

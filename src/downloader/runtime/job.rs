@@ -33,7 +33,7 @@ pub(crate) struct Job {
     /// Where its body may be handed to the reader of what the sink stores.
     pub(crate) handoff: Option<Arc<Handoff>>,
     /// False once no reader waits for its bytes. It is a prefetch from then on.
-    pub(super) is_demanded: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+    pub(super) is_still_urgent: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
     /// The open body, if it was preempted with it.
     pub(super) body: Option<Box<client::Response>>,
     /// Why it has left its last worker in the middle of an attempt, if it has.
@@ -68,8 +68,8 @@ impl Job {
     }
 
     /// False if no reader waits for its bytes.
-    pub(super) fn is_demanded(&self) -> bool {
-        self.is_demanded.as_ref().is_none_or(|is_demanded| is_demanded())
+    pub(super) fn is_still_urgent(&self) -> bool {
+        self.is_still_urgent.as_ref().is_none_or(|is_still_urgent| is_still_urgent())
     }
 
     /// True if it was preempted with its body open.

@@ -180,7 +180,7 @@ impl Transfer {
             return Step::Moved;
         }
         // A fetch that no reader waits for any more is no urgent work, and makes room for what is.
-        self.demote_unless_demanded();
+        self.demote_unless_urgent();
         if self.job.control.is_preemptible() { Step::Preempt } else { Step::Moved }
     }
 
@@ -204,11 +204,11 @@ impl Transfer {
     }
 
     /// Makes an urgent fetch a prefetch if no reader waits for it any more. True if it is a prefetch, or is about to be.
-    pub(super) fn demote_unless_demanded(&self) -> bool {
+    pub(super) fn demote_unless_urgent(&self) -> bool {
         if self.job.control.priority() == Priority::Low {
             return true;
         }
-        let is_unwanted = !self.job.is_demanded();
+        let is_unwanted = !self.job.is_still_urgent();
         if is_unwanted {
             self.core.post(Message::Promoted(self.job.record.id, Priority::Low));
         }

@@ -108,8 +108,8 @@ impl FilePeer {
         let fetch = fetch.priority(priority).epoch(&epoch).handoff(&shared.handoff);
         // Weak: a running fetch must not keep the file of a stream that was dropped.
         let weak = Arc::downgrade(shared);
-        let mut fetch = fetch.demanded_while(move || {
-            weak.upgrade().is_some_and(|shared| shared.state.lock().is_demanded(key))
+        let mut fetch = fetch.urgent_while(move || {
+            weak.upgrade().is_some_and(|shared| shared.state.lock().recheck_urgency(key))
         });
         if is_endless {
             fetch = fetch.max_retries(u32::MAX);

@@ -20,7 +20,7 @@ impl State {
     }
 
     /// True if a reader is blocked on a byte of the piece. If not, it is a prefetch from now on.
-    pub(crate) fn is_demanded(&mut self, key: usize) -> bool {
+    pub(crate) fn recheck_urgency(&mut self, key: usize) -> bool {
         let is_urgent = self.pieces.get(key).is_some_and(|in_flight| self.is_urgent(&in_flight.piece));
         if let Some(in_flight) = self.pieces.get_mut(key).filter(|_| !is_urgent) {
             in_flight.priority = Priority::Low;
