@@ -10,14 +10,14 @@ use crate::event::Event;
 
 /// Stores the body of one response, if it may be stored.
 #[derive(Debug, Default)]
-pub(crate) struct Keeper {
+pub(crate) struct BodyRecorder {
     part: Option<Part>,
     /// Where the body begins in its resource.
     start: u64,
     recorder: Option<Recorder>,
 }
 
-impl Keeper {
+impl BodyRecorder {
     pub(crate) fn new(part: Option<Part>) -> Self {
         Self { part, ..Self::default() }
     }

@@ -11,13 +11,13 @@
 //! Stored playlists have no values of queries, which are often the secrets that make URLs valid. So segments that are missing are
 //! requested by a playlist from the network only. Fresh playlists are not loaded before something is missing.
 
+mod body_recorder;
 mod confirm;
-mod keeper;
 mod open;
 mod store;
 mod strip;
 
+pub(super) use self::body_recorder::BodyRecorder;
 pub(super) use self::confirm::ConfirmSink;
-pub(super) use self::keeper::Keeper;
 pub(super) use self::open::open;
 pub(super) use self::store::HlsStore;

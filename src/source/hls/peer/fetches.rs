@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 #[cfg(feature = "cache")]
-use crate::source::hls::cached::{ConfirmSink, Keeper};
+use crate::source::hls::cached::{BodyRecorder, ConfirmSink};
 use url::Url;
 
 use super::requests::request;
@@ -157,7 +157,7 @@ impl HlsPeer {
         }
         // Until the playlist is confirmed nothing but playlists is requested.
         let is_refused = self.0.with(|state| state.handle_segment_missing(id)).unwrap_or_default();
-        (!is_refused).then(|| sink.kept_by(Keeper::new(part)))
+        (!is_refused).then(|| sink.recorded_by(BodyRecorder::new(part)))
     }
 
     /// Takes an initialization section from the cache. Returns the sink if it, or a key, has to be requested.
@@ -177,7 +177,7 @@ impl HlsPeer {
             return None;
         }
         let is_refused = self.0.with(|state| state.handle_resource_missing(sink.key())).unwrap_or_default();
-        (!is_refused).then(|| sink.kept_by(Keeper::new(part)))
+        (!is_refused).then(|| sink.recorded_by(BodyRecorder::new(part)))
     }
 }
 

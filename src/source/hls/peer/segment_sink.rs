@@ -10,7 +10,7 @@ use crate::client::ResponseHead;
 use crate::downloader::{Flow, Outcome, Sink};
 use crate::error::{Error, ErrorKind};
 #[cfg(feature = "cache")]
-use crate::source::hls::cached::Keeper;
+use crate::source::hls::cached::BodyRecorder;
 use crate::source::hls::demux::Output;
 use crate::source::hls::group::Received;
 use crate::source::hls::hook::RequestKind;
@@ -41,7 +41,7 @@ pub(crate) struct SegmentSink {
     before: Received,
     is_measured: bool,
     #[cfg(feature = "cache")]
-    keeper: Keeper,
+    recorder: BodyRecorder,
 }
 
 impl SegmentSink {
@@ -60,14 +60,14 @@ impl SegmentSink {
             before: Received::default(),
             is_measured: true,
             #[cfg(feature = "cache")]
-            keeper: Keeper::default(),
+            recorder: BodyRecorder::default(),
         }
     }
 
     /// Stores the segment in the cache, too.
     #[cfg(feature = "cache")]
-    pub(crate) fn kept_by(self, keeper: Keeper) -> Self {
-        Self { keeper, ..self }
+    pub(crate) fn recorded_by(self, recorder: BodyRecorder) -> Self {
+        Self { recorder, ..self }
     }
 
     /// Takes a segment that is stored. `start` is its offset in its resource.
@@ -192,14 +192,14 @@ impl Sink for SegmentSink {
                 self.shared.store(|state| state.handle_segment_head(self.id, head.body_len(), now));
             }
             #[cfg(feature = "cache")]
-            self.keeper.handle_head(&self.shared, head);
+            self.recorder.handle_head(&self.shared, head);
         }
         Ok(Flow::Stream)
     }
 
     fn write(&mut self, _offset: u64, bytes: &[u8]) -> Result<(), Error> {
         #[cfg(feature = "cache")]
-        self.keeper.handle_bytes(&self.shared, _offset, bytes);
+        self.recorder.handle_bytes(&self.shared, _offset, bytes);
         self.count(bytes.len() as u64)?;
         self.begin()?;
         match &mut self.pipeline {
@@ -216,7 +216,7 @@ impl Sink for SegmentSink {
             return;
         }
         #[cfg(feature = "cache")]
-        self.keeper.finish(&self.shared);
+        self.recorder.finish(&self.shared);
         self.record_transfer();
         if let Err(error) = self.complete() {
             self.fail(error.with_url(self.url.as_str()));

@@ -11,7 +11,7 @@ use crate::client::ResponseHead;
 use crate::downloader::{Flow, Outcome, Sink};
 use crate::error::Error;
 #[cfg(feature = "cache")]
-use crate::source::hls::cached::Keeper;
+use crate::source::hls::cached::BodyRecorder;
 use crate::source::hls::hook::RequestKind;
 use crate::source::hls::ladder::steering::Manifest;
 use crate::source::hls::shared::Shared;
@@ -163,7 +163,7 @@ pub(crate) struct ResourceSink {
     url: Url,
     bytes: Vec<u8>,
     #[cfg(feature = "cache")]
-    keeper: Keeper,
+    recorder: BodyRecorder,
 }
 
 impl ResourceSink {
@@ -176,14 +176,14 @@ impl ResourceSink {
             url,
             bytes: Vec::new(),
             #[cfg(feature = "cache")]
-            keeper: Keeper::default(),
+            recorder: BodyRecorder::default(),
         }
     }
 
     /// Stores the initialization section in the cache, too.
     #[cfg(feature = "cache")]
-    pub(crate) fn kept_by(self, keeper: Keeper) -> Self {
-        Self { keeper, ..self }
+    pub(crate) fn recorded_by(self, recorder: BodyRecorder) -> Self {
+        Self { recorder, ..self }
     }
 
     pub(crate) fn key(&self) -> &ResourceKey {
@@ -216,13 +216,13 @@ impl Sink for ResourceSink {
     fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         final_url(&self.shared, head, &self.url)?;
         #[cfg(feature = "cache")]
-        self.keeper.handle_head(&self.shared, head);
+        self.recorder.handle_head(&self.shared, head);
         Ok(Flow::Stream)
     }
 
     fn write(&mut self, _offset: u64, bytes: &[u8]) -> Result<(), Error> {
         #[cfg(feature = "cache")]
-        self.keeper.handle_bytes(&self.shared, _offset, bytes);
+        self.recorder.handle_bytes(&self.shared, _offset, bytes);
         collect(&mut self.bytes, bytes, MOST_RESOURCE)
     }
 
@@ -232,7 +232,7 @@ impl Sink for ResourceSink {
             return;
         }
         #[cfg(feature = "cache")]
-        self.keeper.finish(&self.shared);
+        self.recorder.finish(&self.shared);
         let bytes = std::mem::take(&mut self.bytes);
         self.serve(bytes);
     }
