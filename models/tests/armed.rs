@@ -2,7 +2,7 @@
 //! loom's locks.
 //!
 //! The fault that it excludes: the thread has computed how long it sleeps, a caller then gets an earlier deadline and leaves, and
-//! nobody looks at the connection at that time. A caller that does not wake the thread is tried as well, and loom finds it.
+//! no thread looks at the connection at that time. A caller that does not wake the thread is tried as well, and loom finds it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

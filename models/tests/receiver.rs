@@ -103,7 +103,7 @@ impl Shared {
         connection.asleep_until = Some(deadline);
     }
 
-    /// Nobody waits any more. A packet in the socket must be seen by the thread.
+    /// No caller waits any more. A packet in the socket must be seen by the thread.
     fn check(&self) {
         let connection = self.connection.lock().unwrap();
         let is_woken = *self.woken.lock().unwrap();

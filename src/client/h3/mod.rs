@@ -161,9 +161,9 @@ impl State {
     }
 }
 
-/// State of the TCP connection that is opened beside QUIC.
+/// State of the TCP connection that is opened beside QUIC: 0 until it is known, then one of the constants below.
 #[derive(Default)]
-struct Race(AtomicU8);
+struct TcpAttempt(AtomicU8);
 
 const TCP_OPEN: u8 = 1;
 const TCP_FAILED: u8 = 2;
@@ -491,9 +491,9 @@ impl Http3 {
             readiness = wait(began + HEAD_START.1, &|| false);
         }
         if matches!(readiness, Ok(Readiness::NotYet { .. })) && !is_broken {
-            let race = Arc::new(Race::default());
-            self.race(origin, &race, stream.connection());
-            readiness = wait(began + self.limits.connect, &|| race.0.load(Ordering::Acquire) == TCP_OPEN);
+            let attempt = Arc::new(TcpAttempt::default());
+            self.open_tcp_beside(origin, &attempt, stream.connection());
+            readiness = wait(began + self.limits.connect, &|| attempt.0.load(Ordering::Acquire) == TCP_OPEN);
         }
         match readiness {
             Ok(Readiness::Ready) => Ok(true),
@@ -506,11 +506,11 @@ impl Http3 {
     }
 
     /// Opens a TCP connection for the pool, and wakes the requests of `connection` once it is known whether that works.
-    fn race(&self, origin: &Origin, race: &Arc<Race>, connection: &Arc<Connection>) {
-        let (race, connection) = (Arc::clone(race), Arc::clone(connection));
+    fn open_tcp_beside(&self, origin: &Origin, attempt: &Arc<TcpAttempt>, connection: &Arc<Connection>) {
+        let (attempt, connection) = (Arc::clone(attempt), Arc::clone(connection));
         self.pool.open_beside(origin, move |is_open| {
-            race.0.store(if is_open { TCP_OPEN } else { TCP_FAILED }, Ordering::Release);
-            RequestStream::nudge(&connection);
+            attempt.0.store(if is_open { TCP_OPEN } else { TCP_FAILED }, Ordering::Release);
+            RequestStream::notify_all(&connection);
         });
     }
 }

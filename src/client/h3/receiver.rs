@@ -15,8 +15,8 @@ pub(crate) enum Receiver<T> {
     /// A caller that waits. Until this time the thread looks at the connection once more, so that a caller which leaves before
     /// does not have to wake it.
     Caller(T),
-    /// Nobody until this time. No caller waits.
-    Nobody(T),
+    /// No thread until this time: the caller that has received last has left, and no other one waits.
+    Unpolled(T),
 }
 
 /// Whose the socket is for a caller that begins to wait.
@@ -41,8 +41,8 @@ impl<T: Ord + Copy> Receiver<T> {
     pub(crate) fn handle_wait(&mut self, is_alone: bool, until: T) -> Claim {
         let (next, claim) = match (*self, is_alone) {
             (Self::Caller(_), _) | (Self::Thread, false) => return Claim::Others,
-            (Self::Nobody(_), false) => (Self::Thread, Claim::GivenBack),
-            (Self::Nobody(_), true) => (Self::Caller(until), Claim::Kept),
+            (Self::Unpolled(_), false) => (Self::Thread, Claim::GivenBack),
+            (Self::Unpolled(_), true) => (Self::Caller(until), Claim::Kept),
             (Self::Thread, true) => (Self::Caller(until), Claim::Taken),
         };
         *self = next;
@@ -52,14 +52,14 @@ impl<T: Ord + Copy> Receiver<T> {
     /// The caller that receives leaves. True if it must give the socket back to the thread at once, because others wait.
     #[must_use]
     pub(crate) fn handle_leave(&mut self, others_wait: bool, until: T) -> bool {
-        *self = if others_wait { Self::Thread } else { Self::Nobody(until) };
+        *self = if others_wait { Self::Thread } else { Self::Unpolled(until) };
         others_wait
     }
 
     /// The thread takes a turn. True if it must take the socket.
     #[must_use]
     pub(crate) fn handle_turn(&mut self, now: T) -> bool {
-        let is_due = matches!(*self, Self::Nobody(until) if until <= now);
+        let is_due = matches!(*self, Self::Unpolled(until) if until <= now);
         if is_due {
             *self = Self::Thread;
         }
@@ -68,7 +68,7 @@ impl<T: Ord + Copy> Receiver<T> {
 
     /// When the thread must take the socket.
     pub(crate) fn deadline(&self) -> Option<T> {
-        if let Self::Nobody(until) = *self { Some(until) } else { None }
+        if let Self::Unpolled(until) = *self { Some(until) } else { None }
     }
 
     /// When the thread looks at the connection although nothing asks for it.

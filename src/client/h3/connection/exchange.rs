@@ -19,7 +19,7 @@ impl State {
         }
     }
 
-    /// The requests whose response somebody reads.
+    /// The requests whose response is still read.
     pub(super) fn open_requests(&self) -> impl Iterator<Item = &Request> {
         self.requests.values().filter(|request| !request.is_released)
     }

@@ -75,8 +75,8 @@ impl RequestStream {
         &self.connection
     }
 
-    /// Wakes the thread of the request, which asks its `is_decided` again.
-    pub(crate) fn nudge(connection: &Connection) {
+    /// Wakes the threads of all requests of `connection`. Each asks its `is_decided` again.
+    pub(crate) fn notify_all(connection: &Connection) {
         connection.state.lock().notify_all();
     }
 
@@ -192,7 +192,7 @@ impl RequestStream {
             if state.over.is_some() {
                 continue;
             }
-            // Before the deadlines: one of them is that of a socket which nobody polls.
+            // Before the deadlines: one of them is that of a socket that no thread polls.
             waiter.claim_socket(state);
             let deadline = state.deadline();
             let own = state.armed.own(deadline);

@@ -31,7 +31,7 @@ pub(super) struct State {
     pub(super) unsent: Option<Transmit>,
     pub(super) armed: Armed<Instant>,
     pub(super) receiver: Receiver<Instant>,
-    /// Of the caller that has received last, while nobody receives.
+    /// Of the caller that has received last, while no thread receives ([`Receiver::Unpolled`]).
     pub(super) poller: Option<Poller>,
     pub(super) pollers: Arc<Pollers>,
     /// More packets may be in the socket than a caller has received. It is not polled for those.
