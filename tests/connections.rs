@@ -471,14 +471,14 @@ fn a_body_read_by_its_caller_continues_where_it_broke() {
 #[test]
 fn parts_of_a_changed_body_are_never_joined() {
     // Another ETag; another date; no validator, but other bytes where the parts overlap.
-    for vouched in ["ETag", "Last-Modified", "nothing"] {
+    for validator in ["ETag", "Last-Modified", "nothing"] {
         let origin = Origin::start(move |request| {
             let old: Vec<u8> = (0..100_000_u32).map(|at| (at % 251) as u8).collect();
             let new: Vec<u8> = old.iter().map(|byte| !byte).collect();
             let content = Content::bytes(if request.number == 0 { old } else { new });
             let answer = Answer::file(request, &content).without_header("ETag");
             let date = format!("Sun, 0{} Nov 1994 08:49:37 GMT", request.number + 1);
-            let answer = match vouched {
+            let answer = match validator {
                 "ETag" => answer.header("ETag", &format!("\"{}\"", request.number)),
                 "Last-Modified" => answer.header("Last-Modified", &date),
                 _ => answer,
@@ -489,7 +489,7 @@ fn parts_of_a_changed_body_are_never_joined() {
         let mut body = Vec::new();
         let mut response = peer.execute(get(&origin, "/a")).unwrap();
         let error = windway::Error::from(response.read_to_end(&mut body).unwrap_err());
-        assert_eq!((error.kind(), body.len()), (ErrorKind::Changed, 60_000), "{vouched}");
+        assert_eq!((error.kind(), body.len()), (ErrorKind::Changed, 60_000), "{validator}");
     }
 }
 

@@ -536,13 +536,13 @@ type Heard = mpsc::Receiver<Vec<f32>>;
 
 /// Plays until there were `seconds` of sound that is `is_so`, after as much other sound as a buffer can hold.
 fn hear(heard: &Heard, seconds: f64, mut is_so: impl FnMut() -> bool) {
-    let (mut left, mut patience) = (seconds, 30.0);
+    let (mut left, mut other) = (seconds, 30.0);
     while left > 0.0 {
         let samples = heard.recv_timeout(PATIENCE).unwrap();
         let is_sound = samples.iter().any(|sample| sample.abs() > 0.001);
-        let time = if is_sound && is_so() { &mut left } else { &mut patience };
+        let time = if is_sound && is_so() { &mut left } else { &mut other };
         *time -= samples.len() as f64 / 22_050.0;
-        assert!(patience > 0.0, "half a minute of something else");
+        assert!(other > 0.0, "half a minute of something else");
     }
 }
 
