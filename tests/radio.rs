@@ -396,11 +396,40 @@ fn a_404_without_a_grace_period_ends_a_radio_after_the_buffered_audio() {
     assert_eq!(error.kind(), ErrorKind::Status(404));
 }
 
-#[test]
-fn an_html_page_ends_a_radio_after_the_buffered_audio() {
+/// What a network that wants a login answers to each request.
+fn login_page() -> Answer {
     let page = Content::bytes(b"<!DOCTYPE html><html>Log in to the Wi-Fi of this hotel</html>".to_vec());
-    let error = ends_after_the_buffer(Answer::whole(&page).header("Content-Type", "text/html"), |_| ());
+    Answer::whole(&page).header("Content-Type", "text/html")
+}
+
+#[test]
+fn an_html_page_without_a_grace_period_ends_a_radio_after_the_buffered_audio() {
+    let error = ends_after_the_buffer(login_page(), |config| config.source_away = Duration::ZERO);
     assert_eq!(error.kind(), ErrorKind::NotMedia);
+}
+
+#[test]
+fn a_station_is_received_again_after_the_login_to_a_network() {
+    let (mut radio, origin) = tune(
+        |request, station| match (&*request.path, request.number) {
+            ("/login", _) => login_page(),
+            (_, 1) => login_page(),
+            (_, 2) => Answer::redirect(302, "/login"),
+            // `/login` was the request with number 3.
+            (_, 0) => Answer::station(request, station).close_after(40_000),
+            _ => Answer::station(request, station),
+        },
+        |_| (),
+    );
+    let events = radio.handle().subscribe();
+    read_exactly(&mut radio, 100_000);
+    assert_eq!(origin.log().requests.len(), 5);
+    let errors = std::iter::from_fn(|| events.try_recv()).filter_map(|event| match event {
+        RadioEvent::Reconnecting { error, .. } => Some(error.kind()),
+        _ => None,
+    });
+    let page = ErrorKind::NotMedia;
+    assert_eq!(errors.collect::<Vec<_>>(), [ErrorKind::Disconnected, page, page]);
 }
 
 #[test]

@@ -151,8 +151,11 @@ impl Reconnect {
     /// True if another attempt may succeed.
     fn is_transient(&self, error: &Error, troubled_for: Duration) -> bool {
         match error.kind() {
-            // Icecast answers 404 while a station's source is offline, and also for a station that does not exist.
-            ErrorKind::Status(404) => self.heard && troubled_for < self.policy.source_away,
+            // Icecast answers 404 while a station's source is offline, and also for a station that does not exist. A network that
+            // wants a login answers every request with its page, or with a redirect to it, which a playlist's rules may forbid.
+            ErrorKind::Status(404) | ErrorKind::NotMedia | ErrorKind::Forbidden => {
+                self.heard && troubled_for < self.policy.source_away
+            }
             // A network that wants a login, or a broken proxy, causes these. The station worked before.
             ErrorKind::Tls | ErrorKind::Protocol | ErrorKind::Redirect | ErrorKind::Stalled => self.heard,
             // Other parts of the program hold the bodies, and may close them soon.
@@ -248,22 +251,22 @@ mod tests {
             radio.handle_audio(1, false, now).unwrap();
             assert_eq!(longest_wait(&mut radio, &status(code), now), None, "{code}");
         }
-        let (mut radio, now) = radio(|_| ());
-        radio.handle_audio(1, false, now).unwrap();
-        let page = Error::new(ErrorKind::NotMedia, "a page");
-        assert_eq!(longest_wait(&mut radio, &page, now), None);
     }
 
     #[test]
-    fn a_404_is_the_end_unless_the_source_may_come_back() {
-        let (mut never_heard, now) = radio(|_| ());
-        assert_eq!(longest_wait(&mut never_heard, &status(404), now), None);
+    fn what_is_no_audio_is_the_end_unless_the_station_may_come_back() {
+        let (page, redirect) =
+            (Error::new(ErrorKind::NotMedia, "a page"), Error::new(ErrorKind::Forbidden, "no"));
+        for error in [status(404), page, redirect] {
+            let (mut never_heard, now) = radio(|_| ());
+            assert_eq!(longest_wait(&mut never_heard, &error, now), None);
 
-        let (mut radio, now) = radio(|config| config.source_away = 60 * SECOND);
-        radio.handle_audio(1, false, now).unwrap();
-        assert!(longest_wait(&mut radio, &broken(), now).is_some());
-        assert!(longest_wait(&mut radio, &status(404), now + 59 * SECOND).is_some());
-        assert!(longest_wait(&mut radio, &status(404), now + 60 * SECOND).is_none());
+            let (mut radio, now) = radio(|config| config.source_away = 60 * SECOND);
+            radio.handle_audio(1, false, now).unwrap();
+            assert!(longest_wait(&mut radio, &broken(), now).is_some());
+            assert!(longest_wait(&mut radio, &error, now + 59 * SECOND).is_some(), "{error}");
+            assert!(longest_wait(&mut radio, &error, now + 60 * SECOND).is_none(), "{error}");
+        }
     }
 
     #[test]
