@@ -215,9 +215,43 @@ fn a_cancel_stops_the_stream_in_head_and_body_and_spares_the_connection() {
 
 /// A TCP origin over TLS that advertises HTTP/3 at `port`.
 fn advertising(port: u16) -> Origin {
-    Origin::start_tls(move |_| {
-        Answer::whole(&Content::pattern(10)).header("Alt-Svc", &format!("h3=\":{port}\"; ma=60"))
-    })
+    with_alternative(&format!("h3=\":{port}\"; ma=60"))
+}
+
+/// A TCP origin over TLS that answers with this `Alt-Svc`.
+fn with_alternative(value: &str) -> Origin {
+    let value = value.to_owned();
+    Origin::start_tls(move |_| Answer::whole(&Content::pattern(10)).header("Alt-Svc", &value))
+}
+
+#[test]
+fn an_alternative_that_can_not_be_used_leaves_the_requests_to_tcp() {
+    in_time("unusable alternatives", || {
+        // A name that does not exist (RFC 6761, section 6.4), addresses of no server, a text that is no name.
+        for authority in ["none.invalid:443", "0.0.0.0:443", "[::]:443", "a b:443", "[::1:443", "%:443"] {
+            let origin = with_alternative(&format!("h3=\"{authority}\""));
+            let client = ClientConfig::new().extra_roots([origin.root_pem()]);
+            let downloader = with_client(client.http3(Http3::Always(vec![origin.url("/")])));
+            for _ in 0..3 {
+                assert_eq!(get(&downloader, &origin.url("/")).expect(authority).len(), 10);
+            }
+            assert_eq!(origin.log().requests.len(), 3, "{authority}");
+        }
+    });
+}
+
+#[test]
+fn a_named_origin_is_not_followed_to_another_private_host() {
+    in_time("another private host", || {
+        let server = Server::start(|_, reply| say(&reply, "h3"));
+        let origin = with_alternative(&format!("h3=\"localhost:{}\"", server.address().port()));
+        let client = ClientConfig::new().extra_roots([origin.root_pem(), server.root_pem()]);
+        let downloader = with_client(client.http3(Http3::Always(vec![origin.url("/")])));
+        for _ in 0..3 {
+            assert_eq!(get(&downloader, &origin.url("/")).unwrap().len(), 10);
+        }
+        assert_eq!(server.received(), 0);
+    });
 }
 
 #[test]
@@ -244,11 +278,32 @@ fn an_advertised_port_is_used_from_the_second_request_on() {
         // Named, because its address is private. Nothing answers over QUIC at its own port.
         let downloader = with_client(client.http3(Http3::Always(vec![origin.url("/")])));
         assert_eq!(get(&downloader, &origin.url("/")).unwrap().len(), 10);
+        assert_eq!(origin.log().requests.len(), 1);
+        let url = origin.url("/");
+        // From now on TCP is refused. A handshake that is slow, on a busy machine, would otherwise lose against it.
+        drop(origin);
         for _ in 0..3 {
-            assert_eq!(get(&downloader, &origin.url("/")).unwrap(), b"h3");
+            assert_eq!(get(&downloader, &url).unwrap(), b"h3");
         }
         assert_eq!((server.connections(), server.requests()), (1, 3));
-        assert_eq!(origin.log().requests.len(), 1);
+    });
+}
+
+#[test]
+fn an_alternative_that_is_not_responsible_for_its_origin_is_left_alone() {
+    in_time("421", || {
+        let server = Server::start(|_, reply| {
+            let _ = reply.send(head(&[(":status", "421"), ("content-length", "0")]));
+            let _ = reply.finish();
+        });
+        let origin = advertising(server.address().port());
+        let client = ClientConfig::new().extra_roots([origin.root_pem(), server.root_pem()]);
+        let downloader = with_client(client.http3(Http3::Always(vec![origin.url("/")])));
+        // The first one brings the advertisement. Each response over TCP repeats it.
+        for _ in 0..4 {
+            assert_eq!(get(&downloader, &origin.url("/")).unwrap().len(), 10);
+        }
+        assert_eq!((server.requests(), origin.log().requests.len()), (1, 4));
     });
 }
 

@@ -104,6 +104,13 @@ impl Alternatives {
         }
     }
 
+    /// Records that `target`, an alternative of `origin` or its own server, is not responsible for it.
+    pub(crate) fn handle_misdirected(&mut self, origin: &Origin, target: &Origin, now: Instant) {
+        // Section 6: the entry has to go. The next response brings it again, mostly, so it counts as one that does not work, too.
+        self.advertised.remove(origin);
+        self.handle_broken(target, now);
+    }
+
     /// Records that a handshake with `target` succeeded.
     pub(crate) fn handle_works(&mut self, target: &Origin) {
         self.broken.remove(target);

@@ -110,6 +110,22 @@ pub(super) enum Sent {
     UseTcp(bool),
 }
 
+/// Where a request goes.
+enum Route {
+    /// Over this connection, which may still be in its handshake. True if its target is broken.
+    Quic(Arc<Connection>, bool),
+    /// Over TCP. True if no connection could be begun although the origin has HTTP/3.
+    Tcp(bool),
+}
+
+impl Route {
+    /// RFC 7838, section 2.4: without its alternative, an origin is used as if it had none.
+    fn unusable(origin: &Origin, error: &Error) -> Self {
+        log::debug!("no QUIC connection to {}: {error:?}", origin.host);
+        Self::Tcp(true)
+    }
+}
+
 /// Sends requests over HTTP/3.
 pub(super) struct Http3 {
     policy: Policy,
@@ -195,8 +211,9 @@ impl Http3 {
         if !origin.is_tls || exchange.over == Over::Proven {
             return Ok(Sent::UseTcp(false));
         }
-        let Some((connection, is_broken)) = self.connection(origin, exchange)? else {
-            return Ok(Sent::UseTcp(false));
+        let (connection, is_broken) = match self.route(origin, exchange)? {
+            Route::Quic(connection, is_broken) => (connection, is_broken),
+            Route::Tcp(has_failed) => return Ok(Sent::UseTcp(has_failed)),
         };
         let silence = silence.unwrap_or(self.limits.silence);
         let may_be_early = may_be_early(self.early_data, request.headers());
@@ -219,6 +236,12 @@ impl Http3 {
             exchange.hold_stream(stream.handle())?;
             exchange.bind_stream(is_reused, None)?;
             (answer, _) = stream.send(&head, silence)?;
+        }
+        // RFC 9110, section 15.5.20: another connection may lead to a server that is responsible.
+        if answer.status == StatusCode::MISDIRECTED_REQUEST {
+            self.record_misdirected(origin);
+            exchange.unbind_stream();
+            return Ok(Sent::UseTcp(false));
         }
         exchange.record_answer();
         self.record_works(origin);
@@ -249,6 +272,19 @@ impl Http3 {
         }
     }
 
+    /// Records that a server which was reached over QUIC does not answer for `origin`.
+    fn record_misdirected(&self, origin: &Origin) {
+        let known = {
+            let (mut state, now) = (self.state.lock(), Instant::now());
+            let Some(target) = self.target(&state, origin, now) else { return };
+            log::debug!("{}:{} is not responsible for {}", target.host, target.port, origin.host);
+            state.alternatives.handle_misdirected(origin, &target, now);
+            state.connections.remove(origin)
+        };
+        // Else later requests would use it although its target is broken.
+        known.iter().for_each(|known| known.connection.retire());
+    }
+
     fn record_works(&self, origin: &Origin) {
         let mut state = self.state.lock();
         if let Some(known) = state.connections.get(origin) {
@@ -264,9 +300,9 @@ impl Http3 {
             return false;
         }
         let exchange = Exchange::to(origin, Over::Any, super::exchange::Reach::Any);
-        match self.connection(origin, &exchange) {
-            Ok(Some((connection, _))) => connection.is_open(),
-            Ok(None) => false,
+        match self.route(origin, &exchange) {
+            Ok(Route::Quic(connection, _)) => connection.is_open(),
+            Ok(Route::Tcp(_)) => false,
             Err(error) => {
                 log::debug!("preconnecting to {} over HTTP/3 failed: {error}", origin.host);
                 false
@@ -360,39 +396,41 @@ impl Http3 {
         }
     }
 
-    /// The connection for a request to `origin`, which may still be in its handshake, and whether its target is broken. `None`
-    /// if the request does not go over HTTP/3.
-    fn connection(
-        &self,
-        origin: &Origin,
-        exchange: &Exchange,
-    ) -> Result<Option<(Arc<Connection>, bool)>, Error> {
+    /// Where a request to `origin` goes. Fails if the name of the origin itself can't be looked up.
+    fn route(&self, origin: &Origin, exchange: &Exchange) -> Result<Route, Error> {
         let now = Instant::now();
         let target = {
             let state = self.state.lock();
             let Some(target) = self.target(&state, origin, now).filter(|_| !state.is_closed) else {
-                return Ok(None);
+                return Ok(Route::Tcp(false));
             };
             let is_broken = state.alternatives.is_broken(&target, now);
             // Also while it is broken: the handshake may have succeeded after all.
             if let Some(known) = state.known(origin, &target, exchange) {
-                return Ok(Some((known, is_broken)));
+                return Ok(Route::Quic(known, is_broken));
             }
             if is_broken {
-                return Ok(None);
+                return Ok(Route::Tcp(false));
             }
             target
         };
-        let Some(engine) = self.engine() else { return Ok(None) };
-        let Some(config) = self.config(engine, origin) else { return Ok(None) };
-        let addresses = self.lookups.addresses(&target, exchange)?;
-        let is_named = self.is_named(origin);
+        let Some(engine) = self.engine() else { return Ok(Route::Tcp(false)) };
+        let Some(config) = self.config(engine, origin) else { return Ok(Route::Tcp(false)) };
+        let is_own_host = target.host == origin.host;
+        let addresses = match self.lookups.addresses(&target, exchange) {
+            Ok(addresses) => addresses,
+            // TCP needs the same name.
+            Err(error) if is_own_host => return Err(error),
+            Err(error) => return Ok(Route::unusable(origin, &error)),
+        };
         // A server names its alternative, so that must not lead into a private network. A named origin is the application's choice.
-        let may_reach =
-            |address: &&SocketAddr| exchange.may_reach(**address) && (is_named || !is_private(address.ip()));
-        let Some(address) = addresses.iter().find(may_reach) else { return Ok(None) };
-        self.begin(&engine.driver, config, origin, target, exchange, *address)
-            .map(|connection| Some((connection, false)))
+        let may_be_private = is_own_host && self.is_named(origin);
+        let may_reach = |address: &&SocketAddr| {
+            exchange.may_reach(**address) && (may_be_private || !is_private(address.ip()))
+        };
+        let Some(address) = addresses.iter().find(may_reach) else { return Ok(Route::Tcp(false)) };
+        let begun = self.begin(&engine.driver, config, origin, target, exchange, *address);
+        Ok(begun.map_or_else(|error| Route::unusable(origin, &error), |begun| Route::Quic(begun, false)))
     }
 
     /// Begins a connection, unless another request has done that meanwhile.
