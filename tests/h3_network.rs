@@ -398,3 +398,43 @@ fn a_connection_that_is_going_away_takes_no_new_requests() {
         }
     });
 }
+
+/// The open response to `/held`, after its first bytes.
+fn hold(downloader: &Downloader, url: &str) -> windway::Response {
+    let mut held =
+        downloader.register((), Priority::High).unwrap().execute(Fetch::get(url).unwrap()).unwrap();
+    held.read_exact(&mut [0; 5]).unwrap();
+    held
+}
+
+#[test]
+fn a_response_on_a_connection_that_goes_away_does_not_hold_up_a_stop() {
+    in_time("stop after GOAWAY", || {
+        let mut options = Options::default();
+        // It never becomes idle.
+        options.transport.keep_alive_interval(Some(Duration::from_secs(1)));
+        let server = Server::start_with(options, |request, reply| match request.path() {
+            "/held" => {
+                let _ = reply.send([head(&[(":status", "200")]), data(b"first")].concat());
+                reply.await_stop();
+            }
+            "/bye" => {
+                let mut goaway = Vec::new();
+                frame::put_frame(&mut goaway, frame::GOAWAY, &[8]);
+                let _ = reply.control(goaway);
+                say(&reply, "ok");
+            }
+            _ => say(&reply, "ok"),
+        });
+        let downloader = downloader(&server, &server.url("/"));
+        let held = hold(&downloader, &server.url("/held"));
+        assert_eq!(get(&downloader, &server.url("/bye")), b"ok");
+        while server.connections() < 2 {
+            assert_eq!(get(&downloader, &server.url("/")), b"ok");
+        }
+        // The first connection still carries the open response.
+        assert_eq!(server.lost(), 0);
+        downloader.stop();
+        drop(held);
+    });
+}

@@ -117,7 +117,7 @@ impl Driver {
             }
             let is_woken = events.iter().any(|event| event.token() == WAKER);
             let now = Instant::now();
-            for (token, connection) in self.connections() {
+            for (token, connection) in self.tokens() {
                 let is_due =
                     |turn: &Turn| turn.has_more || turn.deadline.is_some_and(|deadline| deadline <= now);
                 let is_ready = events.iter().any(|event| event.token() == Token(token));
@@ -141,7 +141,12 @@ impl Driver {
         }
     }
 
-    fn connections(&self) -> Vec<(usize, Arc<Connection>)> {
+    /// The connections that are not over.
+    pub(super) fn connections(&self) -> Vec<Arc<Connection>> {
+        self.state.lock().connections.values().cloned().collect()
+    }
+
+    fn tokens(&self) -> Vec<(usize, Arc<Connection>)> {
         let state = self.state.lock();
         state.connections.iter().map(|(token, connection)| (*token, Arc::clone(connection))).collect()
     }

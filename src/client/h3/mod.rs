@@ -332,7 +332,7 @@ impl Http3 {
     /// How the connections are used.
     pub(super) fn stats(&self) -> Http3Stats {
         let mut stats = Http3Stats::default();
-        for usage in self.open_connections().iter().filter_map(|connection| connection.usage()) {
+        for usage in self.connections().iter().filter_map(|connection| connection.usage()) {
             stats.connections_ready += 1;
             stats.streams_in_use += usage.in_use;
             stats.streams_awaited += usage.waiting;
@@ -343,35 +343,35 @@ impl Http3 {
 
     /// Checks again whether requests that wait for a stream have become urgent.
     pub(super) fn recheck_urgency(&self) {
-        self.open_connections().iter().for_each(|connection| connection.recheck_urgency());
+        self.connections().iter().for_each(|connection| connection.recheck_urgency());
     }
 
-    fn open_connections(&self) -> Vec<Arc<Connection>> {
-        let state = self.state.lock();
-        state.connections.values().map(|known| Arc::clone(&known.connection)).collect()
+    /// All connections, also those that only finish the requests that they have.
+    fn connections(&self) -> Vec<Arc<Connection>> {
+        self.engine.get().iter().copied().flatten().flat_map(|engine| engine.driver.connections()).collect()
     }
 
     /// Connections without a request.
     pub(super) fn idle(&self) -> usize {
-        let state = self.state.lock();
-        let is_idle = |known: &&Known| known.connection.is_open() && known.connection.load().0 == 0;
-        state.connections.values().filter(is_idle).count()
+        let is_idle = |connection: &&Arc<Connection>| connection.is_open() && connection.load().0 == 0;
+        self.connections().iter().filter(is_idle).count()
     }
 
     /// Forgets what belongs to the old network, and shows the servers the new address.
     pub(super) fn handle_network_changed(&self) {
         self.state.lock().alternatives.handle_network_changed();
-        self.open_connections().iter().for_each(|connection| connection.handle_network_changed());
+        self.connections().iter().for_each(|connection| connection.handle_network_changed());
     }
 
     /// Closes all connections.
     pub(super) fn close(&self) {
-        let connections = {
+        {
+            // No connection begins from now on.
             let mut state = self.state.lock();
             state.is_closed = true;
-            std::mem::take(&mut state.connections)
-        };
-        connections.values().for_each(|known| known.connection.close());
+            state.connections.clear();
+        }
+        self.connections().iter().for_each(|connection| connection.close());
     }
 
     /// Blocks until the thread has ended. Call [`close`](Self::close) before.
