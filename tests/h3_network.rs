@@ -438,3 +438,19 @@ fn a_response_on_a_connection_that_goes_away_does_not_hold_up_a_stop() {
         drop(held);
     });
 }
+
+#[test]
+fn a_preconnect_whose_first_packet_is_lost_is_repeated() {
+    in_time("lost preconnect", || {
+        let server = Server::start(|_, reply| say(&reply, "ok"));
+        let relay = Relay::start(server.address());
+        let downloader = downloader(&server, &relay.url("/"));
+        relay.set_silent(true);
+        downloader.preconnect(&relay.url("/"), 1).unwrap();
+        relay.await_unheard(2);
+        relay.set_silent(false);
+        server.wait_until("connection", |server| server.connections() == 1);
+        assert_eq!(get(&downloader, &relay.url("/")), b"ok");
+        assert_eq!(server.connections(), 1);
+    });
+}

@@ -78,7 +78,9 @@ impl Driver {
             }
         }
         state.connections.insert(token, Arc::clone(connection));
-        Ok(())
+        drop(state);
+        // Its first packet was sent without the thread, which has to send it again if it is lost.
+        self.waker.wake()
     }
 
     /// Wakes the thread, which takes a turn of each connection.
