@@ -440,6 +440,30 @@ fn a_response_on_a_connection_that_goes_away_does_not_hold_up_a_stop() {
 }
 
 #[test]
+fn what_has_arrived_is_read_although_the_connection_is_over() {
+    const BODY: usize = 300_000;
+    in_time("an end before the last read", || {
+        let server = closing(true, |request, reply| {
+            if request.path() == "/held" {
+                let _ = reply.send([head(&[(":status", "200")]), data(b"first")].concat());
+                let _ = reply.send(data(&[7; BODY])).and_then(|()| reply.finish());
+            } else {
+                say(reply, "ok");
+            }
+        });
+        let downloader = downloader(&server, &server.url("/"));
+        let mut held = hold(&downloader, &server.url("/held"));
+        server.wait_until("delivery", |server| server.delivered() == 1);
+        lose_connection(&server.url("/close"), &downloader);
+        let mut rest = Vec::new();
+        held.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, [7; BODY]);
+        // The second one to `/close`, over the new connection, is its repetition.
+        assert_eq!((server.connections(), server.requests()), (2, 3));
+    });
+}
+
+#[test]
 fn a_preconnect_whose_first_packet_is_lost_is_repeated() {
     in_time("lost preconnect", || {
         let server = Server::start(|_, reply| say(&reply, "ok"));

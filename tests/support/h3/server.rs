@@ -176,6 +176,7 @@ struct Shared {
     requests: AtomicUsize,
     early: AtomicUsize,
     stopped: AtomicUsize,
+    delivered: AtomicUsize,
     addresses: Mutex<Vec<SocketAddr>>,
     received: AtomicU64,
     /// PING frames that have arrived on all connections.
@@ -244,6 +245,11 @@ impl Server {
     /// Streams that the client has stopped.
     pub fn stopped(&self) -> usize {
         self.shared.stopped.load(Ordering::Acquire)
+    }
+
+    /// Streams whose bytes have all been acknowledged.
+    pub fn delivered(&self) -> usize {
+        self.shared.delivered.load(Ordering::Acquire)
     }
 
     /// The client's addresses, in the order of their first packets.
@@ -568,6 +574,9 @@ impl Run {
                 }
                 // It may have ended by itself.
                 let _ = open.quic.send_stream(id).reset(VarInt::from_u32(0x10c));
+            }
+            Event::Stream(StreamEvent::Finished { .. }) => {
+                self.shared.delivered.fetch_add(1, Ordering::AcqRel);
             }
             Event::ConnectionLost { .. } => {
                 self.shared.lost.fetch_add(1, Ordering::AcqRel);

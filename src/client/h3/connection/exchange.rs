@@ -212,18 +212,16 @@ impl State {
         self.notify_awaiting();
     }
 
-    /// Why a request can't go on.
+    /// Why a request can't go on, apart from the end of its connection.
     pub(super) fn failure(&self, key: u64) -> Option<Error> {
         let request = self.requests.get(&key)?;
         // The exchange knows the reason of the abort.
         let aborted =
             || request.is_aborted.then(|| Error::new(ErrorKind::Disconnected, "the request was aborted"));
-        // What has arrived of a complete response can be read although the connection is over.
-        let over = || self.over.clone().filter(|_| !request.is_complete || request.head.is_none());
         if !request.pending.is_empty() {
             // It came before whatever happened then.
             return aborted();
         }
-        aborted().or_else(|| request.error.clone()).or_else(over)
+        aborted().or_else(|| request.error.clone())
     }
 }

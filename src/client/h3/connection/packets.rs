@@ -90,8 +90,12 @@ impl State {
         self.pump(now);
     }
 
-    /// Passes on the events of the connection, and sends its packets.
+    /// Passes on the events of the connection, and sends its packets. Does nothing once it is over: what has arrived can still be
+    /// read then.
     pub(super) fn pump(&mut self, now: Instant) {
+        if self.over.is_some() {
+            return;
+        }
         loop {
             self.exchange_endpoint_events();
             let Some(event) = self.quic.poll() else { break };

@@ -121,7 +121,7 @@ impl RequestStream {
             let answered = self.wait(state, until, true, |state, now| {
                 let request = state.requests.get(&self.key)?;
                 if request.stream.is_none() {
-                    if !state.is_ready || !state.open_stream(self.key, head) {
+                    if !state.is_ready || state.over.is_some() || !state.open_stream(self.key, head) {
                         return None;
                     }
                     state.pump(now);
@@ -184,6 +184,10 @@ impl RequestStream {
             }
             if let Some(result) = check(state, now) {
                 break result.map(Some);
+            }
+            // Behind the check: what has arrived before can be read.
+            if let Some(error) = &state.over {
+                break Err(error.clone());
             }
             if until.is_some_and(|until| until <= now) {
                 break Ok(None);
