@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use quinn_proto::{ConnectionError, Dir, Event, StreamEvent, VarInt};
 
-use super::state::{State, varint};
+use super::state::{State, not_processed, varint};
 use crate::client::h3::code::{Code, Violation};
 use crate::client::h3::control::{Control, UniStream};
 use crate::error::{Error, ErrorKind};
@@ -69,8 +69,7 @@ impl State {
             // RFC 9114, section 5.2: from this id on nothing was processed, so it may be sent again.
             let is_refused = request.stream.is_none_or(|id| VarInt::from(id).into_inner() >= first);
             if is_refused && request.head.is_none() {
-                let why = "the server closes the connection and has not processed the request";
-                request.error.get_or_insert_with(|| Error::new(ErrorKind::Disconnected, why));
+                request.error.get_or_insert_with(not_processed);
                 request.notify();
             }
         }

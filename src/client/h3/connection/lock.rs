@@ -314,6 +314,15 @@ mod tests {
     }
 
     #[test]
+    fn a_retired_connection_takes_no_new_requests() {
+        let (_silent, connection) = connection();
+        let _earlier = RequestStream::enter(&connection, None);
+        connection.retire();
+        let error = RequestStream::enter(&connection, None).send(&[], Duration::from_secs(1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Disconnected, "{error:?}");
+    }
+
+    #[test]
     fn an_urgent_fetch_does_not_wait_for_a_busy_connection_without_undecided_requests() {
         let (_silent, connection) = connection();
         let _urgent = RequestStream::enter(&connection, None);

@@ -17,7 +17,7 @@ use crate::client::h3::poller::{Poller, Pollers};
 use crate::client::h3::receiver::Receiver;
 use crate::client::h3::socket::Socket;
 use crate::client::urgency::Urgency;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// What the lock of a connection protects.
 pub(super) struct State {
@@ -82,6 +82,9 @@ impl State {
     ) -> (u64, Arc<Condvar>) {
         let (key, mut request) = (self.next_request, Request::new(self.max_head, is_urgent, urgency));
         request.undecided = (!is_urgent).then(|| self.undecided.add());
+        if self.is_retired {
+            request.error = Some(not_processed());
+        }
         let changed = Arc::clone(&request.changed);
         self.next_request += 1;
         self.requests.insert(key, request);
@@ -127,6 +130,12 @@ impl State {
             kept_alive: None,
         }
     }
+}
+
+/// The error of a request that the server has not processed and will not process on this connection.
+pub(super) fn not_processed() -> Error {
+    let why = "the server closes the connection and has not processed the request";
+    Error::new(ErrorKind::Disconnected, why)
 }
 
 pub(super) fn varint(code: Code) -> VarInt {
