@@ -252,6 +252,50 @@ fn unknown_frames_and_streams_are_ignored() {
 }
 
 #[test]
+fn a_response_whose_stream_never_ends_holds_no_stream() {
+    in_time("no end of streams", || {
+        let mut options = Options::default();
+        options.transport.max_concurrent_bidi_streams(2_u32.into());
+        let server = Server::start_with(options, |_, reply| {
+            let _ = reply.send([head(&[(":status", "200"), ("content-length", "2")]), data(b"ok")].concat());
+            reply.await_stop();
+        });
+        let downloader = downloader(&[&server]);
+        for _ in 0..10 {
+            assert_eq!(get(&downloader, &server.url("/")).unwrap(), b"ok");
+        }
+        assert_eq!((server.connections(), server.requests()), (1, 10));
+    });
+}
+
+#[test]
+fn a_stream_that_goes_on_behind_its_body_is_stopped() {
+    in_time("bytes behind the body", || {
+        let server = Server::start(|_, reply| {
+            let _ = reply.send([head(&[(":status", "200"), ("content-length", "2")]), data(b"ok")].concat());
+            while reply.send(frame(0x21, &[0; 1000])).is_ok() {}
+        });
+        let downloader = downloader(&[&server]);
+        assert_eq!(get(&downloader, &server.url("/")).unwrap(), b"ok");
+        server.wait_until("stop", |server| server.stopped() == 1);
+    });
+}
+
+#[test]
+fn a_server_that_takes_one_byte_at_a_time_gets_whole_requests() {
+    in_time("small windows", || {
+        let mut options = Options::default();
+        options.transport.stream_receive_window(1_u32.into());
+        options.transport.max_concurrent_bidi_streams(1_u32.into());
+        let server = Server::start_with(options, |_, reply| good(&reply));
+        let downloader = downloader(&[&server]);
+        for _ in 0..3 {
+            assert_eq!(get(&downloader, &server.url("/")).unwrap(), b"ok");
+        }
+    });
+}
+
+#[test]
 fn mutated_answers_end_and_spare_other_requests() {
     in_time("mutations", || {
         let server = Server::start(|request: Request, reply| {

@@ -9,13 +9,21 @@ use super::state::{State, varint};
 use crate::client::h3::code::Code;
 use crate::error::{Error, ErrorKind};
 
+/// Most streams whose end is awaited after their response was read. Servers send the end together with the last bytes, so there are
+/// few; a server that never sends it must not make this client keep them all.
+const MOST_RELEASED: usize = 64;
+
 impl State {
     pub(super) fn handle_readable(&mut self, key: u64) {
         let Some(request) = self.requests.get(&key) else { return };
-        if request.is_released {
-            self.finish(key);
-        } else {
-            request.notify();
+        if !request.is_released {
+            return request.notify();
+        }
+        self.finish(key);
+        // Trailers, or frames of unknown types, of which there may be any number (RFC 9114, section 9). Nobody reads them.
+        if self.requests.contains_key(&key) {
+            self.stop(key);
+            self.forget(key);
         }
     }
 
@@ -37,7 +45,20 @@ impl State {
         let is_awaited = self.requests.values().any(|request| request.is_urgent && request.awaits_stream);
         let stream = self.credit.take(is_urgent, self.by_stream.len(), is_awaited);
         self.requests.get_mut(&key)?.awaits_stream = stream.is_none();
+        if stream.is_none() {
+            self.stop_released();
+        }
         stream
+    }
+
+    /// Stops the streams of which only the end is missing: a server that does not end them would keep their credit forever.
+    fn stop_released(&mut self) {
+        let released = self.requests.iter().filter(|(_, request)| request.is_released);
+        let keys: Vec<u64> = released.map(|(key, _)| *key).collect();
+        for key in keys {
+            self.stop(key);
+            self.forget(key);
+        }
     }
 
     /// Lets the requests without a stream try again.
@@ -151,10 +172,12 @@ impl State {
 
     /// Ends a request.
     pub(super) fn release(&mut self, key: u64, now: Instant) {
+        let released = self.requests.values().filter(|request| request.is_released).count();
         let Some(request) = self.requests.get_mut(&key) else { return };
         request.is_released = true;
         request.pending.clear();
-        let is_to_end = request.reader.is_complete() && request.stream.is_some() && !request.is_aborted;
+        let is_missing_end = request.reader.is_complete() && request.stream.is_some() && !request.is_aborted;
+        let is_to_end = is_missing_end && released < MOST_RELEASED;
         // Only the end of the stream is missing. The thread waits for it, since to stop the stream would cost a packet.
         if is_to_end {
             self.finish(key);
