@@ -9,9 +9,11 @@ mod presentation;
 mod support;
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,7 +22,7 @@ use support::{Answer, Origin, Request};
 use tempfile::TempDir;
 use windway::cache::{Cache, CacheConfig, CacheUse};
 use windway::event::Event;
-use windway::hls::{Hls, HlsConfig, Quality};
+use windway::hls::{Hls, HlsConfig, Quality, Section};
 use windway::{Error, ErrorKind};
 
 const SEGMENTS: u64 = 5;
@@ -154,7 +156,8 @@ fn a_stale_presentation_plays_while_its_playlist_is_requested() {
 /// Each playlist names its resources with a token of its own, and nothing is served without one.
 fn signed() -> Origin {
     Origin::start(|request| {
-        let given = request.path.split_once("?token=").map(|(_, token)| token);
+        let given =
+            request.path.split_once("?token=").map(|(_, token)| token).filter(|token| !token.is_empty());
         let path = request.path.split('?').next().unwrap();
         let token = format!("secret{}", request.number);
         let segments: String =
@@ -269,6 +272,130 @@ fn what_is_missing_offline_is_an_error_of_its_own() {
     assert_eq!(error.kind(), ErrorKind::NotCached, "{error}");
 }
 
+/// A presentation of three levels, which is fresh for an hour. Only these segments of each level may be stored, and nothing but
+/// the first playlist is served without a token. While it is down it answers nothing.
+fn serve_levels(may_store: [u64; 3], is_down: Arc<AtomicBool>) -> Origin {
+    let levels: String = (0..3)
+        .map(|level| {
+            format!(
+                "#EXT-X-STREAM-INF:BANDWIDTH={}000,CODECS=\"mp4a.40.2\"\n{level}/list.m3u8?token=1\n",
+                64 * (level + 1)
+            )
+        })
+        .collect();
+    let lines: String = (0..SEGMENTS).map(|index| extinf(&format!("{index}.aac?token=1"))).collect();
+    let mut site = Site::default().with("/all.m3u8", format!("#EXTM3U\n{levels}"));
+    for level in 0..3 {
+        site = site.with(&format!("/{level}/list.m3u8"), vod(&lines));
+        for index in 0..SEGMENTS {
+            site = site.with(&format!("/{level}/{index}.aac"), packed(index));
+        }
+    }
+    Origin::start(move |request| {
+        if is_down.load(Ordering::Relaxed) {
+            return Answer::status(200).close_in_head(0);
+        }
+        let (path, has_token) = match request.path.split_once("?token=1") {
+            Some((path, _)) => (path, true),
+            None => (request.path.as_str(), request.path == "/all.m3u8"),
+        };
+        if !has_token {
+            return Answer::status(403);
+        }
+        let name = path.trim_start_matches('/').split_once('/');
+        let segment = name.and_then(|(level, name)| {
+            let index = name.strip_suffix(".aac")?.parse::<u64>().ok()?;
+            Some(may_store[level.parse::<usize>().ok()?] >> index & 1)
+        });
+        let control = if segment == Some(0) { "no-store" } else { "max-age=3600" };
+        site.answer(request).header("Cache-Control", control)
+    })
+}
+
+/// Reads up to the end or an error: the frames, and the error. The section in which that comes can be read on.
+fn read_until_error(hls: &mut Hls, section: &mut Option<Section>) -> (Vec<u64>, Option<Error>) {
+    let mut bytes = Vec::new();
+    let error = loop {
+        let mut chunk = [0; 4096];
+        match section.as_mut().map(|section| section.read(&mut chunk)) {
+            None => match hls.next_section() {
+                Ok(Some(next)) => *section = Some(next),
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            },
+            Some(Ok(0)) => *section = None,
+            Some(Ok(got)) => bytes.extend_from_slice(&chunk[..got]),
+            Some(Err(error)) => break Some(error.into()),
+        }
+    };
+    (presentation::numbers(&bytes), error)
+}
+
+#[test]
+fn each_segment_plays_offline_from_a_level_that_is_stored() {
+    let all = (1 << SEGMENTS) - 1;
+    let mut random = mux::Random(7);
+    let mut subsets =
+        vec![[0b00011, 0, 0b11100], [0b00001, 0b11010, 0b00100], [0, 0, all], [0b10110, 0, 0b00101]];
+    subsets.extend((0..6).map(|_| [(); 3].map(|()| random.below(all as usize + 1) as u64)));
+    for subset in subsets {
+        let directory = tempfile::tempdir().unwrap();
+        let origin = serve_levels(subset, Arc::default());
+        for level in 0..3 {
+            let mut config = config(&directory);
+            config.quality = Quality::Fixed(level);
+            let mut hls = downloader().open_hls(&origin.url("/all.m3u8"), config).unwrap();
+            assert_eq!(frames(&mut hls), all_frames());
+        }
+        origin.stop_listening();
+        let mut hls = open(&origin, "/all.m3u8", &directory).unwrap();
+        let (played, error) = read_until_error(&mut hls, &mut None);
+        let stored = subset[0] | subset[1] | subset[2];
+        let hole = u64::from((!stored).trailing_zeros()).min(SEGMENTS);
+        assert!(
+            played.iter().copied().eq(0..hole * FRAMES),
+            "{} frames of {subset:?}: {error:?}",
+            played.len()
+        );
+        assert_eq!(error.is_some(), hole < SEGMENTS, "{subset:?}: {error:?}");
+        if let Some(error) = error {
+            assert_eq!(error.kind(), ErrorKind::NotCached, "{error}");
+            let name = format!("/{hole}.aac");
+            assert!(error.url().is_some_and(|url| url.to_string().contains(&name)), "{error}: {name}");
+        }
+    }
+}
+
+#[test]
+fn once_the_origin_answers_again_what_is_missing_is_fetched_by_fresh_urls() {
+    for subset in [[0b00001, 0, 0b00010], [0, 0b10010, 0b01101], [0b00001, 0b01010, 0b00010]] {
+        let (directory, is_down) = (tempfile::tempdir().unwrap(), Arc::new(AtomicBool::new(false)));
+        let origin = serve_levels(subset, Arc::clone(&is_down));
+        for level in 0..3 {
+            let mut config = config(&directory);
+            config.quality = Quality::Fixed(level);
+            let mut hls = downloader().open_hls(&origin.url("/all.m3u8"), config).unwrap();
+            assert_eq!(frames(&mut hls), all_frames());
+        }
+        is_down.store(true, Ordering::Relaxed);
+        let mut hls = open(&origin, "/all.m3u8", &directory).unwrap();
+        let mut section = None;
+        let (mut played, error) = read_until_error(&mut hls, &mut section);
+        let stored = subset[0] | subset[1] | subset[2];
+        assert!(error.is_none_or(|error| error.kind() == ErrorKind::NotCached));
+        assert_eq!(played.len() as u64, u64::from((!stored).trailing_zeros()).min(SEGMENTS) * FRAMES);
+        is_down.store(false, Ordering::Relaxed);
+        let (rest, error) = read_until_error(&mut hls, &mut section);
+        played.extend(rest);
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(played, all_frames());
+        let refused =
+            origin.log().requests.into_iter().filter(|request| !request.path.contains("token")).count();
+        let asked = origin.log().requests.into_iter().filter(|request| request.path == "/all.m3u8").count();
+        assert_eq!(refused, asked, "no other URL was requested without its token");
+    }
+}
+
 #[test]
 fn damaged_entries_are_fetched_again() {
     let directory = tempfile::tempdir().unwrap();
@@ -334,7 +461,7 @@ fn live_streams_are_not_stored() {
     let origin = serve(site(SEGMENTS).with("/live.m3u8", live), true);
     let mut hls = open(&origin, "/live.m3u8", &directory).unwrap();
     let mut section = hls.next_section().unwrap().unwrap();
-    std::io::Read::read_exact(&mut section, &mut [0; 1000]).unwrap();
+    section.read_exact(&mut [0; 1000]).unwrap();
     drop((section, hls));
     assert!(entry_files(directory.path()).is_empty());
 }

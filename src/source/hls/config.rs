@@ -1,6 +1,7 @@
 //! Options of HLS.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +56,8 @@ pub struct HlsConfig {
     pub read_timeout: Option<Duration>,
     /// Persistent cache that keeps a presentation on demand: its playlists, initialization sections and segments as they are
     /// received, never a key. What is stored is played without the network; [`RequestHook::key`](super::RequestHook::key) may
-    /// supply keys for that. The key of a presentation is that of its URL, or [`CacheUse::key`]: if its URL is signed, name
+    /// supply keys for that. While the server can't be reached, each segment is played from any level that has it: the one
+    /// in use, or else the best one that is allowed. One that none has is [`ErrorKind::NotCached`]. The key of a presentation is that of its URL, or [`CacheUse::key`]: if its URL is signed, name
     /// the signing fields in [`CacheConfig::ignore_query`](crate::cache::CacheConfig::ignore_query). Live streams are not
     /// stored. Needs the feature `cache`. Default: none.
     #[cfg(feature = "cache")]
@@ -80,6 +82,21 @@ pub enum Quality {
     Fixed(usize),
     /// By a choice of the application.
     Custom(MakeAbr),
+}
+
+impl Quality {
+    /// The levels that the user allows, of those with these rates. At least one.
+    pub(super) fn allowed_levels(&self, bitrates: &[u64]) -> RangeInclusive<usize> {
+        let last = bitrates.len() - 1;
+        let Self::Auto(config) = self else { return 0..=last };
+        let highest = config.at_most.map_or(last, |most| {
+            // The lowest one is played even if it exceeds the limit: there is none below it.
+            bitrates.partition_point(|rate| *rate <= most).saturating_sub(1)
+        });
+        let lowest = config.at_least.map_or(0, |least| bitrates.partition_point(|rate| *rate < least));
+        // Where both can't be met, the upper bound counts: it may be what the user pays for.
+        lowest.min(highest)..=highest
+    }
 }
 
 /// Makes the [`Abr`] of an application.

@@ -1,7 +1,6 @@
 //! Takes a playlist that confirms a stored one, or not.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use url::Url;
 
@@ -40,7 +39,7 @@ impl ConfirmSink {
     }
 
     pub(crate) fn fail(&self, error: Error) {
-        self.shared.change(|state| state.handle_unconfirmed(error, Instant::now()));
+        self.shared.change(|state| state.handle_unconfirmed(error));
     }
 
     /// What the playlist means for the presentation.

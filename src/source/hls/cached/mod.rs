@@ -4,7 +4,8 @@
 //!   open ── playlists are stored ──▶ unconfirmed: what is stored is played, nothing else is requested but the playlists
 //!     │                                  │      ├── they say the same ──▶ confirmed, with URLs that are valid now
 //!     │                                  │      └── changed ──▶ it ends with ErrorKind::Changed
-//!     │                                  └── something is missing, and no playlist comes ──▶ ErrorKind::NotCached
+//!     │                                  └── no playlist comes ──▶ what is missing is played at another level, if that has it
+//!     │                                                            └── else ErrorKind::NotCached, with the URL of the segment
 //!     └── else they are loaded ──▶ confirmed
 //! ```
 //!

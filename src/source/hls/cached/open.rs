@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use url::Url;
+
 use super::super::shared::Shared;
 use super::super::state::{State, Unconfirmed};
 use super::strip::is_multivariant;
@@ -9,7 +11,10 @@ use crate::cache::Use;
 use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::opening::first_playlists::{Lists, open_with};
-use crate::source::hls::peer::requests::Loaded;
+use crate::source::hls::peer::requests::{Loaded, policy};
+use crate::source::hls::timeline::Timeline;
+use crate::source::hls::timeline::start::start_of;
+use crate::source::stored::SentRequest;
 
 /// `None` if a playlist is missing, or must not be used before the server is asked.
 pub(crate) fn open(shared: &Shared, peer: &PeerHandle) -> Option<State> {
@@ -17,15 +22,23 @@ pub(crate) fn open(shared: &Shared, peer: &PeerHandle) -> Option<State> {
     let url = shared.request.url().expose();
     let (text, first_use) = store.list(url)?;
     let uses = RefCell::new(vec![first_use]);
-    let load = |url: &url::Url| -> Result<Loaded, Error> {
+    let load = |url: &Url| -> Result<Loaded, Error> {
         let missing = || Error::new(ErrorKind::NotCached, "the playlist is not in the cache");
         let (text, usable) = store.list(url).ok_or_else(missing)?;
         uses.borrow_mut().push(usable);
         Ok(Loaded::stored(text, url.clone()))
     };
+    let has_start = |list: &Url, timeline: &Timeline| {
+        let position = timeline.position_at(start_of(timeline, &shared.config));
+        let part = timeline.segment_at(position).and_then(|timed| {
+            let url = policy(shared).resolve(&timeline.url, timed.segment.uri.expose()).ok()?;
+            store.part(list, &url, timed.segment.byte_range, SentRequest::default())
+        });
+        part.is_some_and(|part| store.has(&part))
+    };
     let has_levels = is_multivariant(&text);
     let first = Loaded::stored(text, url.clone());
-    let mut state = open_with(shared, peer, first, Lists { load: &load, are_stored: true })
+    let mut state = open_with(shared, peer, first, Lists { load: &load, has_start: Some(&has_start) })
         .inspect_err(|error| log::debug!("a presentation can't be opened from the cache: {error}"))
         .ok()?;
     let is_stale = uses.into_inner().contains(&Use::Stale);

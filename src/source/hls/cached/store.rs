@@ -159,6 +159,15 @@ impl HlsStore {
         self.lookup(&part.name).map(|(bytes, _)| bytes)
     }
 
+    /// True if all bytes of a resource are stored, as far as that is known without reading them.
+    pub(crate) fn has(&self, part: &Part) -> bool {
+        let found = self.uses.cache.store().lookup(&self.key, &part.name, SystemTime::now());
+        found.is_some_and(|(entry, _)| {
+            let stored: u64 = entry.stored().iter().map(|range| range.end - range.start).sum();
+            stored == entry.header().len
+        })
+    }
+
     /// Begins to store a resource. `None` if it may not be stored.
     ///
     /// # Errors

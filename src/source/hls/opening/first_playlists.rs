@@ -1,5 +1,6 @@
 //! From the first playlist to the state: the choice of a level, and the playlist of that.
 
+use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use url::Url;
@@ -20,11 +21,14 @@ use crate::source::hls::timeline::Timeline;
 use crate::source::hls::timeline::directives::Directives;
 use crate::types::Priority;
 
+/// Looks at a media playlist and its URL.
+type HasStart<'a> = dyn Fn(&Url, &Timeline) -> bool + 'a;
+
 /// Where the playlists behind the first one come from.
 pub(crate) struct Lists<'a> {
     pub(crate) load: &'a dyn Fn(&Url) -> Result<Loaded, Error>,
-    /// The network is not to be used.
-    pub(crate) are_stored: bool,
+    /// Of stored ones: whether the segment at which playing would start is stored too. The network is not to be used.
+    pub(crate) has_start: Option<&'a HasStart<'a>>,
 }
 
 /// Loads what the first playlist refers to, and makes the state.
@@ -52,7 +56,7 @@ pub(crate) fn open_with(
         Playlist::Multivariant(list) => list,
     };
     let ladder = Ladder::new(&list, &from, policy(shared), shared.config.language.as_deref())?;
-    if !lists.are_stored {
+    if lists.has_start.is_none() {
         preload_keys(shared, peer, &list, &from);
     }
     let steering = steering(shared, &list, &from);
@@ -116,6 +120,13 @@ fn load_first(
         let rank = steering.map_or(0, |steering| steering.rank(&variant.pathway));
         (rank, variant.level.abs_diff(first), variant.level)
     });
+    if let Some(has_start) = lists.has_start {
+        let allowed = shared.config.quality.allowed_levels(&ladder.bitrates(ladder.first));
+        order.retain(|index| allowed.contains(&ladder.variants[*index].level));
+        if let Some(best) = best_stored(shared, peer, lists, ladder, order.clone(), has_start) {
+            return Ok(best);
+        }
+    }
     let mut failed = None;
     for variant in order {
         match load_timeline(shared, peer, lists, &ladder.variants[variant].url) {
@@ -127,6 +138,26 @@ fn load_first(
     }
     // There is at least one variant.
     Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Unsupported, "the playlist has no variants")))
+}
+
+/// The best level that has the segment at which playing starts, unless the user has fixed one: it needs no network.
+fn best_stored(
+    shared: &Shared,
+    peer: &PeerHandle,
+    lists: &Lists<'_>,
+    ladder: &Ladder,
+    mut order: Vec<usize>,
+    has_start: &HasStart<'_>,
+) -> Option<(usize, Timeline)> {
+    if matches!(shared.config.quality, Quality::Fixed(_)) {
+        return None;
+    }
+    order.sort_by_key(|index| Reverse(ladder.variants[*index].level));
+    order.into_iter().find_map(|variant| {
+        let url = &ladder.variants[variant].url;
+        let timeline = load_timeline(shared, peer, lists, url).ok()?;
+        has_start(url, &timeline).then_some((variant, timeline))
+    })
 }
 
 fn load_timeline(

@@ -24,7 +24,7 @@ pub(crate) fn open(shared: &Shared, peer: &PeerHandle) -> Result<State, Error> {
 /// As [`open`], with the first playlist.
 pub(crate) fn open_loaded(shared: &Shared, peer: &PeerHandle, loaded: Loaded) -> Result<State, Error> {
     let load = |url: &Url| load_or_refresh(shared, peer, url);
-    open_with(shared, peer, loaded, Lists { load: &load, are_stored: false })
+    open_with(shared, peer, loaded, Lists { load: &load, has_start: None })
 }
 
 /// Loads a playlist, from a fresh URL of the application if it is refused.

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::requests::request;
 #[cfg(feature = "cache")]
-use super::requests::sent_request;
+use super::requests::{parse_media, sent_request};
 use super::segment_sink::SegmentSink;
 use super::sinks::{PlaylistSink, ResourceSink, SteeringSink};
 use crate::client::Request;
@@ -58,6 +58,11 @@ impl HlsPeer {
             Planned::Playlist { variant, url } => self.prepare_playlist(variant, url),
             #[cfg(feature = "cache")]
             Planned::Confirm { url } => self.prepare_confirmation(url),
+            #[cfg(feature = "cache")]
+            Planned::Stored { variant, url } => {
+                self.read_stored_playlist(variant, &url);
+                None
+            }
             Planned::Steering { url } => {
                 let sink = SteeringSink::new(Arc::clone(shared), url);
                 let request = request(shared, RequestKind::Steering, sink.url());
@@ -138,6 +143,12 @@ impl HlsPeer {
         sink.set_sent_request(self.sent_request(request.as_ref().ok()));
         let fail = |sink: &ConfirmSink, error| sink.fail(error);
         fetch_or_fail(request, sink, fail, |fetch| fetch.priority(Priority::High).max_retries(1))
+    }
+
+    fn read_stored_playlist(&self, variant: usize, url: &Url) {
+        let text = self.0.store.as_ref().and_then(|store| store.list(url));
+        let list = text.and_then(|(text, _)| parse_media(&self.0, &text, url, None).ok());
+        self.0.store(|state| state.handle_stored_playlist(variant, list.map(|list| (list, url.clone()))));
     }
 
     /// Takes a segment from the cache. Returns the sink if it has to be requested, and stores it then.

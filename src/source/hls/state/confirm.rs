@@ -1,12 +1,10 @@
 //! A presentation that was opened from the cache, until its playlists have come from the network.
 
-use std::time::Instant;
-
 use super::State;
 use super::needs::{Needs, ResourceKey};
 use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::unconfirmed::{Confirmation, Unconfirmed};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::source::hls::config::Quality;
 
 impl State {
@@ -30,12 +28,12 @@ impl State {
     /// The next playlist that has to be confirmed: `None` is the one that the caller has opened.
     pub(super) fn poll_confirmation(&mut self) -> Option<Option<usize>> {
         // Another playlist has come into view, by a choice of the user.
-        let is_wanted = self.pending_playlist.is_some();
-        let unconfirmed = self.unconfirmed.as_mut().filter(|unconfirmed| !unconfirmed.is_running)?;
+        let is_wanted = self.pending_playlist.is_some() && self.offline().is_none();
+        let unconfirmed = self.unconfirmed.as_mut().filter(|unconfirmed| unconfirmed.running.is_none())?;
         if !unconfirmed.is_due && !is_wanted {
             return None;
         }
-        unconfirmed.is_running = true;
+        unconfirmed.running = Some(self.variant);
         Some(unconfirmed.has_ladder.then_some(self.variant))
     }
 
@@ -49,9 +47,12 @@ impl State {
             self.make_due();
             return true;
         }
-        let is_renewed = queued.is_renewed;
+        let (variant, is_renewed) = (queued.variant, queued.is_renewed);
         if is_renewed {
-            self.plan_again(id);
+            let is_listed = self.timelines[variant].is_some();
+            if let Some(queued) = self.plan_again(id).filter(|_| !is_listed) {
+                queued.phase = SegmentPhase::Reloading;
+            }
         }
         is_renewed
     }
@@ -76,7 +77,8 @@ impl State {
     }
 
     fn make_due(&mut self) {
-        if let Some(unconfirmed) = &mut self.unconfirmed {
+        // While it can't be reached, the other levels are looked for it first.
+        if let Some(unconfirmed) = self.unconfirmed.as_mut().filter(|known| known.offline.is_none()) {
             unconfirmed.is_due = true;
         }
     }
@@ -84,7 +86,7 @@ impl State {
     /// A playlist has come from the network.
     pub(crate) fn handle_confirmation(&mut self, confirmation: Confirmation) {
         let Some(unconfirmed) = &mut self.unconfirmed else { return };
-        unconfirmed.is_running = false;
+        let requested = unconfirmed.running.take();
         match confirmation {
             Confirmation::Multivariant(ladder) => {
                 unconfirmed.has_ladder = true;
@@ -92,8 +94,14 @@ impl State {
                 self.ladder.take_urls(&ladder);
             }
             Confirmation::Media(list, url) => {
+                let variant = requested.unwrap_or(self.variant);
                 self.unconfirmed = None;
-                self.handle_playlist(self.variant, *list, url);
+                // The URLs of the other stored ones are of no use.
+                for (index, timeline) in self.timelines.iter_mut().enumerate() {
+                    timeline.take_if(|_| index != variant);
+                }
+                self.switch(variant);
+                self.handle_playlist(variant, *list, url);
                 self.renew_segments();
             }
             Confirmation::Changed(error) => {
@@ -105,36 +113,37 @@ impl State {
         }
     }
 
-    /// Gives the segments that were planned before the URLs of the playlist that has come.
+    /// Gives the segments that were planned before the URLs of the playlist that has come. Those of other levels wait for theirs.
     fn renew_segments(&mut self) {
-        let Some(timeline) = &self.timelines[self.variant] else { return };
-        for queued in self.queue.iter_mut().filter(|queued| queued.variant == self.variant) {
-            let Some(timed) = timeline.segment_at(queued.position) else { continue };
-            match queued.phase {
-                SegmentPhase::Planned => (queued.segment, queued.needs) = (timed.segment, Needs::default()),
-                SegmentPhase::Fetching => (queued.segment, queued.is_renewed) = (timed.segment, true),
-                SegmentPhase::Reloading | SegmentPhase::Complete | SegmentPhase::Skipped => {}
+        for queued in &mut self.queue {
+            let timeline = self.timelines[queued.variant].as_ref();
+            let timed = timeline.and_then(|timeline| timeline.segment_at(queued.position));
+            match (queued.phase, timed) {
+                (SegmentPhase::Planned, Some(timed)) => {
+                    (queued.segment, queued.needs) = (timed.segment, Needs::default());
+                }
+                (SegmentPhase::Planned, None) => queued.phase = SegmentPhase::Reloading,
+                (SegmentPhase::Fetching, Some(timed)) => {
+                    (queued.segment, queued.is_renewed) = (timed.segment, true);
+                }
+                (SegmentPhase::Fetching, None) => queued.is_renewed = true,
+                (SegmentPhase::Reloading | SegmentPhase::Complete | SegmentPhase::Skipped, _) => {}
             }
         }
     }
 
-    /// A playlist has not come. What is stored is played on; what is missing is an error.
-    pub(crate) fn handle_unconfirmed(&mut self, error: Error, now: Instant) {
+    /// A playlist has not come. What is stored is played on. What is missing is looked for at the other levels.
+    pub(crate) fn handle_unconfirmed(&mut self, error: Error) {
         let is_missing = self.queue.iter().any(|queued| queued.phase == SegmentPhase::Reloading);
-        if !is_missing && self.can_continue() {
-            // A level that the user has chosen is not stored: the one in use is.
-            self.pending_playlist = None;
-        }
         let is_waiting = is_missing || self.pending_playlist.is_some();
         let Some(unconfirmed) = &mut self.unconfirmed else { return };
-        (unconfirmed.is_running, unconfirmed.is_held) = (false, false);
+        (unconfirmed.running, unconfirmed.is_held) = (None, false);
+        // As for a file: a stale one is asked for once.
+        unconfirmed.is_due = false;
         if is_waiting {
-            let why = "what is missing in the cache can't be loaded";
-            self.pause(Error::new(ErrorKind::NotCached, why).with_cause(error), now, true);
+            self.go_offline(error);
         } else {
             log::debug!("the presentation is played from the cache, unconfirmed: {error}");
-            // As for a file: a stale one is asked for once.
-            unconfirmed.is_due = false;
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::State;
 use super::network::rank;
-use crate::abr::{AbrConfig, Demand};
+use crate::abr::Demand;
 use crate::source::hls::config::Quality;
 use crate::source::hls::timeline::Timeline;
 use crate::types::Priority;
@@ -32,13 +32,9 @@ impl State {
                 let bitrate = bitrates[(*index).min(bitrates.len() - 1)];
                 Demand::new(rank, bitrate as f64)
             }
-            Quality::Auto(AbrConfig { at_most: Some(most), .. }) => {
-                // The lowest variant is played even if it exceeds the limit: there is none below it.
-                let allowed = bitrates.partition_point(|bitrate| bitrate <= most).max(1);
-                Demand::of_variants(rank, &bitrates[..allowed], self.network.throughput())
-            }
-            Quality::Auto(_) | Quality::Custom(_) => {
-                Demand::of_variants(rank, bitrates, self.network.throughput())
+            quality @ (Quality::Auto(_) | Quality::Custom(_)) => {
+                let highest = *quality.allowed_levels(bitrates).end();
+                Demand::of_variants(rank, &bitrates[..=highest], self.network.throughput())
             }
         }
     }

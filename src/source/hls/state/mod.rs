@@ -21,6 +21,8 @@ mod hints;
 mod level_cap;
 mod needs;
 mod network;
+#[cfg(feature = "cache")]
+mod offline;
 mod plan;
 mod planned;
 mod playlists;
@@ -218,6 +220,8 @@ impl State {
     fn load_playlist_of(&mut self, level: usize, now: Instant) {
         let variant = self.pick(level.min(self.bitrates.len() - 1), now, |_| true);
         if let Some(variant) = variant.filter(|variant| !self.is_loaded(*variant)) {
+            #[cfg(feature = "cache")]
+            self.forget_offline();
             // Until it is loaded, segments are of the current level.
             self.pending_playlist.get_or_insert((variant, false));
         }

@@ -36,6 +36,12 @@ impl State {
             if self.outdated.is_some() {
                 return None;
             }
+            if let Some(stored) = self.plan_offline(now) {
+                return Some(stored);
+            }
+            if self.is_out(now) {
+                return None;
+            }
             if let Some(variant) = self.poll_confirmation() {
                 return Some(Planned::Confirm { url: variant.map(|variant| self.playlist_url(variant)) });
             }
@@ -215,6 +221,10 @@ impl State {
                 if !current.is_usable(now) || current.rendition != self.rendition {
                     return;
                 }
+                // Nothing is played yet, and the user has fixed another level: one of a cached playlist was opened.
+                if self.follows.is_none() && self.fixed_level().is_some_and(|fixed| fixed != self.level()) {
+                    return;
+                }
             }
             if !self.add_segment() {
                 return;
@@ -231,9 +241,9 @@ impl State {
 
     /// The variant of the next segment.
     fn choose(&mut self, now: Instant) -> usize {
-        if !self.is_confirmed() && self.ladder.variants[self.variant].rendition == self.rendition {
-            // Other levels may not be stored.
-            return self.variant;
+        #[cfg(feature = "cache")]
+        if let Some(variant) = self.unconfirmed.as_ref().and_then(|_| self.choose_stored()) {
+            return variant;
         }
         let current = self.follows.map(|_| self.level());
         let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);

@@ -22,6 +22,12 @@ pub(crate) enum Planned {
     Confirm {
         url: Option<Url>,
     },
+    /// A playlist that may be stored, from the cache.
+    #[cfg(feature = "cache")]
+    Stored {
+        variant: usize,
+        url: Url,
+    },
     /// `list` is the playlist that names it, if that is known.
     Resource {
         key: ResourceKey,

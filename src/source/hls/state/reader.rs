@@ -118,6 +118,8 @@ impl State {
         self.is_starting = true;
         self.replacements.clear();
         self.level_cap.clear();
+        #[cfg(feature = "cache")]
+        self.forget_offline();
     }
 
     pub(crate) fn reader_time(&self) -> Duration {

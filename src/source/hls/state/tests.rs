@@ -70,8 +70,9 @@ struct Player {
     played: Vec<u8>,
     levels: Vec<u8>,
     section: Option<u64>,
-    /// Errors that were returned to the reader.
+    /// Errors that were returned to the reader, and the last one.
     errors: usize,
+    error: Option<Error>,
 }
 
 impl Player {
@@ -99,6 +100,7 @@ impl Player {
             levels: Vec::new(),
             section: None,
             errors: 0,
+            error: None,
         }
     }
 
@@ -145,9 +147,16 @@ impl Player {
                 }
             }
             #[cfg(feature = "cache")]
-            Planned::Confirm { .. } => unreachable!("it was not opened from the cache"),
+            Planned::Confirm { .. } | Planned::Stored { .. } => {
+                unreachable!("it was not opened from the cache")
+            }
             Planned::Resource { .. } | Planned::Steering { .. } => unreachable!("nothing is encrypted"),
         }
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.errors += 1;
+        self.error = Some(error);
     }
 
     /// Reads what is there. True at the end.
@@ -170,7 +179,7 @@ impl Player {
                     }
                     ReadResult::End => self.section = None,
                     ReadResult::Wait(_) => return false,
-                    ReadResult::Failed(_) => self.errors += 1,
+                    ReadResult::Failed(error) => self.fail(error),
                 }
                 continue;
             }
@@ -180,7 +189,7 @@ impl Player {
                 SectionResult::Section(id, _) => self.section = Some(id),
                 SectionResult::End => return true,
                 SectionResult::Wait(_) => return false,
-                SectionResult::Failed(_) => self.errors += 1,
+                SectionResult::Failed(error) => self.fail(error),
             }
         }
         false
@@ -867,6 +876,7 @@ mod from_the_cache {
         let planned = std::iter::from_fn(|| state.plan(now, Priority::Low));
         let kind = |planned| match planned {
             Planned::Confirm { .. } => "confirm",
+            Planned::Stored { .. } => "stored playlist",
             Planned::Playlist { variant: 0, .. } => "playlist 0",
             Planned::Playlist { .. } => "playlist 1",
             Planned::Segment { .. } => "segment",
@@ -889,10 +899,10 @@ mod from_the_cache {
         let mut state = fresh(LEVELS, 1);
         assert_eq!(kinds(&mut state, now), ["confirm"], "the stored level is not the wanted one");
         confirm_all(&mut state, LEVELS, now);
-        assert_eq!(kinds(&mut state, now)[0], "playlist 1");
+        assert_eq!(kinds(&mut state, now), ["playlist 1"]);
         let mut state = fresh(LEVELS, 1);
         assert_eq!(kinds(&mut state, now), ["confirm"]);
-        state.handle_unconfirmed(offline(), now);
+        state.handle_unconfirmed(offline());
         assert_eq!(kinds(&mut state, now), ["segment"; 2], "better than nothing");
         assert!(matches!(state.next_section(), SectionResult::Wait(_)));
         // The level that is stored needs no server.
@@ -907,7 +917,10 @@ mod from_the_cache {
         assert_eq!(kinds(&mut state, now), ["segment"; 2]);
         state.set_quality(Quality::Fixed(1), now);
         assert_eq!(kinds(&mut state, now), ["confirm"]);
-        state.handle_unconfirmed(Error::new(ErrorKind::Disconnected, "no network"), now);
+        state.handle_unconfirmed(Error::new(ErrorKind::Disconnected, "no network"));
+        assert_eq!(kinds(&mut state, now), ["stored playlist"]);
+        state.handle_stored_playlist(1, None);
+        assert_eq!(kinds(&mut state, now), [""; 0]);
         assert!(matches!(state.next_section(), SectionResult::Wait(_)));
         let queued: Vec<u64> = state.queue.iter().map(|queued| queued.id).collect();
         queued.iter().for_each(|id| state.handle_segment_complete(*id));
@@ -926,9 +939,142 @@ mod from_the_cache {
         // The second plan confirms it: the first one finds that its playlist is missing.
         let planned = [kinds(&mut state, now), kinds(&mut state, now)].concat();
         assert_eq!(planned, ["confirm"]);
-        state.handle_unconfirmed(Error::new(ErrorKind::Disconnected, "no network"), now);
+        state.handle_unconfirmed(Error::new(ErrorKind::Disconnected, "no network"));
+        assert_eq!(kinds(&mut state, now), ["stored playlist"]);
+        state.handle_stored_playlist(1, None);
+        assert_eq!(kinds(&mut state, now), [""; 0]);
         assert!(matches!(state.next_section(), SectionResult::Failed(_)));
         state.select_rendition(0).unwrap();
         assert_eq!(kinds(&mut state, now), ["segment"; 2]);
+        // One that is stored needs no server.
+        state.select_rendition(1).unwrap();
+        let planned = [kinds(&mut state, now), kinds(&mut state, now)].concat();
+        assert_eq!(planned, ["confirm"]);
+        state.handle_unconfirmed(Error::new(ErrorKind::Disconnected, "no network"));
+        assert_eq!(kinds(&mut state, now), ["stored playlist"]);
+        state.handle_stored_playlist(1, Some((list(), Url::parse("http://host/l1").unwrap())));
+        assert_eq!(kinds(&mut state, now), ["segment"; 2]);
+    }
+
+    /// Seconds of the presentations below.
+    const LENGTH: u64 = 12;
+
+    /// A level that is stored: how long its segments are, in seconds, and which of them are there.
+    #[derive(Clone, Debug)]
+    struct StoredLevel {
+        seconds: u64,
+        segments: Vec<bool>,
+        has_playlist: bool,
+    }
+
+    impl StoredLevel {
+        fn list(&self) -> MediaPlaylist {
+            let lines =
+                (0..LENGTH / self.seconds).map(|index| format!("#EXTINF:{},\n{index}\n", self.seconds));
+            let text =
+                format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n{}#EXT-X-ENDLIST\n", lines.collect::<String>());
+            let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
+                panic!("a list")
+            };
+            list
+        }
+
+        /// Whether the frame with this number is stored. A frame plays for half a second.
+        fn has(&self, frame: u64) -> bool {
+            self.has_playlist && self.segments[(frame / 2 / self.seconds) as usize]
+        }
+
+        fn frames(&self, level: usize, segment: u64) -> Output {
+            let mut output = frames(level, 0, 0..0);
+            for frame in segment * self.seconds * 2..(segment + 1) * self.seconds * 2 {
+                let mut one = frames(level, frame / FRAMES, frame % FRAMES..frame % FRAMES + 1);
+                output.frames.append(&mut one.frames);
+                output.data.append(&mut one.data);
+            }
+            output
+        }
+    }
+
+    fn stored_level() -> impl Strategy<Value = StoredLevel> {
+        let seconds = proptest::sample::select(vec![1_u64, 2, 3, 4]);
+        (seconds, proptest::collection::vec(proptest::bool::weighted(0.7), 12), proptest::bool::weighted(0.9))
+            .prop_map(|(seconds, segments, has_playlist)| StoredLevel { seconds, segments, has_playlist })
+    }
+
+    /// Plays a presentation whose origin does not answer, up to the first error.
+    fn play_offline(levels: &[StoredLevel], first: usize, quality: Quality) -> Player {
+        let lines: String = (0..levels.len())
+            .map(|level| format!("#EXT-X-STREAM-INF:BANDWIDTH={level}\nl{level}\n"))
+            .collect();
+        let url = Url::parse("http://host/l").unwrap();
+        let timeline = (first, Timeline::new(levels[first].list(), url.clone(), Duration::ZERO));
+        let mut player = Player::with(1, HlsConfig { quality, ..HlsConfig::default() });
+        let config = player.state.config.clone();
+        player.state = State::new(config, ladder(&lines), None, timeline, Estimator::default());
+        player.state.set_unconfirmed(Unconfirmed::new(false, true));
+        let mut asked = 0;
+        for _ in 0..100 {
+            while let Some(planned) = player.state.plan(player.now, Priority::Low) {
+                match planned {
+                    Planned::Confirm { .. } => {
+                        asked += 1;
+                        assert!(asked <= 3, "the origin is asked again and again");
+                        player.state.handle_unconfirmed(Error::new(ErrorKind::Disconnected, "no network"));
+                    }
+                    Planned::Stored { variant, .. } => {
+                        let level = &levels[variant];
+                        let list = level.has_playlist.then(|| (level.list(), url.clone()));
+                        player.state.handle_stored_playlist(variant, list);
+                    }
+                    Planned::Segment { id, url, .. } => {
+                        let variant = player.state.queued(id).unwrap().variant;
+                        let segment = url.path().trim_start_matches('/').parse::<usize>().unwrap();
+                        if levels[variant].segments[segment] {
+                            let mut frames = levels[variant].frames(variant, segment as u64);
+                            player.state.handle_frames(id, &mut frames).unwrap();
+                            player.state.handle_segment_complete(id);
+                        } else {
+                            assert!(player.state.handle_segment_missing(id));
+                        }
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            if player.read() || player.errors > 0 {
+                return player;
+            }
+        }
+        panic!("it neither ends nor fails: {:?}", player.state);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn offline_each_segment_is_played_that_is_stored_at_some_level_up_to_the_first_hole(
+            mut levels in proptest::collection::vec(stored_level(), 1..5),
+            first in 0_usize..4,
+        ) {
+            let first = first % levels.len();
+            // It was opened with that one.
+            levels[first].has_playlist = true;
+            let Player { played, levels: of_frames, error, .. } = play_offline(&levels, first, Quality::Auto(crate::abr::AbrConfig::default()));
+            let hole = (0..LENGTH * 2).find(|frame| !levels.iter().any(|level| level.has(*frame)));
+            let expected: Vec<u8> = (0..hole.unwrap_or(LENGTH * 2) as u8).collect();
+            prop_assert_eq!(played, expected);
+            prop_assert_eq!(hole.is_some(), error.is_some());
+            if let Some(error) = error {
+                prop_assert_eq!(error.kind(), ErrorKind::NotCached);
+            }
+            // Another level only where the last one ends, and then the best one that is stored.
+            let numbered = (0_u64..).zip(&of_frames);
+            for ((frame, level), (next, other)) in numbered.clone().zip(numbered.skip(1)) {
+                if level != other {
+                    prop_assert!(!levels[usize::from(*level)].has(next), "{frame}: {of_frames:?}");
+                    let best = levels.iter().rposition(|level| level.has(next));
+                    prop_assert_eq!(best, Some(usize::from(*other)));
+                }
+            }
+        }
     }
 }

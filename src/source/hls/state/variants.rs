@@ -8,6 +8,7 @@ use super::State;
 use super::section::Discontinuity;
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::SafeUrl;
+use crate::source::hls::config::Quality;
 use crate::source::hls::event::HlsEvent;
 use crate::source::hls::ladder::levels::{LevelInfo, MOST_VARIANTS, RenditionInfo, VariantStream};
 use crate::source::hls::ladder::steering::Manifest;
@@ -21,6 +22,14 @@ impl State {
     /// True if the next segment is fetched from this variant.
     pub(crate) fn is_used(&self, variant: usize) -> bool {
         self.variant == variant
+    }
+
+    /// The level that the user has fixed.
+    pub(super) fn fixed_level(&self) -> Option<usize> {
+        match &self.config.quality {
+            Quality::Fixed(level) => Some((*level).min(self.bitrates.len() - 1)),
+            Quality::Auto(_) | Quality::Custom(_) => None,
+        }
     }
 
     pub(crate) fn levels(&self) -> &[LevelInfo] {
