@@ -168,8 +168,16 @@ impl Directory {
         Ok(all)
     }
 
-    /// Removes an entry that is not open anywhere. False if it is open.
+    /// Removes an entry that is not open anywhere. False if it is open, or gone already.
     pub(crate) fn evict(&self, name: &str) -> io::Result<bool> {
+        match self.try_evict(name) {
+            // Another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            evicted => evicted,
+        }
+    }
+
+    fn try_evict(&self, name: &str) -> io::Result<bool> {
         let folder = self.folder_of(name)?;
         let file = folder.open_file(name)?;
         // Another process may have removed it: its name may be that of a new one by now.
@@ -299,6 +307,8 @@ mod tests {
         assert!(!directory.evict(&name).unwrap());
         drop(file);
         assert!(directory.evict(&name).unwrap());
+        // As when another process is faster.
+        assert!(!directory.evict(&name).unwrap());
         assert!(directory.open_entry(&name).unwrap().is_none() && directory.find(&[0; 32]).is_empty());
         assert!(directory.scan(SystemTime::now()).unwrap().is_empty());
     }

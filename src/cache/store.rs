@@ -20,6 +20,7 @@ use super::format::{Header, KeyDigest, Stamp, part_prefix};
 use super::freshness::{Use, seconds};
 use super::layer::FileLayer;
 use super::quota::{Limits, Usage, victims};
+use super::sys::is_removed;
 use crate::error::{Error, ErrorKind};
 
 /// How often an entry that other processes make or remove meanwhile is opened again. See [`Store::open_or_create`].
@@ -34,11 +35,20 @@ const TOUCH_INTERVAL: u64 = 60;
 pub(crate) struct Store {
     pub(super) config: CacheConfig,
     pub(super) directory: Directory,
-    /// By the names of their files. So the streams of this process share what has been checked.
-    open: Mutex<HashMap<String, Weak<Entry>>>,
+    open: Mutex<OpenEntries>,
     usage: Mutex<Usage>,
     /// Held while the directory is scanned, so that one thread does it for all.
     scanning: Mutex<()>,
+}
+
+/// The entries that this process has open.
+#[derive(Debug, Default)]
+struct OpenEntries {
+    /// By the names of their files. So the streams of this process share what has been checked. One of them may have lost its name
+    /// to another process.
+    by_name: HashMap<String, Weak<Entry>>,
+    /// Number of removals by this process. A file that was opened before the last of them may have lost its name.
+    removals: u64,
 }
 
 /// An open entry, and the lock that keeps it from being evicted.
@@ -124,14 +134,26 @@ impl Store {
     }
 
     fn open_entry(self: &Arc<Self>, name: &str) -> io::Result<Option<Arc<Entry>>> {
-        if let Some(entry) = self.open.lock().get(name).and_then(Weak::upgrade) {
-            return Ok(Some(entry));
+        // Another attempt only after a removal in between, so this ends.
+        loop {
+            if let Some(entry) = self.registered(name) {
+                return Ok(Some(entry));
+            }
+            let removals = self.open.lock().removals;
+            let Some(entry) = self.open_file(name)? else { return Ok(None) };
+            if let Some(entry) = self.register(name, entry, removals) {
+                return Ok(Some(entry));
+            }
         }
+    }
+
+    /// Opens the entry's file. `None` if there is none, or if it is damaged: then it is removed.
+    fn open_file(self: &Arc<Self>, name: &str) -> io::Result<Option<Entry>> {
         let Some(file) = self.directory.open_entry(name)?.map(Arc::new) else { return Ok(None) };
         let core = Header::read(&file).and_then(|header| EntryFile::open(files(&file, &header)));
         // A file that was renamed or copied would be served for another key.
         match core.filter(|core| core.header().file_name() == *name) {
-            Some(core) => Ok(Some(self.register(name, Entry::new(core, file, Some(Arc::clone(self)))))),
+            Some(core) => Ok(Some(Entry::new(core, file, Some(Arc::clone(self))))),
             None => {
                 log::debug!("a damaged entry of the cache is removed: {name}");
                 // It holds a shared lock on the file, and the removal needs an exclusive one.
@@ -159,7 +181,7 @@ impl Store {
         Err(io::Error::other("an entry of the cache is made and removed again and again"))
     }
 
-    /// `None` if there is one.
+    /// `None` if there is one, or if it was removed at once.
     fn create_entry(
         self: &Arc<Self>,
         name: &str,
@@ -170,28 +192,51 @@ impl Store {
         if !self.admit(header.data_start()) {
             return Err(no_room());
         }
+        let removals = self.open.lock().removals;
         let written =
             // The clone shares the lock of `file`, which lasts until the last of them is closed (flock(2)).
             |file: &File| EntryFile::create(files_of(file.try_clone()?, header), header.clone(), stamp);
         let made = self.directory.create_entry(name, |file| written(file).map(drop))?;
         let Some(file) = made.map(Arc::new) else { return Ok(None) };
         let core = EntryFile::open(files(&file, header)).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Some(self.register(name, Entry::new(core, file, Some(Arc::clone(self))))))
+        Ok(self.register(name, Entry::new(core, file, Some(Arc::clone(self))), removals))
     }
 
-    /// The one entry of this name in the process: `entry`, unless another thread was faster.
-    fn register(&self, name: &str, entry: Entry) -> Arc<Entry> {
+    /// The open entry of this name, unless another process has removed its file.
+    fn registered(&self, name: &str) -> Option<Arc<Entry>> {
+        let entry = self.open.lock().by_name.get(name).and_then(Weak::upgrade);
+        // Without the lock, since this asks the file system.
+        entry.filter(|entry| !entry.is_removed())
+    }
+
+    /// The one entry of this name in the process: `entry`, unless another thread was faster. `None` if this process has removed an
+    /// entry since it had made `removals`: it may have been this one, which must not be found any more.
+    fn register(&self, name: &str, entry: Entry, removals: u64) -> Option<Arc<Entry>> {
         let entry = Arc::new(entry);
-        let mut open = self.open.lock();
-        // One entry for all streams of the process: two would each check all blocks, and could write different slots.
-        if let Some(other) = open.get(name).and_then(Weak::upgrade) {
-            drop(open);
-            return other;
+        let mut removed: Option<Arc<Entry>> = None;
+        loop {
+            // One entry for all streams of the process: two would each check all blocks, and could write different slots.
+            let other = {
+                let mut open = self.open.lock();
+                if open.removals != removals {
+                    return None;
+                }
+                let is_other =
+                    |other: &Arc<Entry>| removed.as_ref().is_none_or(|removed| !Arc::ptr_eq(other, removed));
+                let Some(other) = open.by_name.get(name).and_then(Weak::upgrade).filter(is_other) else {
+                    // Only here, because only a new entry makes the map grow.
+                    open.by_name.retain(|_, entry| entry.strong_count() > 0);
+                    open.by_name.insert(name.to_owned(), Arc::downgrade(&entry));
+                    return Some(entry);
+                };
+                other
+            };
+            // Without the lock, since this asks the file system.
+            if !other.is_removed() {
+                return Some(other);
+            }
+            removed = Some(other);
         }
-        // Only here, because only a new entry makes the map grow.
-        open.retain(|_, entry| entry.strong_count() > 0);
-        open.insert(name.to_owned(), Arc::downgrade(&entry));
-        entry
     }
 
     /// Counts bytes that are about to be written. Scans the directory and evicts entries when that is due. False if there is no
@@ -290,12 +335,21 @@ impl Store {
 
     /// Removes an entry, also if it is open. A stream that is opened from now on does not find it.
     pub(super) fn remove_entry(&self, name: &str) -> io::Result<()> {
-        self.open.lock().remove(name);
-        self.directory.remove(name)
+        self.directory.remove(name)?;
+        // Last. An entry that is registered before this is forgotten here, and one that was opened before and is registered later
+        // is refused, because the number has changed. The other order would let the second one stay until it is closed.
+        let mut open = self.open.lock();
+        open.by_name.remove(name);
+        open.removals += 1;
+        Ok(())
     }
 
     /// Removes an entry of which the server has a newer version.
     pub(crate) fn remove_outdated(&self, entry: &Entry) {
+        // Another stream of it may have come first. The file that has its name by now is not the outdated one.
+        if entry.is_removed() {
+            return;
+        }
         if let Err(error) = self.remove_entry(&entry.header().file_name()) {
             log::debug!("an outdated entry of the cache can't be removed: {error}");
         }
@@ -337,6 +391,12 @@ impl Entry {
     /// True if nothing more is written.
     pub(crate) fn is_read_only(&self) -> bool {
         self.core.is_read_only()
+    }
+
+    /// True if its file has no name any more, so that no other stream will find what is stored in it.
+    fn is_removed(&self) -> bool {
+        // A file that can't be looked at is of no use to others either.
+        self.file.metadata().map_or(true, |metadata| is_removed(&metadata))
     }
 
     /// As after a write that has failed.
@@ -438,30 +498,4 @@ pub(super) fn time(seconds: u64) -> SystemTime {
 }
 
 #[cfg(all(test, unix))]
-mod tests {
-    use std::sync::mpsc;
-    use std::thread;
-
-    use super::*;
-    use crate::cache::format::tests::header;
-
-    #[test]
-    fn the_first_entry_does_not_wait_until_the_others_are_counted() {
-        let temporary = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(temporary.path(), CacheConfig::new().keep_free(0)).unwrap());
-        // As a count that takes long.
-        let scanning = store.scanning.lock();
-        let (ends, end) = mpsc::channel();
-        let entering = Arc::clone(&store);
-        let thread = thread::spawn(move || {
-            let entry = entering.enter(header(1000), Stamp::default()).unwrap();
-            ends.send(entry.write(0, 0, &[7; 1000]).is_ok()).unwrap();
-        });
-        assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(true));
-        drop(scanning);
-        thread.join().unwrap();
-        // The count has seen it.
-        let used = store.used();
-        assert!(used >= 1000 && store.usage.lock().since_scan() == 0, "{used}");
-    }
-}
+mod tests;
