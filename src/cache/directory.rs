@@ -170,18 +170,30 @@ impl Directory {
 
     /// Removes an entry that is not open anywhere. False if it is open, or gone already.
     pub(crate) fn evict(&self, name: &str) -> io::Result<bool> {
-        match self.try_evict(name) {
+        self.evict_if(name, || true)
+    }
+
+    /// As [`evict`](Self::evict), but leaves entries of pinned keys.
+    pub(crate) fn evict_unpinned(&self, name: &str) -> io::Result<bool> {
+        // Under the lock of the entry: who pins a key makes the pin first, and opens the entries then. So either the pin is seen
+        // here, or the entry was gone when its key was pinned.
+        self.evict_if(name, || !self.is_pinned(name))
+    }
+
+    fn evict_if(&self, name: &str, is_wanted: impl FnOnce() -> bool) -> io::Result<bool> {
+        match self.try_evict(name, is_wanted) {
             // Another process was faster.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             evicted => evicted,
         }
     }
 
-    fn try_evict(&self, name: &str) -> io::Result<bool> {
+    /// Removes an entry that is not open anywhere, if `is_wanted` says so while it is locked.
+    fn try_evict(&self, name: &str, is_wanted: impl FnOnce() -> bool) -> io::Result<bool> {
         let folder = self.folder_of(name)?;
         let file = folder.open_file(name)?;
         // Another process may have removed it: its name may be that of a new one by now.
-        if !try_lock(&file, Lock::Exclusive)? || is_removed(&file.metadata()?) {
+        if !try_lock(&file, Lock::Exclusive)? || is_removed(&file.metadata()?) || !is_wanted() {
             return Ok(false);
         }
         // Before the lock ends with the file: an opener that comes later finds that the file was removed.
@@ -206,6 +218,10 @@ impl Directory {
     /// The pinned keys, by the names of their entries' files up to the hyphen.
     pub(crate) fn pins(&self) -> io::Result<Vec<String>> {
         self.pins.names()
+    }
+
+    fn is_pinned(&self, name: &str) -> bool {
+        name.split_once('-').is_some_and(|(key, _)| self.pins.stat(key).is_some())
     }
 
     pub(crate) fn pin(&self, key: &KeyDigest) -> io::Result<()> {

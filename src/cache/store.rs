@@ -319,8 +319,8 @@ impl Store {
             if freed >= needed {
                 break;
             }
-            // One that is open, or that another process has removed, frees nothing.
-            if self.directory.evict(&victim.name).unwrap_or(false) {
+            // One that is open, that another process has removed, or that was pinned meanwhile, frees nothing.
+            if self.directory.evict_unpinned(&victim.name).unwrap_or(false) {
                 freed += victim.bytes;
             }
         }

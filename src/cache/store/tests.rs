@@ -80,6 +80,17 @@ fn an_outdated_entry_is_removed_once_and_its_successor_stays() {
     assert!(!new.is_removed());
 }
 
+#[test]
+fn a_key_that_is_pinned_while_victims_are_chosen_is_not_evicted() {
+    let (_temporary, [store, other]) = processes();
+    drop(enter(&store));
+    let found = store.directory.scan(SystemTime::now()).unwrap();
+    other.directory.pin(&header(LEN).key).unwrap();
+    assert_eq!(store.evict(found.clone(), 1), 0);
+    other.directory.unpin(&header(LEN).key).unwrap();
+    assert!(store.evict(found, 1) > 0);
+}
+
 /// What one of two processes does.
 #[derive(Clone, Debug)]
 enum Step {
