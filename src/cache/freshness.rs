@@ -98,7 +98,7 @@ impl Exchange<'_> {
         if let Some(max_age) = self.directive("max-age") {
             // One that is no number makes the response stale.
             // RFC 9111, section 5.2: the value may be quoted.
-            return max_age.trim_matches('"').parse().unwrap_or(0);
+            return delta_seconds(max_age.trim_matches('"')).unwrap_or(0);
         }
         let Some(expires) = self.expires.and_then(parse_date) else { return 0 };
         // Without a `Date` of the server's clock nothing says how long this is from now: stale at once.
@@ -108,7 +108,8 @@ impl Exchange<'_> {
 
     /// RFC 9111, section 4.2.3.
     fn current_age(&self, now: SystemTime) -> u64 {
-        let age = self.age.and_then(|age| age.trim().parse().ok()).unwrap_or(0);
+        // RFC 9111, section 5.1: of several the first counts, and one that is no number is ignored.
+        let age = self.age.and_then(|age| list(age).next()).and_then(delta_seconds).unwrap_or(0);
         let apparent = self.date.and_then(parse_date).and_then(|date| now.duration_since(date).ok());
         apparent.map_or(0, |apparent| apparent.as_secs()).max(age)
     }
@@ -140,9 +141,28 @@ fn parse_date(text: &str) -> Option<SystemTime> {
     httpdate::parse_http_date(text).ok()
 }
 
+/// A number of seconds (RFC 9111, section 1.2.2). `None` if the text is no number.
+fn delta_seconds(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    // One that is too large to represent counts as the largest one.
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
 /// The members of a list (RFC 9110, section 5.6.1).
 fn list(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|member| !member.is_empty())
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    // RFC 9110, section 5.6.4: a comma in a quoted string is a part of it, and a backslash takes the next character literally.
+    let members = text.split(move |c| {
+        let was_escaped = std::mem::replace(&mut is_escaped, false);
+        match c {
+            _ if was_escaped => {}
+            '\\' => is_escaped = is_quoted,
+            '"' => is_quoted = !is_quoted,
+            _ => {}
+        }
+        c == ',' && !is_quoted
+    });
+    members.map(str::trim).filter(|member| !member.is_empty())
 }
 
 /// Seconds since 1970.
@@ -182,6 +202,36 @@ mod tests {
         let both = Exchange { expires: Some(HOUR_LATER), ..exchange("max-age=5") };
         assert_eq!(fresh_for(both, 0), 5);
         assert_eq!(fresh_for(exchange(""), 0), 0);
+    }
+
+    #[test]
+    fn numbers_out_of_bounds_and_none_are_read_as_the_standard_says() {
+        let fresh_for = |exchange: Exchange<'_>| exchange.stamp(at(0)).fresh_for;
+        let huge = "99999999999999999999999";
+        // RFC 9111, section 1.2.2: too much to represent is as much as can be represented.
+        assert!(fresh_for(exchange(&format!("max-age={huge}"))) >= 1 << 31);
+        let aged = |age| Exchange { age: Some(age), ..exchange("max-age=600") };
+        assert_eq!(fresh_for(aged(huge)), 0);
+        // Section 5.1: the first of several, and none that is no number.
+        assert_eq!(fresh_for(aged("450, 20")), 150);
+        for none in ["-1", "soon", "", "+5"] {
+            assert_eq!(fresh_for(aged(none)), 600, "{none}");
+        }
+        for none in ["-5", "+5", "0x10", "5.5", "", "\"", "5 5"] {
+            assert_eq!(fresh_for(exchange(&format!("max-age={none}"))), 0, "{none}");
+        }
+        assert_eq!(fresh_for(exchange("max-age=\"60\"")), 60);
+        // Of contradicting ones the first counts.
+        assert_eq!(fresh_for(exchange("max-age=5, max-age=600")), 5);
+    }
+
+    #[test]
+    fn a_comma_in_a_quoted_text_separates_nothing() {
+        let quoted = exchange("private=\"a, max-age=600, no-store, b\"");
+        assert_eq!((quoted.stamp(at(0)).fresh_for, quoted.refusal(Policy::default())), (0, None));
+        assert_eq!(exchange("x=\"a\\\"b, \", max-age=600").stamp(at(0)).fresh_for, 600);
+        // One without an end: what follows may belong to it.
+        assert_eq!(exchange("x=\"a, max-age=600").stamp(at(0)).fresh_for, 0);
     }
 
     #[test]
