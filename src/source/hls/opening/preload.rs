@@ -1,5 +1,7 @@
 //! Session keys (section 4.4.6.5), which are loaded beside the first media playlist.
 
+use std::collections::VecDeque;
+
 use crate::source::hls::state::ResourceKey;
 
 /// Keys that are loaded in advance, at most. Each takes a connection that the first playlist and segment may need.
@@ -8,7 +10,8 @@ const MOST: usize = 8;
 /// Keys from the opening until a state takes them.
 #[derive(Debug, Default)]
 pub(crate) struct Preload {
-    queue: Vec<ResourceKey>,
+    /// In the order of the playlist.
+    queue: VecDeque<ResourceKey>,
     running: Vec<ResourceKey>,
     loaded: Vec<(ResourceKey, Vec<u8>)>,
 }
@@ -16,13 +19,13 @@ pub(crate) struct Preload {
 impl Preload {
     pub(crate) fn add(&mut self, key: ResourceKey) {
         if self.queue.len() < MOST && !self.queue.contains(&key) {
-            self.queue.push(key);
+            self.queue.push_back(key);
         }
     }
 
     /// The next key to load.
     pub(crate) fn poll(&mut self) -> Option<ResourceKey> {
-        let key = self.queue.pop()?;
+        let key = self.queue.pop_front()?;
         self.running.push(key.clone());
         Some(key)
     }
@@ -41,5 +44,21 @@ impl Preload {
     pub(crate) fn finish(&mut self) -> (Vec<(ResourceKey, Vec<u8>)>, Vec<ResourceKey>) {
         self.queue.clear();
         (std::mem::take(&mut self.loaded), std::mem::take(&mut self.running))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_keys_of_the_playlist_are_loaded_in_its_order() {
+        let mut preload = Preload::default();
+        let key = |number: usize| {
+            ResourceKey::of_key(url::Url::parse(&format!("https://example.com/{number}")).unwrap())
+        };
+        (0..=MOST).for_each(|number| preload.add(key(number)));
+        let loaded: Vec<_> = std::iter::from_fn(|| preload.poll()).collect();
+        assert_eq!(loaded, (0..MOST).map(key).collect::<Vec<_>>());
     }
 }
