@@ -8,7 +8,9 @@ use std::collections::HashSet;
 
 use super::directory::Found;
 
-/// The part of the limit that may be written between two scans, and that an eviction frees.
+/// One sixteenth of the limit may be written between two scans, and is freed beyond need by an eviction. By so much each process
+/// may exceed the limit, since it does not see what others write in between: 64 MiB of the default 1 GiB. A smaller part would
+/// cost more scans, each of which looks at all entries.
 const PART: u64 = 16;
 
 /// How much is used.
@@ -32,7 +34,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    fn part(self) -> u64 {
+    pub(crate) fn part(self) -> u64 {
         self.max_bytes / PART
     }
 
@@ -55,7 +57,7 @@ impl Usage {
 
     /// Counts `bytes` that are about to be written. False if the directory has to be scanned first.
     pub(crate) fn admit(&mut self, bytes: u64, limits: Limits) -> bool {
-        let is_due = self.since_scan + bytes > limits.part().max(1);
+        let is_due = self.since_scan + bytes > limits.part();
         self.is_scanned && !is_due && self.admit_after_scan(bytes)
     }
 
@@ -63,7 +65,7 @@ impl Usage {
     /// the file system now.
     pub(crate) fn admit_early(&mut self, bytes: u64, limits: Limits, free: Option<u64>) -> bool {
         let early = self.since_scan.saturating_add(bytes);
-        // A file system that does not tell how much is free counts as empty: `max_bytes` limits the cache all the same.
+        // A file system that does not report how much is free counts as empty: `max_bytes` limits the cache all the same.
         let has_room = free.is_none_or(|free| free >= limits.keep_free.saturating_add(early));
         let is_admitted = !self.is_scanned && early <= limits.part() && has_room;
         if is_admitted {

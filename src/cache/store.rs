@@ -306,7 +306,7 @@ impl Store {
             // Another process makes room just now.
             // Writing goes on meanwhile, beyond the limit by what the docs of `max_bytes` allow. A failed write would make its
             // entry read-only.
-            let limits = Limits { max_bytes: limits.max_bytes + limits.max_bytes / 16, ..limits };
+            let limits = Limits { max_bytes: limits.max_bytes + limits.part(), ..limits };
             return Ok((used, free, limits));
         };
         let freed = self.evict(victims, needed);
