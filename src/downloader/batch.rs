@@ -68,6 +68,7 @@ impl PeerHandle {
         I: IntoIterator<Item = Fetch>,
         I::IntoIter: ExactSizeIterator + Send + 'static,
     {
+        // Fused, because `send_ahead` asks again after the end, in each further call of `next`.
         Batch::new(self.clone(), Box::new(fetches.into_iter().fuse()))
     }
 }

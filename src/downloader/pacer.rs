@@ -89,6 +89,8 @@ impl Pacer {
         }
         let mut state = self.state.lock();
         let is_urgent = fetch.is_urgent();
+        // What waits has come before. Otherwise a thread that reads all the time would take each share before a waiting one has
+        // woken up.
         if state.waiting.iter().any(|other| !is_urgent || other.fetch.is_urgent()) {
             return None;
         }

@@ -387,6 +387,7 @@ fn await_retry(
     let after = retry_state.plan_retry(&error, token, false);
     let Some(after) = after else { return Err(error) };
     record.retry(&error, after);
+    // A cancel ends the pause early. The next attempt finds the token cancelled and sends nothing.
     pause(token, after);
     record.start();
     Ok(())

@@ -183,6 +183,7 @@ impl Machine {
         self.assigned[worker] = None;
         match report {
             Report::NotAsked => self.schedule.handle_not_asked(worker, now),
+            // Such an answer has no fetch, so there is none to admit.
             Report::Answered(answer) => drop(self.schedule.handle_answered(worker, answer, now)),
             Report::Fetched { job, more } => self.handle_fetched(worker, job, more, now, actions),
             Report::Finished => self.schedule.handle_finished(worker, now),
@@ -392,10 +393,12 @@ impl Machine {
                 actions.threads.push(thread);
                 continue;
             }
+            // The schedule has named the peer because this work is queued, and urgent work is never blocked on its origin.
             let Some((worker, assignment)) = self.schedule.assign_lent(peer, now) else {
+                debug_assert!(false, "no urgent work of the peer that has some");
                 self.lent.entry(peer).or_default().push(Arc::downgrade(&thread));
                 actions.threads.push(thread);
-                continue;
+                return;
             };
             // The numbers of lent workers follow those of the pool.
             self.assigned.resize(self.assigned.len().max(worker + 1), None);

@@ -43,6 +43,7 @@ impl<T> OneShot<T> {
                 None => self.filled.wait(&mut value),
                 Some(deadline) => {
                     if self.filled.wait_until(&mut value, deadline).timed_out() {
+                        // Once more: the value may have been put after the timeout and before this thread had the lock again.
                         return value.take();
                     }
                 }

@@ -109,6 +109,8 @@ impl Limits {
 
     /// Bytes kept behind a reader; `None` where storage keeps all.
     pub(crate) fn behind(&self) -> Option<u64> {
+        // A quarter of a small grant at most. The rest is for what is ahead: without it a read waits for the network, while a
+        // seek back behind the window costs one request. `granted_ahead` subtracts this from the grant.
         self.window().map(|behind| behind.min(self.granted / 4))
     }
 

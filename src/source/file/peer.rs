@@ -133,6 +133,7 @@ impl FilePeer {
     fn confirm(&self, link: &Link) -> Next {
         let sink = Box::new(ConfirmSink::new(Arc::clone(&self.0)));
         let request = self.0.request(None).range(sink.range());
+        // One retry only: no reader waits for the answer, and without it the file is played unconfirmed.
         let fetch = Fetch::new(request).priority(Priority::Low).epoch(&link.epoch.child()).max_retries(1);
         Next::fetch(fetch, sink)
     }

@@ -78,6 +78,7 @@ impl Shared {
     ) -> Result<Option<T>, Error> {
         loop {
             if inner.state.as_mut().is_some_and(|state| state.poll_late_segment(Instant::now())) {
+                // Unlocked: it takes this lock itself, and cancels fetches, whose sinks take it too.
                 MutexGuard::unlocked(inner, || self.handle_abandoned());
             }
             let state = inner.state.as_mut().ok_or_else(closed)?;

@@ -1,4 +1,4 @@
-//! What other threads may ask of a presentation, and tell it.
+//! What other threads may ask of a presentation, and change.
 
 use std::fmt;
 use std::ops::Range;
@@ -164,8 +164,7 @@ impl HlsHandle {
         self.shared.seek(target)
     }
 
-    /// Continues a live stream at its edge. Does nothing else than [`seek`](Self::seek) to the end of
-    /// [`seekable`](Self::seekable).
+    /// Continues a live stream at its edge: a [`seek`](Self::seek) to the end of [`seekable`](Self::seekable).
     ///
     /// # Errors
     ///

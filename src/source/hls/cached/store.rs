@@ -103,6 +103,7 @@ impl HlsStore {
         let is_mixed_up = self.is_mixed_up.load(Ordering::Relaxed);
         let Some(stripped) = stripped.filter(|stripped| !is_mixed_up && is_on_demand(stripped)) else {
             self.lists.lock().remove(&strip_url(url));
+            // No playlist like this one is ever stored, so what is stored is another one.
             return Kept::Changed;
         };
         self.note_list(url, stripped.as_bytes());

@@ -142,6 +142,7 @@ impl HlsPeer {
         let request = request(&self.0, RequestKind::Playlist, sink.url());
         sink.set_sent_request(self.sent_request(request.as_ref().ok()));
         let fail = |sink: &ConfirmSink, error| sink.fail(error);
+        // One retry: after a failure, what is stored is played unconfirmed, or the state asks again after a pause.
         fetch_or_fail(request, sink, fail, |fetch| fetch.priority(Priority::High).max_retries(1))
     }
 

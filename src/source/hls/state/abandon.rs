@@ -79,7 +79,7 @@ impl State {
         let lower = |variant: &VariantStream| variant.level < level;
         let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
         let ttfb = self.network.estimator.ttfb();
-        // It never ends as a transfer, but it has shown the rate of the network.
+        // It never ends as a transfer, but it has shown the rate of the network: count one second of it.
         self.handle_transfer(rate as u64, Duration::from_secs(1), ttfb);
         self.events.push(HlsEvent::Abandoned { level, at: start });
         self.level_cap.handle_abandoned(self.ladder.variants[other].level, start, duration);
