@@ -155,7 +155,7 @@ fn http3_policy(config: &ClientConfig) -> Result<Option<h3::Policy>, Error> {
         let wrong = |why: &str| Error::new(ErrorKind::InvalidConfig, format!("ClientConfig::http3 {why}"));
         let url = HttpUrl::parse(text)
             .map_err(|cause| wrong("has an entry without a valid origin").with_cause(cause))?;
-        // An origin of `http` stands for a TCP port (RFC 9114, section 3.1).
+        // An origin of `http` stands for a TCP port (RFC 9114, section 3.1.2).
         let origin = Some(url.origin().clone()).filter(|origin| origin.is_tls);
         origin.ok_or_else(|| wrong("has an origin that is not https"))
     };

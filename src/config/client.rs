@@ -152,7 +152,7 @@ impl Default for ClientConfig {
             resolve_timeout: Duration::from_secs(5),
             // `getaddrinfo` does not return the TTL of a record, so the time is fixed.
             resolve_cache: Duration::from_secs(60),
-            // A lost SYN is sent again after 1, 3 and 7 s (RFC 6298, section 2), so three more of them fit.
+            // A lost SYN is sent again after 1, 3 and 7 s (RFC 6298, sections 2.1 and 5.5), so three more of them fit.
             connect_timeout: Duration::from_secs(10),
             silence_timeout: Duration::from_secs(10),
             min_rate: 128,

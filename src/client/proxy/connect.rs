@@ -41,7 +41,7 @@ impl HttpProxy {
         origin: &Origin,
         limit: HandshakeLimit,
     ) -> Result<(), ureq::Error> {
-        // RFC 9110, section 7.2: the authority form, which always has the port.
+        // RFC 9112, section 3.2.3: the authority form. RFC 9110, section 9.3.6: it has a port even if that is the default one.
         let target = format!("{}:{}", origin.host, origin.port);
         let mut request = String::new();
         // Writing to a string does not fail.

@@ -1,6 +1,6 @@
 //! Stream credit: which request may open one of the streams that the server still allows. Pure.
 //!
-//! To open a stream is local and sends nothing (RFC 9000, section 2.1), so streams that are open ahead save no time. What counts
+//! To open a stream is local and sends nothing (RFC 9000, section 2), so streams that are open ahead save no time. What counts
 //! is how many the server allows (`MAX_STREAMS`, section 4.6): when they are used up, a request waits until an earlier one has
 //! ended and the server has said so, a round trip later. The last ones are therefore kept for urgent requests.
 //!

@@ -270,7 +270,7 @@ impl Parser {
             None => u64::MAX,
         };
         let byte_range = (start.is_some() || len.is_some()).then_some(ByteRange::new(from, end));
-        // Section 4.4.5.3: of each type only the first one counts.
+        // Section 6.3.8: of each type only the first one counts.
         if !self.list.preload_hints.iter().any(|hint| hint.is_map == is_map) {
             self.list.preload_hints.push(PreloadHint { is_map, uri, byte_range });
         }
