@@ -1,5 +1,5 @@
-//! The wait-and-wake protocol of the downloader in every interleaving of its threads: `combiner.rs` and `one_shot.rs` of
-//! windway's `src/downloader/runtime/`, compiled here with loom's locks.
+//! The wait-and-wake protocol of the downloader in every interleaving of its threads: `combiner.rs`, `one_shot.rs` and
+//! `task_queue.rs` of windway's `src/downloader/runtime/`, compiled here with loom's locks.
 //!
 //! `cargo test --manifest-path models/Cargo.toml`
 //!
@@ -15,6 +15,8 @@
 //!   and the scheduler thread goes to sleep. The one-shot has to keep the signal.
 //! - *The value put at the deadline.* A value that is put when the time of the taker is over is taken then, or by the next
 //!   take. It is never lost.
+//! - *The task that waits for a thread that sleeps.* A task wakes no thread if one comes anyway. Another thread may take the first
+//!   task meanwhile, so that the one that comes finds none and sleeps: the next task has to wake it.
 
 #![cfg(test)]
 
@@ -29,8 +31,12 @@ mod combiner;
 #[path = "../../src/downloader/runtime/one_shot.rs"]
 mod one_shot;
 
+#[path = "../../src/downloader/runtime/task_queue.rs"]
+mod task_queue;
+
 use combiner::Combiner;
 use one_shot::OneShot;
+use task_queue::TaskQueue;
 
 /// parking_lot's interface over loom's locks.
 mod shim {
@@ -305,6 +311,54 @@ fn a_value_put_at_the_deadline_is_not_lost() {
         let taken = slot.take_until(now);
         putter.join().unwrap();
         assert_eq!(taken.or_else(|| slot.take_until(now)), Some(7));
+    });
+}
+
+/// A thread of the pool that announces itself and takes a task, `count` times.
+fn taker(queue: &Arc<TaskQueue<u32>>, number: usize, count: usize) -> thread::JoinHandle<Vec<u32>> {
+    let queue = Arc::clone(queue);
+    let take = move || {
+        let announced = queue.announce();
+        queue.take(number, announced).1
+    };
+    thread::spawn(move || (0..count).map(|_| take()).collect())
+}
+
+#[test]
+fn each_task_is_taken_once() {
+    model(Some(3), || {
+        let queue = Arc::new(TaskQueue::new(2));
+        let takers = [0, 1].map(|number| taker(&queue, number, 1));
+        queue.put(0, 1);
+        queue.put(1, 10);
+        let taken = takers.map(|taker| taker.join().unwrap().iter().sum::<u32>());
+        assert!(matches!(taken, [1, 10] | [10, 1]));
+    });
+}
+
+#[test]
+fn no_task_waits_while_a_thread_sleeps() {
+    model(Some(3), || {
+        let queue = Arc::new(TaskQueue::new(2));
+        // A thread that is woken for a task may find that the other one has taken it.
+        let takers = [taker(&queue, 0, 2), taker(&queue, 1, 1)];
+        [1, 10, 100].into_iter().for_each(|task| queue.put(0, task));
+        let taken = takers.map(|taker| taker.join().unwrap());
+        assert_eq!(taken.iter().flatten().sum::<u32>(), 111);
+    });
+}
+
+#[test]
+fn a_task_that_follows_from_another_one_finds_a_thread() {
+    model(Some(3), || {
+        let queue = Arc::new(TaskQueue::new(2));
+        let other = taker(&queue, 1, 1);
+        queue.put(0, 1);
+        // This thread is done: it announces itself, what it ends puts another task, and only then it takes one.
+        let announced = queue.announce();
+        queue.put(1, 10);
+        let (_, own) = queue.take(0, announced);
+        assert_eq!(own + other.join().unwrap()[0], 11);
     });
 }
 

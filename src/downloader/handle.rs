@@ -66,10 +66,10 @@ impl Handle {
     }
 
     fn start_all(&self, running: &mut Vec<JoinHandle<()>>) -> Result<(), Error> {
-        for worker in 0..self.core.config.max_concurrent {
+        for number in 0..self.core.config.max_concurrent {
             let core = Arc::clone(&self.core);
-            let named = thread::Builder::new().name(format!("windway-fetch-{}", worker + 1));
-            running.push(named.spawn(move || worker::run(&core, worker)).map_err(Error::no_thread)?);
+            let named = thread::Builder::new().name(format!("windway-fetch-{}", number + 1));
+            running.push(named.spawn(move || worker::run(&core, number)).map_err(Error::no_thread)?);
         }
         let core = Arc::clone(&self.core);
         let named = thread::Builder::new().name("windway-scheduler".into());

@@ -14,7 +14,7 @@
 //! |---|---|---|---|
 //! | `windway-scheduler` | 1 | applies the schedule's deadlines; ends jobs whose user code must not run on a caller's thread | its signal, with the schedule's next deadline |
 //! | `windway-watchdog` | 1 | reports a fetch that is stalled on a worker | its signal, with the next time to look |
-//! | `windway-fetch-N` | `max_concurrent` | asks peers, runs fetches, writes into sinks | its one-shot; the network, with a limit |
+//! | `windway-fetch-N` | `max_concurrent` | asks peers, runs fetches, writes into sinks | the queue of tasks; the network, with a limit |
 //!
 //! Callers, workers and the scheduler thread share one schedule behind a combiner. A thread posts its message and, if no
 //! other thread holds the schedule, applies all posted messages itself: it moves submissions from the peers' channels into

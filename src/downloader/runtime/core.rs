@@ -21,6 +21,7 @@ use super::one_shot::OneShot;
 use super::own_thread::on_own_thread;
 use super::preemption::Preemptions;
 use super::task::{PeerEntry, Task};
+use super::task_queue::{Announced, TaskQueue};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::HttpClient;
 use crate::config::DownloaderConfig;
@@ -57,8 +58,8 @@ pub(crate) struct Core {
     pub(super) preemptions: Preemptions,
     next_request: AtomicU64,
     combiner: Combiner<Machine, Message>,
-    /// Where each worker waits for its next task.
-    slots: Vec<OneShot<Task>>,
+    /// Tasks that no thread has taken yet.
+    tasks: TaskQueue<Task>,
     /// Wakes the scheduler thread.
     pub(super) signal: OneShot<()>,
     /// Wakes the watchdog.
@@ -85,7 +86,7 @@ impl Core {
             preemptions: Preemptions::default(),
             next_request: AtomicU64::new(1),
             combiner: Combiner::new(Machine::new(&config)),
-            slots: (0..workers).map(|_| OneShot::default()).collect(),
+            tasks: TaskQueue::new(workers),
             signal: OneShot::default(),
             watch_signal: OneShot::default(),
             endings: Mutex::new(Some(Vec::new())),
@@ -244,9 +245,14 @@ impl Core {
         }
     }
 
-    /// The next task of `worker`, which reports nothing. Blocks until there is one.
-    pub(crate) fn take_task(&self, worker: WorkerId) -> Task {
-        self.slots[worker].take()
+    /// The calling thread of the pool has nothing to run, and is going to take a task soon.
+    pub(super) fn announce(&self) -> Announced {
+        self.tasks.announce()
+    }
+
+    /// The next task of any worker, for the thread of the pool with this number. Blocks until there is one.
+    pub(super) fn take_task(&self, thread: usize, announced: Announced) -> (WorkerId, Task) {
+        self.tasks.take(thread, announced)
     }
 
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut Machine) -> T) -> T {
@@ -255,9 +261,9 @@ impl Core {
     }
 
     fn act(&self, actions: Actions) {
-        // First, so that the workers wake while this thread does the rest.
+        // First, so that the threads wake while this one does the rest.
         for (worker, task) in actions.tasks {
-            self.slots[worker].put(task);
+            self.tasks.put(worker, task);
         }
         for (thread, worker, task) in actions.lent {
             if let Err(task) = thread.give(worker, task) {

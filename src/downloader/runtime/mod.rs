@@ -13,7 +13,7 @@
 //!
 //! | thread | sleeps on | woken by |
 //! |---|---|---|
-//! | worker | its one-shot | [`Core::act`](core::Core), which puts its next task there |
+//! | thread of the pool | the queue of tasks | [`Core::act`](core::Core), which puts a task there |
 //! | scheduler | the signal, until the machine's next deadline | `act`: an earlier deadline, an ending to run, the stop |
 //! | watchdog | its signal, until its next look | `act`: work although nothing was watched, the stop |
 //! | caller of `execute`, `batch` | the one-shot of its reply | the worker that has the response head, or drops the job |
@@ -28,6 +28,9 @@
 //!   thread looks for messages again after it has unlocked the machine, so it finds this one ([combiner]).
 //! - *A value is put between the look and the sleep.* A one-shot looks and sleeps under one mutex, and keeps the value until it is
 //!   taken. So a task or a signal that comes before its thread sleeps ends that sleep at once ([one_shot]).
+//! - *A task is put while a thread is on its way to the queue.* It wakes no thread if there are as many on their way as tasks.
+//!   A thread that finds no task, because another one was faster, is not on its way any more before it sleeps, under the mutex
+//!   under which a task is put ([task_queue]).
 //! - *An earlier deadline arises while the scheduler is on its way to sleep.* It reads the deadline with the machine locked. A
 //!   later change finds the old deadline in the machine, sees that its own is earlier, and puts the
 //!   signal, which is kept for a thread that does not sleep yet.
@@ -57,7 +60,7 @@
 //! | [message], [lent_thread], [task] | what threads send each other |
 //! | [job] | one fetch on its way |
 //! | [record], [retry_state], [control] | its reports, its attempts, its priority and progress |
-//! | [handoff], [combiner], [one_shot], [preemption], [liveness], [own_thread] | nothing of jobs |
+//! | [handoff], [combiner], [one_shot], [task_queue], [preemption], [liveness], [own_thread] | nothing of jobs |
 
 mod accept;
 pub(crate) mod attempt;
@@ -80,11 +83,12 @@ pub(crate) mod record;
 pub(crate) mod retry_state;
 pub(crate) mod scheduler;
 pub(crate) mod task;
+pub(crate) mod task_queue;
 pub(crate) mod transfer;
 pub(crate) mod watchdog;
 pub(crate) mod worker;
 
-/// The locks of [`combiner`] and [`one_shot`], which the model check replaces.
+/// The locks of [`combiner`], [`one_shot`] and [`task_queue`], which the model check replaces.
 mod shim {
     pub(super) use parking_lot::{Condvar, Mutex, MutexGuard};
 }

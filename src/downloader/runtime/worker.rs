@@ -1,4 +1,4 @@
-//! A worker thread: runs one task at a time, and reports its outcome.
+//! A thread of the pool: runs one task at a time, as the worker that has it, and reports its outcome.
 
 use std::sync::Arc;
 
@@ -16,17 +16,21 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::foreign::contain;
 
-/// The worker thread. Returns after `Task::Stop`.
-pub(crate) fn run(core: &Arc<Core>, worker: WorkerId) {
+/// A thread of the pool, with its number. Returns after `Task::Stop`.
+pub(crate) fn run(core: &Arc<Core>, thread: usize) {
     enter_own_thread();
     let mut chunk = Buffer::default();
-    let mut task = core.take_task(worker);
+    let (mut worker, mut task) = core.take_task(thread, core.announce());
     loop {
-        let Some(report) = run_task(core, worker, task, &mut chunk) else {
+        let Some(done) = run_task(core, worker, task, &mut chunk) else {
             return core.post(Message::Left);
         };
-        let next = report.send(|report| core.report(worker, report));
-        task = next.unwrap_or_else(|| core.take_task(worker));
+        // Announced before the job ends: a thread that its end wakes may ask for more work, for which this thread is there.
+        let next = done.send(|report| core.report(worker, report).ok_or_else(|| core.announce()));
+        match next {
+            Ok(own) => task = own,
+            Err(announced) => (worker, task) = core.take_task(thread, announced),
+        }
     }
 }
 
