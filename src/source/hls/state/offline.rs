@@ -4,49 +4,16 @@
 //! first segment of the queue moves to another level: those behind it may be stored where it is found.
 
 use std::cmp::Reverse;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use url::Url;
 
 use super::State;
 use super::planned::Planned;
-use super::queued_segment::{QueuedSegment, SegmentPhase};
+use super::queued_segment::SegmentPhase;
+use super::unconfirmed::{Hole, NEAR, Offline};
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::playlist::MediaPlaylist;
-
-/// Borders of two levels that are closer to each other than this, or than half a segment, are the same one: durations may be
-/// rounded to seconds.
-const NEAR: Duration = Duration::from_millis(500);
-
-/// The origin can't be reached: what is stored is all there is.
-#[derive(Debug)]
-pub(super) struct Offline {
-    /// Why no playlist has come.
-    error: Error,
-    /// Position of the hole for which the origin was asked.
-    asked_for: Option<Duration>,
-    /// Variants whose playlists are not stored.
-    unstored: Vec<usize>,
-    /// The variant whose stored playlist is being read.
-    reading: Option<usize>,
-}
-
-/// A segment that is not stored at some levels.
-#[derive(Debug)]
-pub(super) struct Hole {
-    /// Presentation time of its beginning.
-    at: Duration,
-    /// Variants that do not have it.
-    tried: Vec<usize>,
-}
-
-impl Hole {
-    /// Levels need not have the same borders: it may lie inside of a segment of another level.
-    fn is_in(&self, queued: &QueuedSegment) -> bool {
-        let duration = queued.segment.duration;
-        queued.start <= self.at + NEAR.min(duration / 2) && self.at < queued.start + duration
-    }
-}
 
 impl State {
     pub(super) fn offline(&self) -> Option<&Offline> {

@@ -1,8 +1,10 @@
 //! What a presentation that was opened from the cache still waits for.
 
+use std::time::Duration;
+
 use url::Url;
 
-use super::offline::{Hole, Offline};
+use super::queued_segment::QueuedSegment;
 use crate::error::Error;
 use crate::source::hls::ladder::levels::Ladder;
 use crate::source::hls::playlist::MediaPlaylist;
@@ -34,6 +36,40 @@ impl Unconfirmed {
             offline: None,
             hole: None,
         }
+    }
+}
+
+/// Borders of two levels that are closer to each other than this, or than half a segment, are the same one: durations may be
+/// rounded to seconds.
+pub(super) const NEAR: Duration = Duration::from_millis(500);
+
+/// The origin can't be reached: what is stored is all there is.
+#[derive(Debug)]
+pub(super) struct Offline {
+    /// Why no playlist has come.
+    pub(super) error: Error,
+    /// Position of the hole for which the origin was asked.
+    pub(super) asked_for: Option<Duration>,
+    /// Variants whose playlists are not stored.
+    pub(super) unstored: Vec<usize>,
+    /// The variant whose stored playlist is being read.
+    pub(super) reading: Option<usize>,
+}
+
+/// A segment that is not stored at some levels.
+#[derive(Debug)]
+pub(super) struct Hole {
+    /// Presentation time of its beginning.
+    pub(super) at: Duration,
+    /// Variants that do not have it.
+    pub(super) tried: Vec<usize>,
+}
+
+impl Hole {
+    /// Levels need not have the same borders: it may lie inside of a segment of another level.
+    pub(super) fn is_in(&self, queued: &QueuedSegment) -> bool {
+        let duration = queued.segment.duration;
+        queued.start <= self.at + NEAR.min(duration / 2) && self.at < queued.start + duration
     }
 }
 
