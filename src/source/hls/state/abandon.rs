@@ -12,6 +12,7 @@ use crate::source::hls::ladder::levels::VariantStream;
 impl State {
     /// The response headers of a segment have arrived.
     pub(crate) fn handle_segment_head(&mut self, id: u64, len: Option<u64>, now: Instant) {
+        self.recovery.last_arrival = Some(now);
         if let Some(queued) = self.queued(id) {
             queued.arriving = Some(Arriving { began: now, checked: now, received: 0, len });
         }

@@ -54,6 +54,7 @@ impl State {
         }
         // A segment that arrives shows that the network and the server work.
         (self.recovery.skipped, self.recovery.outages) = (0, 0);
+        self.recovery.last_skip = None;
         self.commit();
     }
 }

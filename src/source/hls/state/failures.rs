@@ -2,7 +2,7 @@
 //!
 //! | what failed | what is tried, in this order |
 //! |---|---|
-//! | the network | another server; the same again after a delay |
+//! | the network | another server; the same again after a delay; if something else arrives, another level |
 //! | the server (5xx) | another server; another level; the same again for [`SERVER_ERROR_LIMIT`]; skip the segment |
 //! | the URL (401, 403, 404, 410) | a fresh one from the application, or from the playlist; another level; skip |
 //! | the bytes | another variant or level; skip |
@@ -77,7 +77,8 @@ impl State {
             return self.handle_hint_failed(id, &error);
         }
         let Some(queued) = self.plan_again(id) else { return };
-        let failing_for = now.saturating_duration_since(*queued.failing_since.get_or_insert(now));
+        let failing_since = *queued.failing_since.get_or_insert(now);
+        let failing_for = now.saturating_duration_since(failing_since);
         let (id, variant) = (queued.id, queued.variant);
         match Failure::of(&error) {
             Failure::Cancelled => drop(self.recovery.error.get_or_insert(error)),
@@ -89,7 +90,16 @@ impl State {
             failure @ (Failure::Network | Failure::Server) if self.exclude_server(variant, failure, now) => {
                 self.move_on(id, now);
             }
-            Failure::Network => self.pause(error, now, true),
+            Failure::Network => {
+                // A server of keys may be silent while that of the segments answers.
+                let is_alone = self.recovery.last_arrival.is_some_and(|arrival| arrival > failing_since);
+                if is_alone {
+                    self.exclude(variant, now, EXCLUSION);
+                }
+                if !(is_alone && self.move_on(id, now)) {
+                    self.pause(error, now, true);
+                }
+            }
             Failure::Server => {
                 self.exclude(variant, now, EXCLUSION);
                 if self.move_on(id, now) {
@@ -239,6 +249,7 @@ impl State {
 
     fn skip(&mut self, id: u64, error: Error) {
         self.recovery.skipped += 1;
+        self.recovery.last_skip = Some(error.clone());
         if let Some(queued) = self.queued(id) {
             queued.phase = SegmentPhase::Skipped;
             let (at, duration) = (queued.start, queued.segment.duration);

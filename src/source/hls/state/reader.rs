@@ -48,12 +48,21 @@ impl State {
             return SectionResult::Section(section.id, section.info.clone());
         }
         if self.is_finished() {
-            return SectionResult::End;
+            return self.take_unplayed().map_or(SectionResult::End, SectionResult::Failed);
         }
         match self.take_error() {
             Some(error) => SectionResult::Failed(error),
             None => SectionResult::Wait(self.promote()),
         }
+    }
+
+    /// Why nothing was played at all up to the end. Once: without it the presentation would seem to be empty.
+    fn take_unplayed(&mut self) -> Option<Error> {
+        use Discontinuity::{Rendition, Seek, Start};
+        let is_unplayed = matches!(self.sections.next_discontinuity, Some(Start | Seek | Rendition));
+        let error = self.recovery.last_skip.take().filter(|_| is_unplayed)?;
+        self.recovery.error = None;
+        Some(error)
     }
 
     /// The running fetch that a reader waits for, if it has to become urgent.
@@ -114,7 +123,7 @@ impl State {
         (self.sections.target, self.sections.reader_time, self.cursor) = (target, target, target);
         self.follows = None;
         (self.recovery.error, self.recovery.outage) = (None, None);
-        self.recovery.skipped = 0;
+        (self.recovery.skipped, self.recovery.last_skip) = (0, None);
         self.is_starting = true;
         self.replacements.clear();
         self.level_cap.clear();
