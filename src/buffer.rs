@@ -37,7 +37,7 @@ pub struct Buffer(Memory);
 enum Memory {
     #[default]
     None,
-    /// Of [`BUFFER`] bytes.
+    /// A buffer of [`BUFFER`] bytes.
     Mapped(MmapMut),
     Heap(Vec<u8>),
 }

@@ -44,7 +44,7 @@ pub struct Hybrid {
 }
 
 impl Hybrid {
-    /// With these options.
+    /// A rule with these options.
     pub fn new(config: AbrConfig) -> Self {
         Self { config }
     }

@@ -349,7 +349,7 @@ mod tests {
         let parent = temporary.path().join("made/for it");
         let newer = Directory::open_version(&parent, VERSION + 1).unwrap();
         assert!(newer.scan_others().unwrap() > 0 && directory.open_entry(&name).unwrap().is_some());
-        // Files of others are none of the cache's.
+        // Files of other programs do not belong to the cache.
         std::fs::write(parent.join("windway-cache-mine"), "precious").unwrap();
         assert_eq!(directory.scan_others().unwrap(), 0);
         drop(directory);

@@ -167,7 +167,7 @@ impl EntryFile {
             if !block.is_checked && block.slot.is_some() {
                 let Some(filled) = self.check(index, &mut block) else { return false };
                 let Some(slot) = block.slot.filter(|slot| slot.covers(&wanted)) else { return false };
-                // From the very bytes that were checked.
+                // Copied from the bytes that were checked: read again, they could be others.
                 let at = (wanted.start - slot.from) as usize;
                 buf.copy_from_slice(&filled[at..at + buf.len()]);
                 return true;

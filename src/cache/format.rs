@@ -288,7 +288,7 @@ pub(crate) fn decode_slots(table: &[u8], header: &Header) -> Vec<(u64, Slot)> {
 }
 
 impl Stamp {
-    /// Where it lies.
+    /// Its offset in the file.
     pub(crate) const AT: u64 = STAMP_AT as u64;
 
     pub(crate) fn encode(&self, identity: u64) -> [u8; STAMP] {

@@ -48,11 +48,11 @@ pub(crate) struct Exchange<'a> {
 /// How an entry may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// Without a request.
+    /// It is played without a request.
     Fresh,
-    /// At once. It is validated meanwhile.
+    /// It is played at once, and validated meanwhile.
     Stale,
-    /// Only after the server has confirmed it.
+    /// It is played only after the server has confirmed it.
     Confirmed,
 }
 
@@ -127,7 +127,7 @@ impl Exchange<'_> {
 impl Stamp {
     /// How the entry may be used at `now`. `max_age` limits how long ago it was confirmed.
     pub(crate) fn usable(&self, now: SystemTime, max_age: Option<Duration>) -> Use {
-        // Of a clock that was set back nothing is known.
+        // The clock was set back, so the age is not known.
         let Some(age) = seconds(now).checked_sub(self.validated_at) else { return Use::Confirmed };
         if age < self.fresh_for {
             return Use::Fresh;

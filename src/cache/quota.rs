@@ -100,7 +100,7 @@ impl Usage {
 }
 
 /// The entries to remove before `bytes` more are written, in the order in which to try them, and how many bytes they should free.
-/// Those of a pinned key are not among them.
+/// Entries of pinned keys are left out.
 pub(crate) fn victims(
     mut found: Vec<Found>,
     pins: &HashSet<String>,

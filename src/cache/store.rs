@@ -102,7 +102,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Those of the file system, and that nothing more may be written.
+    /// Errors of the file system; the error that nothing more may be written.
     pub(crate) fn enter(self: &Arc<Self>, header: Header, stamp: Stamp) -> io::Result<Arc<Entry>> {
         let name = header.file_name();
         let entry = self.open_or_create(&name, header.clone(), stamp)?;
@@ -399,7 +399,7 @@ impl Entry {
         self.file.metadata().map_or(true, |metadata| is_removed(&metadata))
     }
 
-    /// As after a write that has failed.
+    /// Refuses writes from now on, as a failed write does.
     #[cfg(test)]
     pub(crate) fn make_read_only(&self) {
         self.core.make_read_only();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) dialled: AtomicU64,
-    /// Those of `dialled` that were preconnected.
+    /// Connections of `dialled` that were preconnected.
     pub(crate) preconnected: AtomicU64,
     pub(crate) requests: AtomicU64,
 }

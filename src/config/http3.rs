@@ -46,7 +46,7 @@ pub enum Http3 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EarlyData {
-    /// Those without header fields of the program.
+    /// Requests without header fields of the program.
     #[default]
     Plain,
     /// Those with header fields of the program as well, except `Authorization` and `Cookie`. windway can't

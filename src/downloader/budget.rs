@@ -35,7 +35,7 @@ pub(crate) struct Budget {
     /// Sum of all grants. Exceeds the limit by [`MIN_SHARE`] for each stream at most.
     granted: u64,
     streams: Slab<Stream>,
-    /// By standing.
+    /// The streams by standing.
     classes: [Class; 3],
     /// When the streams that play were read last.
     playing: BTreeSet<(Instant, StreamId)>,

@@ -32,7 +32,7 @@ pub(super) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// With a full bucket.
+    /// A limiter with a full bucket.
     pub(super) fn new(rate: NonZeroU64, now: Instant) -> Self {
         Self { rate, full_at: now }
     }

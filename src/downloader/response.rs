@@ -41,7 +41,7 @@ pub struct Response {
     body: Box<client::Response>,
     record: Record,
     retry_state: RetryState,
-    /// Of the fetch.
+    /// Token of the fetch.
     token: CancelToken,
     /// The first response head, if the body was requested again.
     first: Option<ResponseHead>,

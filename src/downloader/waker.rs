@@ -28,12 +28,12 @@ use crate::types::{Priority, RequestId};
 pub struct Waker {
     core: Weak<Core>,
     key: PeerKey,
-    /// Of the peer.
+    /// Statistics of the peer.
     stats: Weak<PeerStats>,
 }
 
 impl Waker {
-    /// Of the peer that `key` and `stats` belong to.
+    /// A waker of the peer that `key` and `stats` belong to.
     pub(super) fn new(core: &Arc<Core>, key: PeerKey, stats: &Arc<PeerStats>) -> Self {
         Self { core: Arc::downgrade(core), key, stats: Arc::downgrade(stats) }
     }

@@ -252,7 +252,7 @@ mod tests {
         }
         assert_eq!(detect(Some("application/octet-stream"), &[0; 100], false), Detected::Media);
         assert_eq!(
-            detect(None, b"some text of no kind, and nobody says which kind it would be of", true),
+            detect(None, b"some text of no kind, and no field that names a kind", true),
             Detected::Media
         );
     }

@@ -98,7 +98,7 @@ pub(crate) fn foreseen(url: &str) -> Foreseen {
     }
 }
 
-/// By the extension of the last part of the URL's path.
+/// The format that the extension of the last part of the URL's path stands for.
 pub(super) fn from_url(url: &str) -> Guess {
     extension(url).map(|extension| from_extension(&extension)).unwrap_or_default()
 }

@@ -25,7 +25,7 @@ pub(crate) struct Opening {
     pub(crate) role: Role,
     /// Above everything that is fetched.
     pub(crate) epoch: Epoch,
-    /// That of the response alone.
+    /// Epoch of the response alone.
     pub(crate) part: Epoch,
     pub(crate) response: Response,
     /// The first bytes of its body.

@@ -172,7 +172,7 @@ impl Resource {
     ///
     /// # Errors
     ///
-    /// The reason why a block could not be written; it is stored no more.
+    /// The reason why a block could not be written; the block is not stored any more.
     #[cfg(feature = "cache")]
     pub(crate) fn flush(&self) -> Result<(), Error> {
         // A block that the disk thread writes just now is among them: written twice, it is the same.

@@ -23,7 +23,7 @@ const _: () = assert!(BLOCK == super::layout::BLOCK);
 /// All blocks of a resource.
 pub(super) struct CachedStore {
     entry: Arc<Entry>,
-    /// By the block's index.
+    /// Blocks in the entry, by index.
     places: BTreeMap<u64, Arc<CachedBlock>>,
     /// Blocks that the entry did not take. None of them is in `places`.
     fallback: Box<dyn BlockStore>,
@@ -141,7 +141,7 @@ impl BlockStore for CachedStore {
         }
     }
 
-    /// Those that are not in the entry: the others stay.
+    /// The blocks that are not in the entry: the others stay.
     fn indices(&self, within: Range<u64>) -> Vec<u64> {
         self.fallback.indices(within)
     }
@@ -205,7 +205,7 @@ impl Place for CachedBlock {
     }
 
     fn write(&self, within: u64, bytes: &[u8]) -> Result<(), Error> {
-        // A server may send bytes behind the length that it gave: they are none of the file's.
+        // A server may send bytes behind the length that it gave: they do not belong to the file.
         let len = self.entry.header().len.saturating_sub(bytes_of(self.index).start + within);
         let bytes = &bytes[..usize::try_from(len).map_or(bytes.len(), |len| len.min(bytes.len()))];
         self.entry.write(self.index, within, bytes)

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 #[derive(Debug)]
 pub(super) struct TempFileStore {
     file: Arc<File>,
-    /// By the block's index.
+    /// Slots by the index of their block.
     slots: BTreeMap<u64, Arc<Slot>>,
     /// Slots of removed blocks. One that a thread still reads or writes is not given to another block.
     free: Vec<Arc<Slot>>,

@@ -8,7 +8,7 @@ use crate::source::Pending;
 #[derive(Debug, Default)]
 pub(super) struct Starvation {
     count: u64,
-    /// Of those that are over.
+    /// Total time of those that are over.
     total: Duration,
     /// When the one that lasts began, and what the last call said.
     lasting: Option<(Instant, Pending)>,

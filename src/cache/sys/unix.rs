@@ -67,7 +67,7 @@ impl Folder {
         Ok(Self(rustix::fs::openat(&self.0, name, FOLDER, Mode::empty())?))
     }
 
-    /// The names in this directory, in no particular order. Names that are no UTF-8 are none of windway's.
+    /// The names in this directory, in no particular order. Names that are not UTF-8 are left out.
     pub(crate) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.0)? {

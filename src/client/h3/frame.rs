@@ -85,11 +85,11 @@ pub(crate) struct FrameReader {
 enum State {
     /// Type and length of the next frame, as far as they have arrived.
     Header(Vec<u8>),
-    /// So many bytes of DATA are missing.
+    /// Number of bytes of DATA that are missing.
     Data(u64),
     /// A frame of this type that is returned in one piece.
     Collect { kind: u64, len: usize, payload: Vec<u8> },
-    /// So many bytes of a frame of unknown type are missing.
+    /// Number of bytes that are missing of a frame of unknown type.
     Skip(u64),
 }
 

@@ -2,7 +2,7 @@
 //! its thread and its callers.
 //!
 //! ```text
-//!  Sender::send ─▶ Http3: which origin has HTTP/3? QUIC, raced with TCP     alternatives: Alt-Svc, what is broken
+//!  Sender::send ─▶ Http3: which origin has HTTP/3? QUIC, and TCP beside it   alternatives: Alt-Svc, what is broken
 //!                    └▶ connection: streams, packets, deadlines ─▶ driver: the thread windway-quic ─▶ socket
 //!                         └▶ response ─▶ frame, qpack      control: the server's streams
 //! ```
@@ -80,9 +80,9 @@ const CREDENTIALS: [header::HeaderName; 2] = [header::AUTHORIZATION, header::COO
 /// Which origins are requested over HTTP/3.
 #[derive(Clone, Debug)]
 pub(super) enum Policy {
-    /// Those that advertise it, and have public addresses.
+    /// Origins that advertise it, and have public addresses.
     Advertised,
-    /// Those, and these without an advertisement.
+    /// Also these origins, without an advertisement.
     Always(Vec<Origin>),
 }
 
@@ -220,7 +220,7 @@ impl Http3 {
         let head = headers_frame(request, origin);
         let mut stream = RequestStream::enter(&connection, exchange.urgency());
         exchange.hold_stream(stream.handle())?;
-        // As long as no packet comes back, TCP is raced all the same: all requests are GETs, so both may be answered.
+        // As long as no packet comes back, TCP is tried beside it as well: all requests are GETs, so both may be answered.
         let sent_early = if may_be_early { stream.send_early(&head) } else { None };
         if !self.await_ready(&stream, origin, is_broken)? {
             exchange.unbind_stream();
@@ -443,7 +443,7 @@ impl Http3 {
         exchange: &Exchange,
         address: SocketAddr,
     ) -> Result<Arc<Connection>, Error> {
-        // RFC 9114, section 3.3: the certificate is the origin's, also at an alternative. It has no brackets.
+        // RFC 9114, section 3.1: the certificate is that of the origin, also at an alternative. It has no brackets.
         let name = origin.host.trim_matches(['[', ']']);
         let mut state = self.state.lock();
         // Another thread may have begun one since the state was looked at.

@@ -40,7 +40,7 @@ pub(crate) struct ResponseReader {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// So many interim heads were there.
+    /// Number of interim heads before it.
     Head(u32),
     Body,
     /// Trailers were there, so nothing may follow.

@@ -90,7 +90,7 @@ pub(crate) fn connect(
 /// Which address is tried next.
 struct Plan<'a> {
     addresses: &'a [SocketAddr],
-    /// Those that were not tried in this round.
+    /// Addresses that were not tried in this round.
     left: slice::Iter<'a, SocketAddr>,
     /// Number of rounds after the first one.
     redials: u32,

@@ -17,7 +17,7 @@ use crate::types::{Priority, RequestId};
 /// What other threads see of a running fetch, and may do to it.
 pub(crate) struct Control {
     pub(crate) request: RequestId,
-    /// Those of its peer, and those over all peers.
+    /// Statistics of its peer, and of all peers.
     pub(super) all_stats: [Arc<PeerStats>; 2],
     pub(super) measured: Measured,
     state: Mutex<ControlState>,
@@ -45,7 +45,7 @@ struct ControlState {
 }
 
 impl Control {
-    /// Of a fetch that is accepted at `now`.
+    /// The control of a fetch that is accepted at `now`.
     pub(crate) fn new(
         request: RequestId,
         priority: Priority,
@@ -132,7 +132,7 @@ impl Control {
         if state.is_paced { Instant::now() } else { state.moved }
     }
 
-    /// Records that `max_bandwidth` holds its next read back, or does no more.
+    /// Records whether `max_bandwidth` holds its next read back.
     pub(crate) fn set_paced(&self, is_paced: bool, now: Instant) {
         let mut state = self.state.lock();
         // The time that it was held back for is not time without progress.

@@ -37,11 +37,11 @@ use crate::types::{Priority, RequestId};
 pub(crate) struct Core {
     pub(crate) config: DownloaderConfig,
     pub(crate) client: HttpClient,
-    /// Of all peers together.
+    /// Statistics of all peers together.
     pub(crate) stats: Arc<PeerStats>,
     /// Cancelled when the downloader stops; above all its peers' tokens.
     pub(crate) root: CancelToken,
-    /// In the hands of callers and sinks.
+    /// Response bodies in the hands of callers and sinks.
     pub(crate) bodies: Arc<OpenBodies>,
     /// What origins have shown about ranges.
     pub(crate) origins: Origins,

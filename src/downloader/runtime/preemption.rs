@@ -17,9 +17,9 @@ const PROTECTED_BYTES: u64 = 256 * 1024;
 /// How many running fetches of the pool are to make room.
 #[derive(Debug, Default)]
 pub(crate) struct Preemptions {
-    /// Those that have not been found yet.
+    /// Fetches that have not been found yet.
     wanted: AtomicUsize,
-    /// Those that were found and not reported to the machine yet.
+    /// Fetches that were found and not reported to the machine yet.
     claimed: AtomicUsize,
 }
 

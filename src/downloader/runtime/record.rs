@@ -24,7 +24,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Of a fetch that is accepted at `now`.
+    /// The record of a fetch that is accepted at `now`.
     pub(crate) fn new(control: Arc<Control>, now: Instant) -> Self {
         Self { id: control.request, received: 0, enqueued: now, started: None, control }
     }

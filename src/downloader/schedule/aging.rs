@@ -14,7 +14,7 @@ pub(super) struct QueuePlace {
     pub(super) peer: PeerKey,
     /// Which of the two queues of the peer.
     pub(super) queue: Priority,
-    /// In that queue.
+    /// Place in that queue.
     pub(super) place: i64,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct QueuePlace {
 pub(super) struct Aging {
     /// What is this old has *aged*.
     threshold: Duration,
-    /// With the time since when each one waits for a full turn.
+    /// Each with the time since when it waits for a full turn.
     entries: BTreeSet<(Instant, QueuePlace)>,
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Backlog {
     queues: Queues,
     /// Each fetch that waits.
     waiting: IdMap<RequestId, Waiting>,
-    /// Those of them that wait for the time of their next attempt.
+    /// The fetches that wait for the time of their next attempt.
     retries: DelayQueue<RequestId>,
     /// Peers whose pull is paused.
     pauses: DelayQueue<PeerKey>,

@@ -17,7 +17,7 @@ pub(crate) const PROTECTED: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Running {
     pub(super) peer: PeerKey,
-    /// Of the fetch; or what the peer may be asked for at least.
+    /// Priority of the fetch, or the lowest that the peer may answer with.
     pub(super) priority: Priority,
     /// `None` while the worker asks the peer.
     pub(super) fetch: Option<(RequestId, Origin)>,
@@ -25,7 +25,7 @@ pub(super) struct Running {
     pub(super) aborted: Option<Instant>,
     /// When it got its worker.
     pub(super) since: Instant,
-    /// Of a prefetch: since when it has waited for a full turn, which this one may become.
+    /// Since when a prefetch has waited for a full turn, which this one may become.
     pub(super) waiting_since: Instant,
     /// Its turn is protected at the beginning.
     pub(super) protected: bool,

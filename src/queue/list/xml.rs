@@ -30,9 +30,9 @@ pub(super) struct Format {
 
 #[derive(Debug)]
 enum Location {
-    /// In the text of this element.
+    /// The text of this element.
     Text(&'static str),
-    /// In an attribute of an element of the track.
+    /// An attribute of an element of the track.
     Attribute(fn(&Element) -> Option<&str>),
 }
 

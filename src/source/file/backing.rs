@@ -7,8 +7,8 @@ use crate::cache::{CacheUse, PartFile};
 /// Where a file is kept beyond the stream.
 #[derive(Debug)]
 pub(super) enum Backing {
-    /// In an entry of a cache.
+    /// An entry of a cache.
     Cache(CacheUse),
-    /// In a file that the application has named.
+    /// A file that the application has named.
     Part(Arc<PartFile>),
 }

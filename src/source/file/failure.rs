@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 /// What is to be done after retrying has lasted too long and the file has ended.
 #[derive(Debug)]
 pub(crate) struct GivenUp {
-    /// To cancel what is in flight.
+    /// Tokens of the fetches in flight, for the caller to cancel.
     pub(crate) tokens: Vec<CancelToken>,
     /// The error if no read returns it.
     pub(crate) unreturned: Option<Error>,

@@ -17,12 +17,12 @@ pub(crate) enum Mode {
     /// No response was accepted yet.
     #[default]
     Opening,
-    /// In pieces, anywhere.
+    /// It is fetched in pieces, anywhere.
     Ranged(Info),
     /// A range was refused with a status that may be about the range. A request for the whole is sent next, and decides.
     /// `None` if no response was accepted yet.
     TriesWhole(Option<Info>),
-    /// In one body from its start, because the server has no ranges.
+    /// It is fetched in one body from its start, because the server has no ranges.
     Sequential(Info),
     /// The file changed, and nothing distinguishes its old bytes from its new ones: no more are fetched.
     Unusable(Info),

@@ -55,7 +55,7 @@ pub(super) const MAX_LEAD: u64 = PIECE.end;
 pub(crate) struct Network {
     /// Bytes a second.
     pub(crate) rate: Option<f64>,
-    /// From a request to its first byte.
+    /// Time from a request to its first byte.
     pub(crate) ttfb: Option<Duration>,
     /// The server answers one connection at a time.
     pub(crate) single_connection: bool,

@@ -78,7 +78,7 @@ pub enum Quality {
     /// By the measured throughput and the buffer.
     Auto(AbrConfig),
     /// Always this one of [`HlsHandle::levels`](super::HlsHandle::levels), as long as it can be fetched. A number that is
-    /// too large is the last one. If the cache has only another level, that is played if the playlists can't be had.
+    /// too large is the last one. If the cache has only another level, that is played if the playlists can't be fetched.
     Fixed(usize),
     /// By a choice of the application.
     Custom(MakeAbr),

@@ -16,9 +16,9 @@ pub(super) struct Pipeline {
 enum Decryption {
     None,
     Whole(Decryptor),
-    /// Of the whole, once it is there.
+    /// The segment is decrypted as a whole, once all of it has arrived.
     Sealed(Box<SealedDecryptor>),
-    /// Of each frame by itself.
+    /// Each frame is decrypted by itself.
     Frames(FrameDecryptor),
 }
 

@@ -54,7 +54,7 @@ pub(super) struct Shared {
 pub(super) struct Inner {
     /// `None` while it is being opened.
     pub(super) state: Option<State>,
-    /// That of all segments until the next seek.
+    /// Epoch of all segments until the next seek.
     epoch: Option<Epoch>,
     /// Segments that are being fetched, and what cancels the fetch of each alone.
     fetches: Vec<(u64, Epoch)>,

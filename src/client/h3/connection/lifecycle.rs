@@ -47,7 +47,7 @@ impl State {
         self.is_ready = true;
         let is_rejected = self.quic.has_0rtt() && !self.quic.accepted_0rtt();
         if is_rejected {
-            // RFC 9001, section 4.6.2: the server has seen nothing of what was sent, and all streams begin again.
+            // RFC 9001, section 4.6.2: the server has dropped all that was sent, and all streams begin again.
             self.by_stream.clear();
             self.credit.clear();
             self.unidirectional.clear();

@@ -40,7 +40,7 @@ impl BodyRecorder {
         }
     }
 
-    /// The whole body has come.
+    /// The whole body has arrived.
     pub(crate) fn finish(&mut self, shared: &Shared) {
         if let (Some(recorder), Some(store)) = (self.recorder.take(), &shared.store) {
             recorder.finish(store);

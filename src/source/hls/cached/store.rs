@@ -215,7 +215,7 @@ impl Recorder {
         self.entry.write_at(offset, &bytes[..len])
     }
 
-    /// The whole body has come: other versions are removed.
+    /// The whole body has arrived: other versions are removed.
     pub(super) fn finish(&self, store: &HlsStore) {
         store.uses.cache.store().evict_others(&self.entry);
     }

@@ -53,7 +53,7 @@ pub(crate) struct OggPages {
 }
 
 impl Default for OggPages {
-    /// Behind the two header pages.
+    /// Continues behind the two header pages.
     fn default() -> Self {
         Self { next: 2, granule: 0 }
     }

@@ -108,7 +108,7 @@ impl PackedDemuxer {
     }
 }
 
-/// From units of 90 kHz.
+/// Converts units of 90 kHz.
 pub(super) fn ticks_to_time(ticks: u64) -> MediaTime {
     MediaTime::try_from(u128::from(ticks) * 1_000_000_000 / 90_000).unwrap_or(MediaTime::MAX)
 }

@@ -216,7 +216,7 @@ impl Splitter {
         next.is_some_and(|next| next.format.codec == header.format.codec)
     }
 
-    /// To the next byte that may begin a header.
+    /// Skips to the next byte that may begin a header.
     fn skip_junk(&self, rest: &[u8]) -> Step {
         if rest.is_empty() {
             return Step::Wait;
@@ -279,7 +279,7 @@ impl Splitter {
         for (from, _) in &mut self.marks {
             *from = from.saturating_sub(self.at);
         }
-        // Of the times for the next frame the last one counts.
+        // If there are several times for the next frame, the last one counts.
         let is_past = |mark: Option<&(usize, MediaTime)>| mark.is_some_and(|(from, _)| *from == 0);
         while is_past(self.marks.get(1)) {
             self.marks.pop_front();

@@ -28,7 +28,7 @@ pub(super) struct TsDemuxer {
 
 #[derive(Debug)]
 struct Audio {
-    /// As its table describes it.
+    /// The description in its table.
     stream: Stream,
     pid: u16,
     /// PID of that table.

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::source::hls::playlist::{MultivariantPlaylist, Rendition, Uri, Variant};
 
 impl Ladder {
-    /// Of a multivariant playlist.
+    /// The ladder of a multivariant playlist.
     ///
     /// # Errors
     ///

@@ -84,7 +84,7 @@ pub(crate) struct Ladder {
 }
 
 impl Ladder {
-    /// Of a single media playlist.
+    /// The ladder of a single media playlist: one level.
     pub(crate) fn single(url: Url) -> Self {
         let info = LevelInfo { bandwidth: 0, codecs: Vec::new(), name: None, language: None };
         let variant = VariantStream {

@@ -46,7 +46,7 @@ impl State {
         if is_needed {
             self.handle_resource_failed(key, error, now);
         } else {
-            log::debug!("a hinted initialization section can't be had: {error}");
+            log::debug!("a hinted initialization section could not be fetched: {error}");
             self.resources.remove(key);
         }
     }
@@ -144,7 +144,7 @@ fn hinted_segment(timeline: &Timeline) -> Option<(PlaylistPosition, TimedSegment
     let position = PlaylistPosition { sequence: list.end_sequence(), part: list.parts.len() };
     let segment = Segment {
         uri: hint.uri.clone(),
-        // A hint has no duration (section 4.4.5.3), and no part is longer than this one (section 4.4.3.7).
+        // A hint has no duration (section 4.4.5.3), and no part is longer than this one (section 4.4.4.9).
         duration: list.part_target?,
         byte_range: hint.byte_range,
         is_gap: false,

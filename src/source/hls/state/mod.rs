@@ -208,7 +208,7 @@ impl State {
 
     pub(crate) fn set_quality(&mut self, quality: Quality, now: Instant) {
         self.abr = Choice::new(&quality);
-        // What was chosen before says nothing of what is allowed now.
+        // The cap came from what the old quality had chosen.
         self.level_cap.clear();
         if let Quality::Fixed(level) = &quality {
             self.load_playlist_of(*level, now);

@@ -8,7 +8,7 @@ use crate::types::Priority;
 
 #[derive(Debug, Default)]
 pub(super) struct Network {
-    /// Of what all streams of the downloader get together.
+    /// Estimates what all streams of the downloader get together.
     pub(super) estimator: Estimator,
     /// The user pays for the data: nothing is fetched twice.
     pub(super) is_metered: bool,

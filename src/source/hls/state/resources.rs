@@ -12,7 +12,7 @@ pub(super) struct Resources {
     pub(super) known: HashMap<ResourceKey, Loadable>,
     /// URLs of the application for those that were refused.
     pub(super) fresh: HashMap<ResourceKey, Url>,
-    /// Those to request once more.
+    /// Resources to request once more.
     pub(super) planned_again: Vec<ResourceKey>,
 }
 

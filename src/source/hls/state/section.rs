@@ -27,7 +27,7 @@ pub struct SectionInfo {
     /// Presentation time of the first frame.
     pub start: Duration,
     /// How much to drop from the beginning of the decoded audio: the distance from `start` to the target of a seek, and at the start
-    /// of a presentation the encoder delay, if its edit list tells of it.
+    /// of a presentation the encoder delay, if its edit list gives one.
     pub skip: Duration,
     /// Why the section begins.
     pub discontinuity: Discontinuity,

@@ -158,7 +158,7 @@ impl State {
             }
             Err(error) => {
                 steering.handle_failed(&error, now);
-                log::debug!("the steering manifest can't be had: {error}");
+                log::debug!("the steering manifest could not be fetched: {error}");
             }
         }
     }

@@ -84,7 +84,7 @@ impl Timeline {
         Self::new(list, url, start)
     }
 
-    /// Of a live playlist without dates.
+    /// Start of a live playlist without dates.
     fn start_of_live(&self, list: &MediaPlaylist) -> Duration {
         let by_end = self.end().saturating_sub(list.duration());
         let limit = self.list.target_duration.max(list.target_duration);
