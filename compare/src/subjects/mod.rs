@@ -1,6 +1,7 @@
 //! The libraries, each used as its documentation shows.
 
 mod libcurl;
+mod ranged;
 mod reqwest;
 mod stream_download;
 mod ureq;
@@ -62,6 +63,21 @@ pub(crate) trait Subject {
 
     /// Time from a cancel until the read of a silent body, which another thread is blocked in, has returned.
     fn cancel(&mut self, url: &str) -> Result<Duration, Failure>;
+}
+
+/// Reads on another thread until `cancel` ends it. Returns the time that this takes.
+fn time_cancel(mut reader: impl Read + Send + 'static, cancel: impl FnOnce()) -> Result<Duration, Failure> {
+    let reading = thread::spawn(move || {
+        let mut buf = [0; 4096];
+        while reader.read(&mut buf).is_ok_and(|got| got > 0) {}
+        Instant::now()
+    });
+    // Until it is blocked in a read of the silent body.
+    thread::sleep(Duration::from_millis(300));
+    let began = Instant::now();
+    cancel();
+    let ended = reading.join().map_err(|_| "the reader panicked")?;
+    Ok(ended.duration_since(began))
 }
 
 /// Runs `download` on `at_once` threads, `count` times in all.

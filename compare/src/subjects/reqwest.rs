@@ -1,9 +1,10 @@
 use std::any::Any;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
+use super::ranged::Ranged;
 use super::{ReadSeek, Subject, on_threads};
 use crate::Failure;
 
@@ -116,48 +117,6 @@ impl Blocking {
     }
 }
 
-/// What one writes around the client to seek: a new request from the position on.
-struct Ranged {
-    client: reqwest::blocking::Client,
-    url: String,
-    position: u64,
-    len: u64,
-    body: Option<reqwest::blocking::Response>,
-}
-
-impl Read for Ranged {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let body = match &mut self.body {
-            Some(body) => body,
-            None => {
-                let request = self.client.get(&self.url).header("Range", format!("bytes={}-", self.position));
-                self.body.insert(request.send().map_err(io::Error::other)?)
-            }
-        };
-        let got = body.read(buf)?;
-        self.position += got as u64;
-        Ok(got)
-    }
-}
-
-impl Seek for Ranged {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.position = match to {
-            SeekFrom::Start(to) => to,
-            SeekFrom::Current(by) => self.position.saturating_add_signed(by),
-            SeekFrom::End(by) => self.len.saturating_add_signed(by),
-        };
-        self.body = None;
-        Ok(self.position)
-    }
-}
-
-impl ReadSeek for Ranged {
-    fn byte_len(&self) -> Option<u64> {
-        Some(self.len)
-    }
-}
-
 impl Subject for Blocking {
     fn get(&mut self, url: &str) -> Result<usize, Failure> {
         Ok(self.0.get(url).send()?.bytes()?.len())
@@ -166,8 +125,11 @@ impl Subject for Blocking {
     fn open(&mut self, url: &str) -> Result<Box<dyn ReadSeek>, Failure> {
         let body = self.0.get(url).send()?;
         let len = body.content_length().unwrap_or(0);
-        let client = self.0.clone();
-        Ok(Box::new(Ranged { client, url: url.into(), position: 0, len, body: Some(body) }))
+        let (client, url) = (self.0.clone(), url.to_owned());
+        Ok(Box::new(Ranged::new(body, len, move |position| {
+            let request = client.get(&url).header("Range", format!("bytes={position}-"));
+            request.send().map_err(io::Error::other)
+        })))
     }
 
     fn background(&mut self, url: &str, count: usize, at_once: usize) -> Result<Box<dyn Any>, Failure> {

@@ -1,13 +1,12 @@
 use std::any::Any;
 use std::io::{self, Read};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stream_download::storage::temp::TempStorageProvider;
 use stream_download::{Settings, StreamDownload};
 use tokio::runtime::Runtime;
 
-use super::{ReadSeek, Subject, on_threads};
+use super::{ReadSeek, Subject, on_threads, time_cancel};
 use crate::Failure;
 
 type Stream = StreamDownload<TempStorageProvider>;
@@ -62,17 +61,8 @@ impl Subject for Streams {
     }
 
     fn cancel(&mut self, url: &str) -> Result<Duration, Failure> {
-        let mut stream = self.start(url)?;
+        let stream = self.start(url)?;
         let token = stream.cancellation_token();
-        let reader = thread::spawn(move || {
-            let mut buf = [0; 4096];
-            while stream.read(&mut buf).is_ok_and(|got| got > 0) {}
-            Instant::now()
-        });
-        thread::sleep(Duration::from_millis(300));
-        let began = Instant::now();
-        token.cancel();
-        let ended = reader.join().map_err(|_| "the reader panicked")?;
-        Ok(ended.duration_since(began))
+        time_cancel(stream, || token.cancel())
     }
 }

@@ -1,12 +1,10 @@
 use std::any::Any;
-use std::io::Read;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use windway::downloader::{Next, Outcome, Peer, PeerHandle, Sink};
 use windway::{Downloader, DownloaderConfig, Error, Fetch, Priority, Stream};
 
-use super::{ReadSeek, Subject};
+use super::{ReadSeek, Subject, time_cancel};
 use crate::Failure;
 
 pub(super) struct Windway {
@@ -69,17 +67,8 @@ impl Subject for Windway {
     }
 
     fn cancel(&mut self, url: &str) -> Result<Duration, Failure> {
-        let mut stream = self.downloader.open(url)?;
+        let stream = self.downloader.open(url)?;
         let handle = stream.handle();
-        let reader = thread::spawn(move || {
-            let mut buf = [0; 4096];
-            while stream.read(&mut buf).is_ok_and(|got| got > 0) {}
-            Instant::now()
-        });
-        thread::sleep(Duration::from_millis(300));
-        let began = Instant::now();
-        handle.cancel();
-        let ended = reader.join().map_err(|_| "the reader panicked")?;
-        Ok(ended.duration_since(began))
+        time_cancel(stream, || handle.cancel())
     }
 }
