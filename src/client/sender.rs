@@ -107,8 +107,20 @@ impl Sender {
     }
 
     /// Sends `sent`, which is `request` on the wire, over the protocol that its origin has.
-    #[cfg(not(feature = "http3"))]
     fn send_over(
+        &self,
+        sent: http::Request<()>,
+        request: &Request,
+        exchange: &Arc<Exchange>,
+    ) -> Result<(response::Parts, Body), Error> {
+        #[cfg(feature = "http3")]
+        if let Some(http3) = &self.http3 {
+            return self.send_over_http3(http3, sent, request, exchange);
+        }
+        self.send_over_tcp(sent, request, exchange)
+    }
+
+    fn send_over_tcp(
         &self,
         sent: http::Request<()>,
         request: &Request,
@@ -117,23 +129,20 @@ impl Sender {
         self.http1.send(sent, request.held(), exchange).map(|(head, body)| (head, Body::Http1(body)))
     }
 
-    /// Sends `sent`, which is `request` on the wire, over the protocol that its origin has.
+    /// Over HTTP/3 if the origin is known to have it, and over TCP if it has not, or if QUIC does not work.
     #[cfg(feature = "http3")]
-    fn send_over(
+    fn send_over_http3(
         &self,
+        http3: &Http3,
         sent: http::Request<()>,
         request: &Request,
         exchange: &Arc<Exchange>,
     ) -> Result<(response::Parts, Body), Error> {
-        let over_tcp = |sent| {
-            self.http1.send(sent, request.held(), exchange).map(|(head, body)| (head, Body::Http1(body)))
-        };
-        let Some(http3) = &self.http3 else { return over_tcp(sent) };
         let was_tried = match http3.send(&sent, request.held(), exchange)? {
             Sent::Answered(head, body) => return Ok((head, Body::Http3(body))),
             Sent::UseTcp(was_tried) => was_tried,
         };
-        let (head, body) = over_tcp(sent)?;
+        let (head, body) = self.send_over_tcp(sent, request, exchange)?;
         if let Some(origin) = &exchange.origin {
             // Only now is it known that QUIC was the problem, and not the network.
             if was_tried {
