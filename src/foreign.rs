@@ -9,6 +9,9 @@
 //! [`ErrorKind::WouldDeadlock`](crate::ErrorKind::WouldDeadlock), also if they would not have to wait this time: an error that
 //! is returned each time is found by the first test. The crate's documentation lists both groups of calls.
 //!
+//! The methods of a [`RequestHook`](crate::config::RequestHook) may `execute`: the program asks its own server for a token or a URL
+//! there. Such a fetch runs on the thread of the hook and waits for no worker.
+//!
 //! If the drop of a value panics while another panic unwinds, Rust aborts the process. That can't be caught.
 
 use std::any::Any;
@@ -55,6 +58,12 @@ impl<T> Foreign<T> {
         guard(name, || call(value))
     }
 
+    /// As [`call_shared`](Self::call_shared), for a callback that may [`execute`](crate::downloader::PeerHandle::execute).
+    pub(crate) fn call_hook<R>(&self, name: &str, call: impl FnOnce(&T) -> R) -> Result<R, Panic> {
+        let value = self.get();
+        guard_as(Running::Hook, name, || call(value))
+    }
+
     /// As [`call`](Self::call), for a value that the call consumes.
     pub(crate) fn consume<R>(mut self, name: &str, call: impl FnOnce(T) -> R) -> Result<R, Panic> {
         let value =
@@ -77,14 +86,29 @@ impl<T> Drop for Foreign<T> {
     }
 }
 
+/// What this thread runs on behalf of windway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Running {
+    /// Nothing but windway's own code.
+    Nothing,
+    Callback,
+    /// A callback that may `execute`.
+    Hook,
+}
+
 thread_local! {
-    /// Number of nested callbacks that this thread is running.
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// The innermost callback.
+    static RUNNING: Cell<Running> = const { Cell::new(Running::Nothing) };
 }
 
 /// True while this thread runs foreign code on behalf of windway.
 pub(crate) fn in_callback() -> bool {
-    DEPTH.get() > 0
+    RUNNING.get() != Running::Nothing
+}
+
+/// True while the foreign code that this thread runs is a hook, and not a callback that the hook has caused.
+pub(crate) fn in_hook() -> bool {
+    RUNNING.get() == Running::Hook
 }
 
 /// Runs code of windway that must not end its thread by a panic.
@@ -98,16 +122,20 @@ pub(crate) fn contain<R>(what: &str, code: impl FnOnce() -> R) -> Result<R, Pani
 }
 
 fn guard<R>(name: &str, code: impl FnOnce() -> R) -> Result<R, Panic> {
-    struct Inside;
+    guard_as(Running::Callback, name, code)
+}
+
+fn guard_as<R>(running: Running, name: &str, code: impl FnOnce() -> R) -> Result<R, Panic> {
+    /// What ran before.
+    struct Inside(Running);
     impl Drop for Inside {
         fn drop(&mut self) {
-            DEPTH.set(DEPTH.get() - 1);
+            RUNNING.set(self.0);
         }
     }
-    // A number and not a flag: a callback may drop a value of the user, and is still a callback when that drop has returned.
-    DEPTH.set(DEPTH.get() + 1);
+    // Restored, not cleared: a callback may drop a value of the user, and is still a callback when that drop has returned.
     // Lives until the payload of a panic is dropped too: that drop is also foreign code.
-    let _inside = Inside;
+    let _inside = Inside(RUNNING.replace(running));
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| report(&format!("the callback {name}"), payload))
 }
 
@@ -167,5 +195,15 @@ mod tests {
         });
         assert!(inner.unwrap());
         assert!(!in_callback());
+    }
+
+    #[test]
+    fn a_callback_within_a_hook_is_no_hook() {
+        let called = Foreign::new(()).call_hook("headers", |()| {
+            let nested = Foreign::new(()).consume("drop", |()| in_hook());
+            (in_callback(), in_hook(), nested.unwrap(), in_hook())
+        });
+        assert_eq!(called.unwrap(), (true, true, false, true));
+        assert!(!in_hook());
     }
 }

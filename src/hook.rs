@@ -33,7 +33,10 @@ pub enum RequestKind {
 /// The methods run on worker threads, several at once, and must not block for long: the worker is lost to others meanwhile. While all
 /// workers are busy, a read that blocks calls them on its own thread. Until they return, neither its time limit nor an interrupt ends
 /// that read.
-/// The [crate's documentation](crate) lists the calls that they may make. The result of one that panics is the default.
+///
+/// They may request by [`PeerHandle::execute`](crate::downloader::PeerHandle::execute), which runs on their thread and waits for
+/// no worker: the guide [`network`](crate::guide::network) shows it. The [crate's documentation](crate) lists the other calls that
+/// they may make. The result of a method that panics is the default.
 ///
 /// ```
 /// use windway::FileConfig;
@@ -113,15 +116,13 @@ impl Hook {
     }
 
     pub(crate) fn headers(&self, kind: RequestKind, url: &Url) -> Vec<(String, String)> {
-        self.0
-            .call_shared("RequestHook::headers", |hook| hook.headers(kind, url.as_str()))
-            .unwrap_or_default()
+        self.0.call_hook("RequestHook::headers", |hook| hook.headers(kind, url.as_str())).unwrap_or_default()
     }
 
     /// The key at `url`, if the application has it.
     #[cfg(feature = "hls")]
     pub(crate) fn key(&self, url: &Url) -> Option<Vec<u8>> {
-        self.0.call_shared("RequestHook::key", |hook| hook.key(url.as_str())).ok().flatten()
+        self.0.call_hook("RequestHook::key", |hook| hook.key(url.as_str())).ok().flatten()
     }
 
     /// A fresh URL for `url`, which was refused with `error`.
@@ -137,7 +138,7 @@ impl Hook {
 
     fn url_from(&self, name: &str, call: impl FnOnce(&dyn RequestHook) -> Option<String>) -> Option<Url> {
         // A panic was logged, and counts as none.
-        let url = self.0.call_shared(name, |hook| call(&**hook)).ok().flatten()?;
+        let url = self.0.call_hook(name, |hook| call(&**hook)).ok().flatten()?;
         Url::parse(&url)
             .map_err(|cause| {
                 let error = Error::new(ErrorKind::InvalidUrl, format!("{name} returned no URL"));

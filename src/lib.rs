@@ -60,7 +60,8 @@
 //!
 //! | in a callback | |
 //! |---|---|
-//! | [`PeerHandle::execute`](downloader::PeerHandle::execute), the responses of a [`Batch`](downloader::Batch), [`open`](open()), [`open_any`], [`Downloader::open`], `open_with`, `open_any`, `open_any_with` | [`ErrorKind::WouldDeadlock`] |
+//! | [`PeerHandle::execute`](downloader::PeerHandle::execute) | [`ErrorKind::WouldDeadlock`]; in a method of a [`RequestHook`](config::RequestHook) allowed: it runs on the hook's thread |
+//! | the responses of a [`Batch`](downloader::Batch), [`open`](open()), [`open_any`], [`Downloader::open`], `open_with`, `open_any`, `open_any_with` | [`ErrorKind::WouldDeadlock`] |
 //! | `read` of a [`Stream`] over HTTP or of a [`Radio`]; `seek` from an end that is not known yet | [`ErrorKind::WouldDeadlock`] |
 //! | `next` of a `Queue` | [`ErrorKind::WouldDeadlock`] |
 //! | `wait_buffered` and `wait_range` of a [`StreamHandle`] over HTTP or a [`RadioHandle`](radio::RadioHandle) | [`ErrorKind::WouldDeadlock`] |

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use support::peers::{At, Calling, List, downloader};
 use support::{Answer, Content, Origin, PATIENCE, in_time};
-use windway::config::HangPolicy;
+use windway::config::{HangPolicy, Hook, RequestHook, RequestKind};
 use windway::downloader::{Next, Peer, PeerHandle, ResponseHead, Sink};
 use windway::{
     Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, Radio, RadioConfig, Stream,
@@ -272,6 +272,67 @@ fn blocking_calls_fail_in_every_callback_and_others_work() {
         origin.release();
         in_time(&format!("stop after {callback:?}"), move || downloader.stop());
     }
+}
+
+/// Asks the server for a token before each request, and for a URL that is good.
+struct Asking {
+    peer: PeerHandle,
+    origin: String,
+}
+
+impl Asking {
+    fn ask(&self, path: &str) -> Result<String, Error> {
+        self.peer.execute(Fetch::get(&format!("{}{path}", self.origin))?)?.text(100)
+    }
+}
+
+impl RequestHook for Asking {
+    fn headers(&self, _: RequestKind, _: &str) -> Vec<(String, String)> {
+        let batch = self.peer.batch(vec![Fetch::get(&self.origin).unwrap()]);
+        // A hook that panics gives no token, so the test would fail.
+        for refused in [windway::open(&self.origin).map(drop), batch.map(|answer| answer.map(drop)).collect()]
+        {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::WouldDeadlock);
+        }
+        vec![("x-token".into(), self.ask("/token").unwrap())]
+    }
+
+    fn fresh_url(&self, _: RequestKind, url: &str, _: u16) -> Option<String> {
+        Some(format!("{url}?{}", self.ask("/query").unwrap()))
+    }
+}
+
+#[test]
+fn a_hook_requests_while_all_workers_wait_for_hooks() {
+    let content = Content::pattern(1000);
+    let text = |text: &str| Answer::whole(&Content::bytes(text.as_bytes().to_vec()));
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/token" => text("4711"),
+        "/query" => text("good"),
+        path if path.ends_with("?good") && request.header("x-token") == Some("4711") => {
+            Answer::file(request, &content)
+        }
+        _ => Answer::status(403),
+    });
+    let downloader = downloader(|config| {
+        config.max_concurrent = 1;
+        config.max_per_origin = 1;
+    });
+    let peer = downloader.register((), Priority::High).unwrap();
+    let mut streams: Vec<_> = (0..4)
+        .map(|number| {
+            let asking = Asking { peer: peer.clone(), origin: origin.url("") };
+            let config = FileConfig::new().hook(Hook::new(asking));
+            downloader.open_later(&origin.url(&format!("/{number}")), config).unwrap()
+        })
+        .collect();
+    in_time("reading", move || {
+        for stream in &mut streams {
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            assert_eq!(all.len(), 1000);
+        }
+    });
 }
 
 #[test]

@@ -19,8 +19,9 @@ use crate::downloader::runtime::job::Target;
 use crate::downloader::runtime::message::{Channel, Message};
 use crate::downloader::runtime::one_shot::OneShot;
 use crate::downloader::runtime::worker::run_job;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
+use crate::foreign;
 use crate::types::{Priority, RequestId};
 
 /// Fetches for a registered peer, and controls it. Cheap to clone. The drop of the last clone cancels the peer's fetches
@@ -81,8 +82,13 @@ impl PeerHandle {
     ///
     /// The error of the last attempt, after all retries; [`Cancelled`](crate::ErrorKind::Cancelled);
     /// [`TooManyOpenBodies`](crate::ErrorKind::TooManyOpenBodies); [`WouldDeadlock`](crate::ErrorKind::WouldDeadlock) in a
-    /// callback; [`InvalidInput`](crate::ErrorKind::InvalidInput) for an epoch of another peer.
+    /// callback, but for the methods of a [`RequestHook`](crate::config::RequestHook): there the request is made on the calling
+    /// thread at once, beside the workers and the limit of the origin; [`InvalidInput`](crate::ErrorKind::InvalidInput) for an
+    /// epoch of another peer.
     pub fn execute(&self, fetch: Fetch) -> Result<Response, Error> {
+        if foreign::in_hook() {
+            return self.execute_in_hook(fetch);
+        }
         self.check(&fetch)?;
         let url = fetch.request.url().clone();
         let token = fetch.epoch.as_ref().map_or(&self.0.token, Epoch::token);
@@ -101,10 +107,31 @@ impl PeerHandle {
         pending.wait()
     }
 
-    /// Makes the request of a held fetch on this thread. The schedule does not know the fetch, which neither has a worker nor
-    /// waits for one.
+    /// Makes the request of a held fetch.
     fn execute_held(&self, fetch: Fetch) -> Result<Response, Error> {
         fetch.check_hold()?;
+        self.execute_here(fetch)
+    }
+
+    /// Makes a request for a hook. All workers, and all slots of the origin, may be taken by fetches whose hooks wait for such
+    /// requests, so it must wait for none of them.
+    fn execute_in_hook(&self, fetch: Fetch) -> Result<Response, Error> {
+        fetch.check_epoch(&self.0.token)?;
+        let url = fetch.request.url().clone();
+        // Not `take`: the credits may be held by fetches that wait for a worker.
+        let full =
+            || Error::new(ErrorKind::WouldDeadlock, "execute in a hook: the peer has its maximum of fetches");
+        let credit = self.0.credits.try_take().ok_or_else(full);
+        let response = credit.and_then(|_credit| {
+            self.bodies().check_room()?;
+            self.execute_here(fetch)
+        });
+        response.map_err(|error| error.with_url(&url))
+    }
+
+    /// Makes the request of a fetch on this thread. The schedule does not know the fetch, which neither has a worker nor waits
+    /// for one.
+    fn execute_here(&self, fetch: Fetch) -> Result<Response, Error> {
         let core = self.core();
         let token = fetch.epoch.as_ref().map_or(&self.0.token, Epoch::token).child(CancelReason::Fetch);
         let Fetch { request, rules, .. } = fetch;
