@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use support::peers::{At, Calling, List, downloader};
+use support::peers::{At, Calling, List, collect, downloader};
 use support::{Answer, Content, Origin, PATIENCE, in_time};
 use windway::config::{HangPolicy, Hook, RequestHook, RequestKind};
 use windway::downloader::{Next, Peer, PeerHandle, ResponseHead, Sink};
@@ -364,5 +364,34 @@ fn stop_in_a_callback_does_not_wait_for_itself() {
         assert_eq!(downloader.stats().busy_workers, 0, "{callback:?}");
         let last = own.lock().unwrap().take();
         drop((last, downloader));
+    }
+}
+
+#[test]
+fn a_callback_that_blocks_holds_no_other_fetch_while_a_worker_is_left() {
+    for at in [At::Accepted, At::ResponseHead, At::Write, At::Finish] {
+        let origin = Origin::serving(Content::pattern(1000));
+        let downloader = downloader(|config| config.max_concurrent = 2);
+        let list = List::default();
+        let peer = downloader.register(list.clone(), Priority::High).unwrap();
+        let ((blocks, is_blocked), (go, may_go)) = (mpsc::channel(), mpsc::channel::<()>());
+        let sink = Calling::new(at, move |called, _| {
+            if called == at {
+                blocks.send(()).unwrap();
+                // Fails when the test is over.
+                may_go.recv().unwrap_or_default();
+            }
+        });
+        list.put(Fetch::get(&origin.url("/blocking")).unwrap().priority(Priority::High), sink);
+        peer.wake(Priority::High);
+        is_blocked.recv_timeout(PATIENCE).unwrap();
+        let (other, (sink, end)) = (List::default(), collect(0));
+        other.put(Fetch::get(&origin.url("/other")).unwrap().priority(Priority::High), sink);
+        let other = downloader.register(other, Priority::High).unwrap();
+        // For urgent work: the blocked worker is the only one that may prefetch.
+        other.wake(Priority::High);
+        let got = end.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{at:?}: {error}"));
+        got.assert_done(0..1000);
+        drop(go);
     }
 }

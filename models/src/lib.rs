@@ -15,8 +15,8 @@
 //!   and the scheduler thread goes to sleep. The one-shot has to keep the signal.
 //! - *The value put at the deadline.* A value that is put when the time of the taker is over is taken then, or by the next
 //!   take. It is never lost.
-//! - *The task that waits for a thread that sleeps.* A task wakes no thread if one comes anyway. Another thread may take the first
-//!   task meanwhile, so that the one that comes finds none and sleeps: the next task has to wake it.
+//! - *The task that waits for a thread that sleeps.* A task wakes no thread if one was woken for a task that another thread took.
+//!   If the woken one has looked and sleeps again, the task has to wake it.
 
 #![cfg(test)]
 
@@ -314,14 +314,10 @@ fn a_value_put_at_the_deadline_is_not_lost() {
     });
 }
 
-/// A thread of the pool that announces itself and takes a task, `count` times.
+/// A thread of the pool that takes `count` tasks.
 fn taker(queue: &Arc<TaskQueue<u32>>, number: usize, count: usize) -> thread::JoinHandle<Vec<u32>> {
     let queue = Arc::clone(queue);
-    let take = move || {
-        let announced = queue.announce();
-        queue.take(number, announced).1
-    };
-    thread::spawn(move || (0..count).map(|_| take()).collect())
+    thread::spawn(move || (0..count).map(|_| queue.take(number).1).collect())
 }
 
 #[test]
@@ -349,15 +345,13 @@ fn no_task_waits_while_a_thread_sleeps() {
 }
 
 #[test]
-fn a_task_that_follows_from_another_one_finds_a_thread() {
+fn a_thread_that_is_done_may_take_the_task_of_one_that_was_woken() {
     model(Some(3), || {
         let queue = Arc::new(TaskQueue::new(2));
         let other = taker(&queue, 1, 1);
         queue.put(0, 1);
-        // This thread is done: it announces itself, what it ends puts another task, and only then it takes one.
-        let announced = queue.announce();
         queue.put(1, 10);
-        let (_, own) = queue.take(0, announced);
+        let (_, own) = queue.take(0);
         assert_eq!(own + other.join().unwrap()[0], 11);
     });
 }

@@ -21,7 +21,7 @@ use super::one_shot::OneShot;
 use super::own_thread::on_own_thread;
 use super::preemption::Preemptions;
 use super::task::{PeerEntry, Task};
-use super::task_queue::{Announced, TaskQueue};
+use super::task_queue::TaskQueue;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::HttpClient;
 use crate::config::DownloaderConfig;
@@ -245,14 +245,9 @@ impl Core {
         }
     }
 
-    /// The calling thread of the pool has nothing to run, and is going to take a task soon.
-    pub(super) fn announce(&self) -> Announced {
-        self.tasks.announce()
-    }
-
     /// The next task of any worker, for the thread of the pool with this number. Blocks until there is one.
-    pub(super) fn take_task(&self, thread: usize, announced: Announced) -> (WorkerId, Task) {
-        self.tasks.take(thread, announced)
+    pub(super) fn take_task(&self, thread: usize) -> (WorkerId, Task) {
+        self.tasks.take(thread)
     }
 
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut Machine) -> T) -> T {

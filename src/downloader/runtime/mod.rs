@@ -28,9 +28,8 @@
 //!   thread looks for messages again after it has unlocked the machine, so it finds this one ([combiner]).
 //! - *A value is put between the look and the sleep.* A one-shot looks and sleeps under one mutex, and keeps the value until it is
 //!   taken. So a task or a signal that comes before its thread sleeps ends that sleep at once ([one_shot]).
-//! - *A task is put while a thread is on its way to the queue.* It wakes no thread if there are as many on their way as tasks.
-//!   A thread that finds no task, because another one was faster, is not on its way any more before it sleeps, under the mutex
-//!   under which a task is put ([task_queue]).
+//! - *A task is put after another thread has taken the one for which a thread was woken.* It wakes none, because the woken thread
+//!   looks for a task. All is counted under the mutex under which that thread looks and falls asleep again ([task_queue]).
 //! - *An earlier deadline arises while the scheduler is on its way to sleep.* It reads the deadline with the machine locked. A
 //!   later change finds the old deadline in the machine, sees that its own is earlier, and puts the
 //!   signal, which is kept for a thread that does not sleep yet.

@@ -13,64 +13,53 @@ use super::shim::{Condvar, Mutex};
 pub(crate) struct TaskQueue<T> {
     state: Mutex<State<T>>,
     /// Where each thread sleeps. Notified by `put`, after it has taken the thread out of `asleep`.
-    woken: Vec<Condvar>,
+    changed: Vec<Condvar>,
 }
 
-/// There are not more tasks than threads that come for one, unless no thread is asleep.
+/// There are not more tasks than threads that were woken for one, unless no thread is asleep.
 struct State<T> {
     /// In the order in which they were assigned, with their workers.
     tasks: VecDeque<(usize, T)>,
     /// The threads that sleep. The last one to fall asleep is the first to be woken: its caches are warm.
     asleep: Vec<usize>,
-    /// Threads that come for a task: they have announced it, or were woken.
-    coming: usize,
+    /// Threads that were woken and have not looked for a task yet.
+    woken: usize,
 }
-
-/// A thread has announced that it comes for a task.
-#[must_use = "a task waits for the thread that has announced itself"]
-pub(crate) struct Announced(());
 
 impl<T> TaskQueue<T> {
     pub(crate) fn new(threads: usize) -> Self {
-        let state = State { tasks: VecDeque::new(), asleep: Vec::with_capacity(threads), coming: 0 };
-        Self { state: Mutex::new(state), woken: (0..threads).map(|_| Condvar::new()).collect() }
+        let state = State { tasks: VecDeque::new(), asleep: Vec::with_capacity(threads), woken: 0 };
+        Self { state: Mutex::new(state), changed: (0..threads).map(|_| Condvar::new()).collect() }
     }
 
-    /// Adds a task of `worker`. Wakes a thread for it, unless one that comes anyway has no other task to take.
+    /// Adds a task of `worker`. Wakes a thread for it, unless one is awake already for a task that another one took.
     pub(crate) fn put(&self, worker: usize, task: T) {
         let thread = {
             let mut state = self.state.lock();
             state.tasks.push_back((worker, task));
-            let is_missing = state.tasks.len() > state.coming;
+            let is_missing = state.tasks.len() > state.woken;
             let thread = if is_missing { state.asleep.pop() } else { None };
-            state.coming += usize::from(thread.is_some());
+            state.woken += usize::from(thread.is_some());
             thread
         };
         if let Some(thread) = thread {
-            self.woken[thread].notify_one();
+            self.changed[thread].notify_one();
         }
     }
 
-    /// The calling thread is going to take a task soon. Call it as early as that is known: the thread that is woken for a task
-    /// which this one takes has woken in vain.
-    pub(crate) fn announce(&self) -> Announced {
-        self.state.lock().coming += 1;
-        Announced(())
-    }
-
     /// Takes the next task, and its worker. Blocks until there is one. `thread` is the number of the calling thread.
-    pub(crate) fn take(&self, thread: usize, _: Announced) -> (usize, T) {
+    pub(crate) fn take(&self, thread: usize) -> (usize, T) {
         let mut state = self.state.lock();
         loop {
-            state.coming -= 1;
             if let Some(task) = state.tasks.pop_front() {
                 return task;
             }
             state.asleep.push(thread);
-            // Until `put` takes it out. By then another thread may have taken the task.
+            // Until `put` takes it out. By the time this thread runs, another one may have taken the task.
             while state.asleep.contains(&thread) {
-                self.woken[thread].wait(&mut state);
+                self.changed[thread].wait(&mut state);
             }
+            state.woken -= 1;
         }
     }
 }

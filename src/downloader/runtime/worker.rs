@@ -20,17 +20,13 @@ use crate::foreign::contain;
 pub(crate) fn run(core: &Arc<Core>, thread: usize) {
     enter_own_thread();
     let mut chunk = Buffer::default();
-    let (mut worker, mut task) = core.take_task(thread, core.announce());
+    let (mut worker, mut task) = core.take_task(thread);
     loop {
         let Some(done) = run_task(core, worker, task, &mut chunk) else {
             return core.post(Message::Left);
         };
-        // Announced before the job ends: a thread that its end wakes may ask for more work, for which this thread is there.
-        let next = done.send(|report| core.report(worker, report).ok_or_else(|| core.announce()));
-        match next {
-            Ok(own) => task = own,
-            Err(announced) => (worker, task) = core.take_task(thread, announced),
-        }
+        let own = done.send(|report| core.report(worker, report));
+        (worker, task) = own.map_or_else(|| core.take_task(thread), |own| (worker, own));
     }
 }
 
