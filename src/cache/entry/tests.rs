@@ -47,8 +47,10 @@ impl FileLayer for Faulty {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let (at, len) = (at as usize, bytes.len().min(70_000));
-        if image.now.len() < at + len {
-            image.now.resize((at + len).next_multiple_of(SECTOR), 0);
+        // To whole sectors, also where a crash has cut the file off within one.
+        let end = (at + len).next_multiple_of(SECTOR);
+        if image.now.len() < end {
+            image.now.resize(end, 0);
         }
         for sector in at / SECTOR..(at + len).div_ceil(SECTOR) {
             let old = image.now[sector * SECTOR..][..SECTOR].to_vec();
