@@ -17,7 +17,7 @@ mod tables;
 
 pub use gateway::Gateway;
 pub use relay::Relay;
-pub use server::{Options, Pieces, Reply, Request, Server};
+pub use server::{Gone, Options, Pieces, Reply, Request, Server};
 
 use windway::ClientConfig;
 use windway::config::Http3;

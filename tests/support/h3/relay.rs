@@ -27,6 +27,8 @@ struct Shared {
     dropped: Condvar,
     /// Packets of each thousand that are dropped.
     loss: AtomicU64,
+    /// Packets of each thousand that arrive twice, and those that arrive behind the next one.
+    disorder: AtomicU64,
     random: AtomicU64,
     stopping: AtomicBool,
     /// Packets that arrive later, in order.
@@ -60,6 +62,7 @@ impl Relay {
             unheard: Mutex::default(),
             dropped: Condvar::new(),
             loss: AtomicU64::new(0),
+            disorder: AtomicU64::new(0),
             random: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
             stopping: AtomicBool::new(false),
             delayed: (!rtt.is_zero()).then(begin_delay),
@@ -101,6 +104,11 @@ impl Relay {
     pub fn set_loss(&self, per_mille: u64) {
         self.shared.loss.store(per_mille, Ordering::Release);
     }
+
+    /// Of each thousand packets passes so many on twice, and as many behind the next one, at random.
+    pub fn set_disorder(&self, per_mille: u64) {
+        self.shared.disorder.store(per_mille, Ordering::Release);
+    }
 }
 
 impl Drop for Relay {
@@ -126,12 +134,36 @@ fn begin_delay() -> mpsc::Sender<Delayed> {
 }
 
 impl Shared {
-    fn drops(&self) -> bool {
+    /// A number below 1,000.
+    fn roll(&self) -> u64 {
         // An LCG: the same sequence in each run.
         let step = |state: u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
         let random =
             self.random.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).expect("always a step");
-        (random >> 33) % 1000 < self.loss.load(Ordering::Acquire) || self.is_silent.load(Ordering::Acquire)
+        (random >> 33) % 1000
+    }
+
+    fn drops(&self) -> bool {
+        self.roll() < self.loss.load(Ordering::Acquire) || self.is_silent.load(Ordering::Acquire)
+    }
+
+    /// Passes a packet on, mostly. `late` is the one that the next one overtakes.
+    fn pass(&self, socket: &Arc<UdpSocket>, bytes: &[u8], to: SocketAddr, late: &mut Option<Vec<u8>>) {
+        if self.drops() {
+            return;
+        }
+        let (disorder, roll) = (self.disorder.load(Ordering::Acquire), self.roll());
+        if roll < disorder && late.is_none() {
+            *late = Some(bytes.to_vec());
+            return;
+        }
+        self.send(socket, bytes, to);
+        if roll >= 1000 - disorder {
+            self.send(socket, bytes, to);
+        }
+        if let Some(late) = late.take() {
+            self.send(socket, &late, to);
+        }
     }
 
     /// Sends a packet, now or later. An error is a lost packet.
@@ -145,7 +177,7 @@ impl Shared {
     }
 
     fn pass_up(&self) {
-        let mut buf = vec![0; 65536];
+        let (mut buf, mut late) = (vec![0; 65536], None);
         while let Ok((len, from)) = self.inner.recv_from(&mut buf) {
             if self.stopping.load(Ordering::Acquire) {
                 return;
@@ -155,9 +187,9 @@ impl Shared {
                 *self.unheard.lock().expect("no panic") += 1;
                 self.dropped.notify_all();
             }
-            if len > 0 && !self.drops() {
+            if len > 0 {
                 let outer = Arc::clone(&self.outer.lock().expect("no panic"));
-                self.send(&outer, &buf[..len], self.server);
+                self.pass(&outer, &buf[..len], self.server, &mut late);
             }
         }
     }
@@ -165,15 +197,15 @@ impl Shared {
     fn begin_down(self: &Arc<Self>) {
         let (shared, outer) = (Arc::clone(self), Arc::clone(&self.outer.lock().expect("no panic")));
         thread::spawn(move || {
-            let mut buf = vec![0; 65536];
+            let (mut buf, mut late) = (vec![0; 65536], None);
             while let Ok((len, _)) = outer.recv_from(&mut buf) {
                 let is_current = Arc::ptr_eq(&outer, &shared.outer.lock().expect("no panic"));
                 if shared.stopping.load(Ordering::Acquire) || !is_current {
                     return;
                 }
                 let client = *shared.client.lock().expect("no panic");
-                if let Some(client) = client.filter(|_| len > 0 && !shared.drops()) {
-                    shared.send(&shared.inner, &buf[..len], client);
+                if let Some(client) = client.filter(|_| len > 0) {
+                    shared.pass(&shared.inner, &buf[..len], client, &mut late);
                 }
             }
         });

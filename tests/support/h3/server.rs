@@ -683,8 +683,10 @@ impl Open {
                     }
                     Ok(Piece::Forget) => return false,
                     Ok(Piece::Control(bytes)) => {
-                        let control = self.control.expect("a control stream");
-                        let _ = self.quic.send_stream(control).write(&bytes);
+                        // There is none before the handshake is complete, if the request came earlier.
+                        if let Some(control) = self.control {
+                            let _ = self.quic.send_stream(control).write(&bytes);
+                        }
                     }
                     Err(TryRecvError::Empty) => break,
                     // A handler that ends without a word leaves its stream open.
