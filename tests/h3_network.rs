@@ -217,6 +217,31 @@ fn a_connection_is_kept_alive_while_a_stream_needs_it_and_then_ends() {
 }
 
 #[test]
+fn a_connection_is_kept_alive_while_a_response_is_not_read() {
+    in_time("a paused reader", || {
+        let server = Server::start(|request, reply| {
+            if request.path() == "/held" {
+                let _ = reply.send([head(&[(":status", "200")]), data(b"first")].concat());
+                reply.await_stop();
+            } else {
+                say(&reply, "ok");
+            }
+        });
+        let client = ClientConfig::new().extra_roots([server.root_pem()]);
+        let mut config = DownloaderConfig::new().client(client.http3(Http3::Always(vec![server.url("/")])));
+        config.client.max_idle_age = Duration::from_millis(1500);
+        let downloader = Downloader::new(config).unwrap();
+        let held = hold(&downloader, &server.url("/held"));
+        // As above.
+        let before = server.pings();
+        server.wait_until("PINGs", |server| server.pings() >= before + 12);
+        assert_eq!((server.connections(), server.lost()), (1, 0));
+        drop(held);
+        server.wait_until("end of the idle connection", |server| server.lost() == 1);
+    });
+}
+
+#[test]
 fn a_file_is_right_over_a_path_that_loses_packets() {
     in_time("loss", || {
         let (_origin, gateway, relay) = serve();

@@ -21,7 +21,7 @@ impl KeepAlive {
             state.connections.get(origin).map(|known| Arc::clone(&known.connection))
         };
         if let Some(connection) = connection {
-            connection.keep_alive(Some(http3.limits.keep_alive()));
+            connection.keep_alive(true);
         }
         Self { http3: Arc::clone(http3), origin: origin.clone() }
     }
@@ -40,7 +40,7 @@ impl Drop for KeepAlive {
             state.connections.get(&self.origin).map(|known| Arc::clone(&known.connection))
         };
         if let Some(connection) = connection {
-            connection.keep_alive(None);
+            connection.keep_alive(false);
         }
     }
 }

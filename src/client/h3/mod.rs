@@ -18,6 +18,7 @@ mod control;
 mod driver;
 mod frame;
 pub(super) mod keep_alive;
+mod limits;
 mod poller;
 mod qpack;
 mod receiver;
@@ -53,6 +54,7 @@ use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 
 pub(super) use self::connection::StreamHandle;
+pub(super) use self::limits::Limits;
 
 /// Head start of QUIC before a TCP connection is opened beside it: the second one if a packet has come. These are curl's.
 const HEAD_START: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(200));
@@ -60,11 +62,6 @@ const HEAD_START: (Duration, Duration) = (Duration::from_millis(100), Duration::
 /// Bytes of one body, and of all bodies of a connection, that a server may send before they are read. The first is a second at
 /// 32 Mbit/s, or 4 MB/s · 1 s; a longer path at a higher rate is slowed down by it.
 const WINDOWS: (u32, u32) = (4 * 1024 * 1024, 8 * 1024 * 1024);
-
-/// Longest time without a packet before a PING, on a connection that is kept alive. Servers close a connection that is idle for
-/// 30 s or more, by default; a third of that leaves time for PINGs that are lost. Address translators keep a UDP flow for 30 s at
-/// least, in most cases (RFC 9308, section 3.2).
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Unidirectional streams that a server may open: three, and some of unknown types.
 const MAX_UNIDIRECTIONAL: u32 = 16;
@@ -84,23 +81,6 @@ pub(super) enum Policy {
     Advertised,
     /// Also these origins, without an advertisement.
     Always(Vec<Origin>),
-}
-
-/// Limits of connections and requests.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) connect: Duration,
-    pub(super) silence: Duration,
-    pub(super) idle: Duration,
-    /// Maximum size of a response head in bytes.
-    pub(super) max_head: usize,
-}
-
-impl Limits {
-    /// Time without a packet after which a PING keeps a connection alive.
-    fn keep_alive(&self) -> Duration {
-        KEEP_ALIVE.min(self.idle / 3)
-    }
 }
 
 /// What a request over HTTP/3 led to.
@@ -454,14 +434,12 @@ impl Http3 {
             return Err(Error::new(ErrorKind::Disconnected, "the client was closed"));
         }
         let wakes = (driver.waker(), driver.pollers());
-        let connection = Connection::begin(wakes, config, address, name, self.limits.max_head)?;
+        let connection = Connection::begin(wakes, config, address, name, &self.limits)?;
         driver.add(&connection).map_err(|cause| {
             Error::new(ErrorKind::Io(cause.kind()), "can't wait for QUIC packets").with_cause(cause)
         })?;
         self.counters.dialled.fetch_add(1, Ordering::Relaxed);
-        if state.kept_alive.contains_key(origin) {
-            connection.keep_alive(Some(self.limits.keep_alive()));
-        }
+        connection.keep_alive(state.kept_alive.contains_key(origin));
         let known = Known { target, connection: Arc::clone(&connection) };
         let replaced = state.connections.insert(origin.clone(), known);
         state.connections.retain(|_, known| known.connection.is_open());

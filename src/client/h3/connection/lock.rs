@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::{Registry, Token, Waker};
 use parking_lot::{Mutex, MutexGuard};
@@ -14,6 +14,7 @@ use quinn_proto::{ClientConfig, Endpoint, EndpointConfig};
 use super::request::UndecidedCount;
 use super::state::{State, Usage};
 use crate::client::h3::code::Code;
+use crate::client::h3::limits::Limits;
 use crate::client::h3::poller::Pollers;
 use crate::client::h3::socket::{Buffers, Socket};
 use crate::client::urgency::Urgency;
@@ -49,7 +50,7 @@ impl Connection {
         config: ClientConfig,
         remote: SocketAddr,
         name: &str,
-        max_head: usize,
+        limits: &Limits,
     ) -> Result<Arc<Self>, Error> {
         let failed = |cause: io::Error| {
             Error::new(ErrorKind::Unreachable, "can't open a UDP socket for HTTP/3").with_cause(cause)
@@ -61,7 +62,7 @@ impl Connection {
             Error::new(ErrorKind::Unreachable, "can't begin a QUIC connection").with_cause(cause)
         })?;
         let pollers = Arc::clone(pollers);
-        let mut state = State::new(endpoint, handle, quic, socket, pollers, max_head, now);
+        let mut state = State::new(endpoint, handle, quic, socket, pollers, limits, now);
         state.pump(now);
         let (undecided, waker) = (state.undecided.clone(), Arc::clone(waker));
         Ok(Arc::new(Self { state: Mutex::new(state), undecided, waker, peer: remote }))
@@ -115,9 +116,9 @@ impl Connection {
         self.with(|state, _| state.quic.ping());
     }
 
-    /// Sends a PING whenever no packet has arrived for `interval` from now on. `None`: never.
-    pub(crate) fn keep_alive(&self, interval: Option<Duration>) {
-        self.with(|state, _| state.keep_alive = interval);
+    /// Sends a PING whenever no packet has arrived for a while from now on, also without a request; or only with one.
+    pub(crate) fn keep_alive(&self, is_kept_alive: bool) {
+        self.with(|state, _| state.is_kept_alive = is_kept_alive);
     }
 
     /// How its streams are used. `None` if it takes no new requests, or its handshake is not complete.
@@ -267,6 +268,7 @@ mod tests {
     use std::net::{Ipv4Addr, UdpSocket};
     use std::sync::mpsc;
     use std::thread;
+    use std::time::Duration;
 
     use quinn_proto::crypto::rustls::QuicClientConfig;
 
@@ -295,7 +297,9 @@ mod tests {
         let remote = silent.local_addr().unwrap();
         let driver = Driver::new().unwrap();
         let wakes = (driver.waker(), driver.pollers());
-        let connection = Connection::begin(wakes, config, remote, "localhost", 1000);
+        let (connect, silence, idle) = (LIMIT, LIMIT, LIMIT);
+        let limits = Limits { connect, silence, idle, max_head: 1000 };
+        let connection = Connection::begin(wakes, config, remote, "localhost", &limits);
         (silent, connection.unwrap())
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use quinn_proto::DatagramEvent;
 
 use super::path::{PATH_SILENCE, Step};
+use super::request::Request;
 use super::state::State;
 use crate::client::h3::code::Code;
 use crate::client::h3::socket::{Buffers, Received};
@@ -27,9 +28,11 @@ impl State {
 
     /// When the next PING is due that keeps the connection alive.
     fn keep_alive_due(&self) -> Option<Instant> {
-        let interval = self.keep_alive.filter(|_| self.is_ready)?;
-        let heard = self.path.heard()?;
-        Some(self.kept_alive.map_or(heard, |pinged| pinged.max(heard)) + interval)
+        // RFC 9114, section 5.1: also while a response is outstanding, which its reader may leave alone for minutes.
+        let is_outstanding = |request: &Request| request.stream.is_some() && !request.is_complete;
+        let is_needed = self.is_ready && (self.is_kept_alive || self.open_requests().any(is_outstanding));
+        let heard = self.path.heard().filter(|_| is_needed)?;
+        Some(self.kept_alive.map_or(heard, |pinged| pinged.max(heard)) + self.keep_alive)
     }
 
     /// Receives what has arrived, and keeps the deadlines. True if more may have arrived.

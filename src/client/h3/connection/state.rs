@@ -13,6 +13,7 @@ use super::request::{Request, UndecidedCount};
 use crate::client::h3::armed::Armed;
 use crate::client::h3::code::Code;
 use crate::client::h3::control::{Control, UniStream};
+use crate::client::h3::limits::Limits;
 use crate::client::h3::poller::{Poller, Pollers};
 use crate::client::h3::receiver::Receiver;
 use crate::client::h3::socket::Socket;
@@ -57,8 +58,10 @@ pub(super) struct State {
     /// Why the connection is over. Set once.
     pub(super) over: Option<Error>,
     pub(super) path: PathWatch,
-    /// Time without a packet after which a PING keeps the connection alive.
-    pub(super) keep_alive: Option<Duration>,
+    /// Time without a packet after which a PING keeps the connection alive, if it is needed.
+    pub(super) keep_alive: Duration,
+    /// It is needed, also without a request.
+    pub(super) is_kept_alive: bool,
     /// When the last of these PINGs was sent.
     pub(super) kept_alive: Option<Instant>,
 }
@@ -97,7 +100,7 @@ impl State {
         quic: quinn_proto::Connection,
         socket: Socket,
         pollers: Arc<Pollers>,
-        max_head: usize,
+        limits: &Limits,
         now: Instant,
     ) -> Self {
         Self {
@@ -120,13 +123,14 @@ impl State {
             control: Control::default(),
             unidirectional: HashMap::new(),
             has_control: false,
-            max_head,
+            max_head: limits.max_head,
             is_ready: false,
             served: 0,
             is_retired: false,
             over: None,
             path: PathWatch::new(now),
-            keep_alive: None,
+            keep_alive: limits.keep_alive(),
+            is_kept_alive: false,
             kept_alive: None,
         }
     }

@@ -1,0 +1,25 @@
+//! Limits of connections and requests over HTTP/3.
+
+use std::time::Duration;
+
+/// Longest time without a packet before a PING, on a connection that is kept alive. Servers close a connection that is idle for
+/// 30 s or more, by default; a third of that leaves time for PINGs that are lost. Address translators keep a UDP flow for 30 s at
+/// least, in most cases (RFC 9308, section 3.2).
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Limits of connections and requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) connect: Duration,
+    pub(crate) silence: Duration,
+    pub(crate) idle: Duration,
+    /// Maximum size of a response head in bytes.
+    pub(crate) max_head: usize,
+}
+
+impl Limits {
+    /// Time without a packet after which a PING keeps a connection alive.
+    pub(crate) fn keep_alive(&self) -> Duration {
+        KEEP_ALIVE.min(self.idle / 3)
+    }
+}
