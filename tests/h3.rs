@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use h3::{Gateway, Options, Reply, Request, Server, data, head, over_http3};
+use h3::{Gateway, Options, Reply, Request, Server, data, frame, head, over_http3};
 use support::content::assert_pattern;
 use support::{Answer, Content, Origin, in_time};
 use windway::config::Http3;
@@ -304,6 +304,48 @@ fn an_alternative_that_is_not_responsible_for_its_origin_is_left_alone() {
             assert_eq!(get(&downloader, &origin.url("/")).unwrap().len(), 10);
         }
         assert_eq!((server.requests(), origin.log().requests.len()), (1, 4));
+    });
+}
+
+/// How a server fails behind the handshake.
+#[derive(Clone, Copy, Debug)]
+enum Failure {
+    Close,
+    Reset,
+    Malformed,
+    GoAway,
+}
+
+#[test]
+fn a_server_that_fails_behind_its_handshake_is_requested_over_tcp() {
+    in_time("failures behind the handshake", || {
+        for failure in [Failure::Close, Failure::Reset, Failure::Malformed, Failure::GoAway] {
+            let server = Server::start(move |_, reply| {
+                let _ = match failure {
+                    Failure::Close => reply.close_connection(0x102),
+                    Failure::Reset => reply.reset(0x102),
+                    Failure::Malformed => reply.send_last(head(&[("x", "y")])),
+                    Failure::GoAway => {
+                        let mut goaway = Vec::new();
+                        frame::put_frame(&mut goaway, frame::GOAWAY, &[0]);
+                        reply.control(goaway)
+                    }
+                };
+                reply.await_stop();
+            });
+            let origin = advertising(server.address().port());
+            let client = ClientConfig::new().extra_roots([origin.root_pem(), server.root_pem()]);
+            let client = client.http3(Http3::Always(vec![origin.url("/")]));
+            let mut config = DownloaderConfig::new().client(client);
+            config.max_retries = 0;
+            let downloader = Downloader::new(config).unwrap();
+            for _ in 0..4 {
+                let body = get(&downloader, &origin.url("/"));
+                assert_eq!(body.unwrap_or_else(|error| panic!("{failure:?}: {error:?}")).len(), 10);
+            }
+            // It is left alone then.
+            assert_eq!((server.requests(), origin.log().requests.len()), (1, 4), "{failure:?}");
+        }
     });
 }
 

@@ -243,6 +243,12 @@ impl Exchange {
         self.binding.lock().cancelled.map(Error::cancelled)
     }
 
+    /// Fails if it was aborted, or if another exchange was faster.
+    #[cfg(feature = "http3")]
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.binding.lock().check()
+    }
+
     /// True if the request used a reused connection and `error` may only mean that the server had closed it: without a response
     /// there is no proof that the connection still worked.
     pub(super) fn was_stale(&self, error: &Error) -> bool {

@@ -13,7 +13,7 @@ use super::body::Body;
 use super::exchange::Exchange;
 use super::h1::agent::Http1;
 #[cfg(feature = "http3")]
-use super::h3::{Http3, Sent};
+use super::h3::{Http3, Quic, Sent};
 use super::pool::ConnectionPool;
 use super::request::Request;
 use super::stats::Counters;
@@ -138,16 +138,21 @@ impl Sender {
         request: &Request,
         exchange: &Arc<Exchange>,
     ) -> Result<(response::Parts, Body), Error> {
-        let was_tried = match http3.send(&sent, request.held(), exchange)? {
+        let quic = match http3.send(&sent, request.held(), exchange)? {
             Sent::Answered(head, body) => return Ok((head, Body::Http3(body))),
-            Sent::UseTcp(was_tried) => was_tried,
+            Sent::UseTcp(quic) => quic,
         };
-        let (head, body) = self.send_over_tcp(sent, request, exchange)?;
+        // An abort looks like a server that has failed.
+        exchange.check()?;
+        let (head, body) = match (self.send_over_tcp(sent, request, exchange), &quic) {
+            (Ok(answered), _) => answered,
+            // It came further than TCP did.
+            (Err(_), Quic::Failed(error)) => return Err(error.clone()),
+            (Err(error), _) => return Err(error),
+        };
         if let Some(origin) = &exchange.origin {
             // Only now is it known that QUIC was the problem, and not the network.
-            if was_tried {
-                http3.record_tcp_worked(origin);
-            }
+            http3.record_tcp_worked(origin, &quic);
             // `Alt-Svc` may offer HTTP/3 for the next request (RFC 7838).
             http3.record_head(origin, &head.headers);
         }

@@ -86,23 +86,30 @@ pub(super) enum Policy {
 /// What a request over HTTP/3 led to.
 pub(super) enum Sent {
     Answered(http::response::Parts, H3Body),
-    /// Use TCP. True if QUIC was tried and did not work so far.
-    UseTcp(bool),
+    UseTcp(Quic),
+}
+
+/// What came of QUIC before TCP is used.
+pub(super) enum Quic {
+    Unused,
+    /// There was no connection in time.
+    Unreachable,
+    /// A connection that had not worked before failed with the request.
+    Failed(Error),
 }
 
 /// Where a request goes.
 enum Route {
     /// Over this connection, which may still be in its handshake. True if its target is broken.
     Quic(Arc<Connection>, bool),
-    /// Over TCP. True if no connection could be begun although the origin has HTTP/3.
-    Tcp(bool),
+    Tcp(Quic),
 }
 
 impl Route {
     /// RFC 7838, section 2.4: without its alternative, an origin is used as if it had none.
     fn unusable(origin: &Origin, error: &Error) -> Self {
         log::debug!("no QUIC connection to {}: {error:?}", origin.host);
-        Self::Tcp(true)
+        Self::Tcp(Quic::Unreachable)
     }
 }
 
@@ -143,6 +150,11 @@ struct Known {
 }
 
 impl State {
+    /// True if the connection to `origin` has brought a response.
+    fn has_served(&self, origin: &Origin) -> bool {
+        self.connections.get(origin).is_some_and(|known| known.connection.load().1 > 0)
+    }
+
     /// The connection to `target` that `exchange` may use.
     fn known(&self, origin: &Origin, target: &Origin, exchange: &Exchange) -> Option<Arc<Connection>> {
         let Known { target: led_to, connection } = self.connections.get(origin)?;
@@ -155,6 +167,11 @@ impl State {
         let may_use = is_new_enough && exchange.may_reach(connection.peer);
         (may_use && led_to == target && connection.is_open()).then(|| Arc::clone(connection))
     }
+}
+
+/// True for the error of a server, or of the path to it, that may not matter over TCP.
+fn is_failure(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Protocol)
 }
 
 /// State of the TCP connection that is opened beside QUIC: 0 until it is known, then one of the constants below.
@@ -186,14 +203,14 @@ impl Http3 {
         silence: Option<Duration>,
         exchange: &Arc<Exchange>,
     ) -> Result<Sent, Error> {
-        let Some(origin) = exchange.origin.as_ref() else { return Ok(Sent::UseTcp(false)) };
+        let Some(origin) = exchange.origin.as_ref() else { return Ok(Sent::UseTcp(Quic::Unused)) };
         // A proven connection is one of the pool.
         if !origin.is_tls || exchange.over == Over::Proven {
-            return Ok(Sent::UseTcp(false));
+            return Ok(Sent::UseTcp(Quic::Unused));
         }
         let (connection, is_broken) = match self.route(origin, exchange)? {
             Route::Quic(connection, is_broken) => (connection, is_broken),
-            Route::Tcp(has_failed) => return Ok(Sent::UseTcp(has_failed)),
+            Route::Tcp(quic) => return Ok(Sent::UseTcp(quic)),
         };
         let silence = silence.unwrap_or(self.limits.silence);
         let may_be_early = may_be_early(self.early_data, request.headers());
@@ -204,11 +221,19 @@ impl Http3 {
         let sent_early = if may_be_early { stream.send_early(&head) } else { None };
         if !self.await_ready(&stream, origin, is_broken)? {
             exchange.unbind_stream();
-            return Ok(Sent::UseTcp(true));
+            return Ok(Sent::UseTcp(Quic::Unreachable));
         }
         let is_reused = connection.load().1 > 0;
         exchange.bind_stream(is_reused, sent_early)?;
-        let (mut answer, was_early) = stream.send(&head, silence)?;
+        let (mut answer, was_early) = match stream.send(&head, silence) {
+            Ok(answered) => answered,
+            // A server may complete handshakes and yet not serve HTTP/3. Over TCP it may still work.
+            Err(error) if !is_reused && is_failure(&error) => {
+                exchange.unbind_stream();
+                return Ok(Sent::UseTcp(Quic::Failed(error)));
+            }
+            Err(error) => return Err(error),
+        };
         // RFC 8470, section 5.2: the server wants the request after the handshake.
         if was_early && answer.status == StatusCode::TOO_EARLY {
             stream = RequestStream::enter(&connection, exchange.urgency());
@@ -221,7 +246,7 @@ impl Http3 {
         if answer.status == StatusCode::MISDIRECTED_REQUEST {
             self.record_misdirected(origin);
             exchange.unbind_stream();
-            return Ok(Sent::UseTcp(false));
+            return Ok(Sent::UseTcp(Quic::Unused));
         }
         exchange.record_answer();
         self.record_works(origin);
@@ -243,13 +268,25 @@ impl Http3 {
         self.state.lock().alternatives.handle_field(origin, &value, age, Instant::now());
     }
 
-    /// Records that TCP to `origin` worked after [`Sent::UseTcp`] with true: QUIC is not tried again for a while.
-    pub(super) fn record_tcp_worked(&self, origin: &Origin) {
-        log::debug!("{} could not be reached over HTTP/3 in time", origin.host);
-        let (mut state, now) = (self.state.lock(), Instant::now());
-        if let Some(target) = self.target(&state, origin, now) {
-            state.alternatives.handle_broken(&target, now);
-        }
+    /// Records that TCP to `origin` worked after [`Sent::UseTcp`]: if QUIC had not, it is not tried again for a while.
+    pub(super) fn record_tcp_worked(&self, origin: &Origin, quic: &Quic) {
+        let useless = {
+            let (mut state, now) = (self.state.lock(), Instant::now());
+            let useless = match quic {
+                Quic::Unused => return,
+                // Its handshake may succeed after all.
+                Quic::Unreachable => None,
+                // Another request was answered since.
+                Quic::Failed(_) if state.has_served(origin) => return,
+                Quic::Failed(_) => state.connections.remove(origin),
+            };
+            if let Some(target) = self.target(&state, origin, now) {
+                log::debug!("{} could not be used over HTTP/3 in time", origin.host);
+                state.alternatives.handle_broken(&target, now);
+            }
+            useless
+        };
+        useless.iter().for_each(|known| known.connection.retire());
     }
 
     /// Records that a server which was reached over QUIC does not answer for `origin`.
@@ -382,7 +419,7 @@ impl Http3 {
         let target = {
             let state = self.state.lock();
             let Some(target) = self.target(&state, origin, now).filter(|_| !state.is_closed) else {
-                return Ok(Route::Tcp(false));
+                return Ok(Route::Tcp(Quic::Unused));
             };
             let is_broken = state.alternatives.is_broken(&target, now);
             // Also while it is broken: the handshake may have succeeded after all.
@@ -390,12 +427,12 @@ impl Http3 {
                 return Ok(Route::Quic(known, is_broken));
             }
             if is_broken {
-                return Ok(Route::Tcp(false));
+                return Ok(Route::Tcp(Quic::Unused));
             }
             target
         };
-        let Some(engine) = self.engine() else { return Ok(Route::Tcp(false)) };
-        let Some(config) = self.config(engine, origin) else { return Ok(Route::Tcp(false)) };
+        let Some(engine) = self.engine() else { return Ok(Route::Tcp(Quic::Unused)) };
+        let Some(config) = self.config(engine, origin) else { return Ok(Route::Tcp(Quic::Unused)) };
         let is_own_host = target.host == origin.host;
         let addresses = match self.lookups.addresses(&target, exchange) {
             Ok(addresses) => addresses,
@@ -408,7 +445,7 @@ impl Http3 {
         let may_reach = |address: &&SocketAddr| {
             exchange.may_reach(**address) && (may_be_private || !is_private(address.ip()))
         };
-        let Some(address) = addresses.iter().find(may_reach) else { return Ok(Route::Tcp(false)) };
+        let Some(address) = addresses.iter().find(may_reach) else { return Ok(Route::Tcp(Quic::Unused)) };
         let begun = self.begin(&engine.driver, config, origin, target, exchange, *address);
         Ok(begun.map_or_else(|error| Route::unusable(origin, &error), |begun| Route::Quic(begun, false)))
     }
