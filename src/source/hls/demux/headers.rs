@@ -186,13 +186,16 @@ fn parse_plain_ac3(bytes: &[u8]) -> Option<Header> {
         2 => (32_000, kilobits * 3),
         _ => return None,
     };
+    // Above 8, the last version of ETSI TS 102 366, `bsid` stands for rates that are halved once and twice; frames stay as long.
+    // Encoders wrote that before E-AC-3 had half rates, and decoders (liba52, ffmpeg) read it.
+    let halved = (bytes[5] >> 3).saturating_sub(8);
     let mode = bytes[6] >> 5;
     // Between `acmod` and `lfeon` lie up to two fields of two bits.
     let skipped =
         2 * u8::from(mode & 1 != 0 && mode != 1) + 2 * u8::from(mode & 4 != 0) + 2 * u8::from(mode == 2);
-    let low = u16::from(bytes[6] >> (4 - skipped.min(4)) & 1);
+    let low = u16::from(bytes[6] >> (4 - skipped) & 1);
     let channels = AC3_CHANNELS[usize::from(mode)] + low;
-    header(AudioCodec::Ac3, words * 2, 1536, sample_rate, channels)
+    header(AudioCodec::Ac3, words * 2, 1536, sample_rate >> halved, channels)
 }
 
 fn parse_eac3(bytes: &[u8]) -> Option<Header> {
@@ -241,6 +244,27 @@ mod tests {
             let format = header.format;
             let got = (format.codec, header.len, header.samples, format.sample_rate, format.channels);
             assert_eq!(got, wanted, "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn ac3_of_half_and_quarter_rates_has_frames_of_the_same_length() {
+        for (version, rate) in [(6, 48_000), (8, 48_000), (9, 24_000), (10, 12_000)] {
+            let header = Family::Ac3.parse(&[0x0b, 0x77, 0, 0, 0x14, version << 3, 0x43]).unwrap();
+            assert_eq!((header.len, header.format.sample_rate), (768, rate), "bsid {version}");
+        }
+    }
+
+    #[test]
+    fn the_low_frequency_channel_of_ac3_is_behind_the_levels_of_each_mode() {
+        // `acmod`, and the bit of `lfeon` behind its mix levels (ETSI TS 102 366, 4.3.2).
+        for (mode, bit, channels) in
+            [(0, 4, 2), (1, 4, 1), (2, 2, 2), (3, 2, 3), (4, 2, 3), (5, 0, 4), (6, 2, 4), (7, 0, 5)]
+        {
+            for (low, byte) in [(0, mode << 5), (1, mode << 5 | 1 << bit)] {
+                let header = Family::Ac3.parse(&[0x0b, 0x77, 0, 0, 0x14, 0x40, byte]).unwrap();
+                assert_eq!(header.format.channels, channels + low, "acmod {mode}");
+            }
         }
     }
 
