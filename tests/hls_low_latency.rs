@@ -176,3 +176,98 @@ fn appendix_c_a_playlist_from_a_cache_is_replaced_by_the_current_one_before_play
         requests.iter().map(|request| request.path.as_str()).filter(|path| path.contains("m3u8")).collect();
     assert_eq!(lists[1], "/live.m3u8?_HLS_msn=7&_HLS_part=0");
 }
+
+/// The numbers of all frames that are played.
+fn frames(origin: &Origin) -> Vec<u64> {
+    play(&mut open(origin, "/live.m3u8", |_| ())).into_iter().flat_map(|section| section.1).collect()
+}
+
+/// The number behind `name` in a playlist.
+fn number(text: &str, name: &str) -> Option<u64> {
+    let (_, rest) = text.split_once(name)?;
+    rest.split(|digit: char| !digit.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// A playlist whose delta update skips so many segments more or fewer than it leaves out.
+fn skip_other(text: String, by: i64) -> String {
+    match number(&text, "SKIPPED-SEGMENTS=") {
+        Some(skipped) => {
+            let other = skipped.saturating_add_signed(by);
+            text.replace(&format!("SKIPPED-SEGMENTS={skipped}"), &format!("SKIPPED-SEGMENTS={other}"))
+        }
+        None => text,
+    }
+}
+
+#[test]
+fn s6_3_7_wrong_delta_updates_cost_no_frame() {
+    let edits: [(&str, fn(String, u64) -> String); 6] = [
+        ("more than there are", |text, _| skip_other(text, 50)),
+        ("more than it leaves out", |text, count| if count % 5 == 0 { skip_other(text, 1) } else { text }),
+        ("fewer than it leaves out", |text, count| if count % 5 == 0 { skip_other(text, -1) } else { text }),
+        (
+            "none any more",
+            |text, count| if count > 36 { text.replace("CAN-SKIP-UNTIL", "X-SKIP") } else { text },
+        ),
+        ("date ranges too", |text, _| {
+            let skip =
+                number(&text, "SKIPPED-SEGMENTS=").map(|skipped| format!("SKIPPED-SEGMENTS={skipped}"));
+            let removed = |skip: &String| format!("{skip},RECENTLY-REMOVED-DATERANGES=\"a\tb\"");
+            skip.as_ref().map_or(text.clone(), |skip| text.replace(skip, &removed(skip)))
+        }),
+        ("interstitials", |text, _| {
+            let range = "#EXT-X-DATERANGE:ID=\"ad\",CLASS=\"com.apple.hls.interstitial\",START-DATE=\"2024-01-01T00:00:00Z\",\
+                DURATION=15,X-ASSET-URI=\"file:///ad.m3u8\",X-RESUME-OFFSET=0,X-RESTRICT=\"SKIP,JUMP\"\n";
+            text.replacen("#EXT-X-MEDIA-SEQUENCE", &format!("{range}#EXT-X-MEDIA-SEQUENCE"), 1)
+        }),
+    ];
+    std::thread::scope(|scope| {
+        for (what, edit) in edits {
+            scope.spawn(move || {
+                let live = LowLatency { edit, ..LowLatency::new(26, 48, 10) };
+                let origin = Origin::start(move |request| live.answer(request));
+                let frames = frames(&origin);
+                assert!(frames.iter().copied().eq(frames[0]..480), "{what}: {frames:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn s6_2_5_2_a_blocking_reload_that_is_refused_costs_no_frame() {
+    std::thread::scope(|scope| {
+        for refusal in [503, 400, 404] {
+            scope.spawn(move || {
+                let live = LowLatency { has_hints: true, ..LowLatency::new(26, 48, 10) };
+                let origin = Origin::start(move |request| {
+                    let is_held = request.path.contains("_HLS_msn");
+                    match request.number % 3 {
+                        0 if is_held => Answer::status(refusal).header("Retry-After", "1"),
+                        _ => live.answer(request),
+                    }
+                });
+                let frames = frames(&origin);
+                assert!(frames.iter().copied().eq(frames[0]..480), "{refusal}: {frames:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn s6_3_8_hinted_parts_that_never_come_are_fetched_once_they_are_listed() {
+    let live = LowLatency { has_hints: true, ..LowLatency::new(26, 60, 10) };
+    let origin = Origin::start(move |request| match request.path.strip_prefix("/p") {
+        // The first request of each comes before the part is listed.
+        Some(part) if request.again == 0 && part.parse::<u64>().unwrap() % 4 == 1 => {
+            Answer::status(200).latency_until_released()
+        }
+        _ => live.answer(request),
+    });
+    let frames = frames(&origin);
+    assert!(frames.iter().copied().eq(frames[0]..600), "{frames:?}");
+    // The hint may be held for ten seconds. The stream has seven.
+    let requests = origin.log().requests;
+    let held = requests.iter().find(|request| request.path.starts_with("/p") && request.again > 0).unwrap();
+    let last = requests.iter().find(|request| request.path.contains("_HLS_msn=11")).unwrap();
+    assert!(held.number < last.number, "{} is requested again once its playlist lists it", held.path);
+}

@@ -19,11 +19,14 @@ pub struct LowLatency {
     pub has_hints: bool,
     /// Time from a request to its answer.
     pub latency: Duration,
+    /// Changes the text of a playlist of so many parts, before it is sent.
+    pub edit: fn(String, u64) -> String,
 }
 
 impl LowLatency {
     pub fn new(first: u64, end: u64, frames: u64) -> Self {
-        Self { began: Instant::now(), first, end, frames, has_hints: false, latency: Duration::ZERO }
+        let (began, latency) = (Instant::now(), Duration::ZERO);
+        Self { began, first, end, frames, has_hints: false, latency, edit: |text, _| text }
     }
 
     /// Seconds of a part.
@@ -57,6 +60,7 @@ impl LowLatency {
             let count = self.available().max(wanted.unwrap_or(0)).min(self.end);
             let other = if request.path.starts_with("/live") { "other" } else { "live" };
             let text = self.playlist(count, request.path.contains("_HLS_skip=YES"), other);
+            let text = (self.edit)(text, count);
             return Answer::whole(&Content::bytes(text.into_bytes())).latency(self.wait_for(count));
         }
         let path = request.path.trim_start_matches('/');

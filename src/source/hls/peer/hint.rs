@@ -75,6 +75,7 @@ fn fetch(shared: &Arc<Shared>, peer: &PeerHandle, part: HintedPart) -> Result<()
     let mut response = peer.execute(ranged(fetch, range).max_retries(0).epoch(&epoch).held(HOLD))?;
     // This thread calls the sink itself. After an error its caller records the failure, in the place of `finish`.
     sink.head(response.head())?;
+    shared.with(|state| state.handle_hint_answered(id));
     let mut chunk = vec![0; CHUNK];
     loop {
         let offset = response.position();

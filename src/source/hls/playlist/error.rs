@@ -76,7 +76,7 @@ pub enum PlaylistProblem {
     AfterFirstSegment,
     /// An initialization section that is encrypted with AES-128 requires an explicit IV.
     MapWithoutIv,
-    /// The update skips segments that are not in the previous playlist.
+    /// The update skips segments that are not in the previous playlist, or has others under the numbers of those that are.
     Unmergeable,
 }
 
@@ -117,7 +117,7 @@ impl fmt::Display for PlaylistProblem {
             Self::AfterFirstSegment => f.write_str("the tag must stand before the first segment"),
             Self::MapWithoutIv => f.write_str("the initialization section is encrypted, but has no IV"),
             Self::Unmergeable => {
-                f.write_str("the update skips segments that are not in the previous playlist")
+                f.write_str("the update does not fit the previous playlist: it skips other segments")
             }
         }
     }

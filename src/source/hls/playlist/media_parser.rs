@@ -24,6 +24,7 @@ pub(super) fn parse(lines: &mut Lines<'_>, context: Context<'_>) -> Result<Media
     while let Some(line) = lines.next()? {
         parser.handle(line, context).map_err(|problem| lines.error(problem))?;
     }
+    parser.check_update(context.previous).map_err(|problem| lines.error(problem))?;
     parser.finish().map_err(|problem| lines.error(problem))
 }
 
@@ -32,6 +33,8 @@ struct Parser {
     list: MediaPlaylist,
     variables: Variables,
     has_target: bool,
+    /// Its first segments are those of the previous version.
+    is_update: bool,
     /// What applies to all segments from here on.
     keys: Arc<[Key]>,
     map: Option<Arc<Map>>,
@@ -241,6 +244,7 @@ impl Parser {
         let range = range.and_then(|(from, to)| Some(usize::try_from(from).ok()?..usize::try_from(to).ok()?));
         let skipped = range.and_then(|range| previous.segments.get(range));
         self.list.segments = skipped.ok_or(PlaylistProblem::Unmergeable)?.to_vec();
+        self.is_update = true;
         if let Some(last) = self.list.segments.last() {
             // The tags of skipped segments are skipped as well: what they set still holds.
             self.keys = Arc::clone(&last.keys);
@@ -250,6 +254,18 @@ impl Parser {
             self.last_range = last.byte_range.map(|range| (last.uri.clone(), range.end));
         }
         Ok(())
+    }
+
+    /// Segments of an update that were known before must still have their numbers. If it skips more or fewer than it leaves out,
+    /// all behind would be played under wrong ones: twice, or not at all.
+    fn check_update(&self, previous: Option<&MediaPlaylist>) -> Result<(), PlaylistProblem> {
+        let Some(previous) = previous.filter(|_| self.is_update) else { return Ok(()) };
+        let mut numbered = self.list.segments.iter().zip(self.list.media_sequence..);
+        // A query that changes is a token.
+        let is_known = |(segment, number): (&Segment, u64)| {
+            previous.segment(number).is_none_or(|known| known.uri.path() == segment.uri.path())
+        };
+        if numbered.all(is_known) { Ok(()) } else { Err(PlaylistProblem::Unmergeable) }
     }
 
     fn handle_hint(&mut self, value: &str) -> Result<(), PlaylistProblem> {

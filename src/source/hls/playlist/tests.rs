@@ -388,6 +388,7 @@ fn s6_3_7_an_update_takes_skipped_segments_from_the_previous_version() {
         (text, None),
         ("#EXT-X-MEDIA-SEQUENCE:9\n#EXT-X-SKIP:SKIPPED-SEGMENTS=2", Some(&old)),
         ("#EXT-X-MEDIA-SEQUENCE:11\n#EXT-X-SKIP:SKIPPED-SEGMENTS=3", Some(&old)),
+        ("#EXT-X-MEDIA-SEQUENCE:11\n#EXT-X-SKIP:SKIPPED-SEGMENTS=1\n#EXTINF:6,\n13", Some(&old)),
     ] {
         assert_eq!(problem(update(text, previous)).2, PlaylistProblem::Unmergeable, "{text}");
     }

@@ -28,7 +28,7 @@ impl State {
     /// Moves the frames of the first segments into sections.
     pub(crate) fn commit(&mut self) {
         while let Some(queued) = self.queue.front_mut() {
-            if queued.is_hinted {
+            if queued.is_hinted() {
                 // Its key and its initialization section are known once its playlist lists it.
                 return;
             }

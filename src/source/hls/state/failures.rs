@@ -73,7 +73,7 @@ impl State {
             return;
         }
         let requested = self.requested;
-        if self.queued(id).is_some_and(|queued| queued.is_hinted) {
+        if self.queued(id).is_some_and(|queued| queued.is_hinted()) {
             return self.handle_hint_failed(id, &error);
         }
         let Some(queued) = self.plan_again(id) else { return };

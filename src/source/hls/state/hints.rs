@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::State;
 use super::needs::{ResourceKey, needs_of};
 use super::planned::{Hinted, HintedPart};
-use super::queued_segment::{QueuedSegment, SegmentPhase};
+use super::queued_segment::{Hint, QueuedSegment, SegmentPhase};
 use crate::error::Error;
 use crate::source::hls::playlist::{Map, MediaPlaylist, PreloadHint, Segment};
 use crate::source::hls::timeline::{PlaylistPosition, TimedSegment, Timeline};
@@ -53,7 +53,7 @@ impl State {
 
     /// The part to request now, if the reader has got to the live edge and the playlist hints at what follows.
     fn poll_hinted_part(&mut self, now: Instant) -> Option<HintedPart> {
-        if self.queue.iter().any(|queued| queued.is_hinted) {
+        if self.queue.iter().any(QueuedSegment::is_hinted) {
             return None;
         }
         let is_waiting =
@@ -79,7 +79,8 @@ impl State {
         self.follows = Some((self.variant, timed.next));
         self.push_segment(position, timed, SegmentPhase::Fetching);
         let queued = self.queue.back_mut()?;
-        (queued.is_hinted, queued.needs, queued.priority) = (true, needs.clone(), Priority::High);
+        (queued.needs, queued.priority) = (needs.clone(), Priority::High);
+        queued.hint = Some(Hint::Unlisted { is_answered: false });
         Some(HintedPart { id: queued.id, url, range, needs })
     }
 
@@ -88,7 +89,7 @@ impl State {
     pub(crate) fn handle_hint_failed(&mut self, id: u64, error: &Error) {
         log::debug!("a preload hint was of no use: {error}");
         let Some(index) = self.queue.iter().position(|known| known.id == id) else { return };
-        if !self.queue[index].is_hinted {
+        if !self.queue[index].is_hinted() {
             // Its playlist lists it by now.
             self.plan_again(id);
             return;
@@ -108,12 +109,15 @@ impl State {
 
     /// A new version of the playlist of `variant` lists what was hinted at, or something else.
     pub(super) fn check_hints(&mut self, variant: usize, timeline: &Timeline) {
-        let is_of = |queued: &QueuedSegment| queued.is_hinted && queued.variant == variant;
+        self.drop_unanswered_hint(variant);
+        let is_of = |queued: &QueuedSegment| queued.is_hinted() && queued.variant == variant;
         let Some(index) = self.queue.iter().position(is_of) else { return };
         let queued = &mut self.queue[index];
         match timeline.segment_at(queued.position) {
             Some(timed) if is_same(&queued.segment, &timed.segment) => {
-                (queued.is_hinted, queued.start, queued.next) = (false, timed.start, timed.next);
+                let is_answered = queued.hint == Some(Hint::Unlisted { is_answered: true });
+                queued.hint = (!is_answered).then_some(Hint::Listed);
+                (queued.start, queued.next) = (timed.start, timed.next);
                 queued.segment = timed.segment;
                 if index + 1 == self.queue.len() {
                     let queued = &self.queue[index];
@@ -125,6 +129,24 @@ impl State {
             None if hinted_segment(timeline)
                 .is_some_and(|(_, timed)| is_same(&queued.segment, &timed.segment)) => {}
             _ => self.drop_hint(index),
+        }
+    }
+
+    /// The server has begun to send the part of a hint.
+    pub(crate) fn handle_hint_answered(&mut self, id: u64) {
+        if let Some(queued) = self.queued(id) {
+            let is_hinted = queued.is_hinted();
+            queued.hint = is_hinted.then_some(Hint::Unlisted { is_answered: true });
+        }
+    }
+
+    /// A part that an earlier version of the playlist lists already, and that the server still holds back, is fetched like any
+    /// other: the request for the hint may have been lost.
+    fn drop_unanswered_hint(&mut self, variant: usize) {
+        let is_late =
+            |queued: &&QueuedSegment| queued.variant == variant && queued.hint == Some(Hint::Listed);
+        if let Some(id) = self.queue.iter().find(is_late).map(|queued| queued.id) {
+            self.plan_again(id);
         }
     }
 

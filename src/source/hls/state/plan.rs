@@ -114,7 +114,7 @@ impl State {
     /// [`AT_ONCE`] requests for each time that its playlist is loaded.
     fn may_fetch(&self, index: usize) -> bool {
         let is_fetching =
-            |queued: &&QueuedSegment| queued.phase == SegmentPhase::Fetching && !queued.is_hinted;
+            |queued: &&QueuedSegment| queued.phase == SegmentPhase::Fetching && !queued.is_hinted();
         let mut running = self.queue.iter().filter(is_fetching);
         let is_reloading = |queued: &&QueuedSegment| queued.phase == SegmentPhase::Reloading;
         let reloading = self.queue.iter().take(index).filter(is_reloading).count();

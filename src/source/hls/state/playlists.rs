@@ -103,7 +103,7 @@ impl State {
         let timeline = Timeline::new(list, url, self.cursor);
         if variant == self.variant {
             // What waits for a reload has a number that names another segment now.
-            self.retain_segments(|queued| queued.phase != SegmentPhase::Reloading && !queued.is_hinted);
+            self.retain_segments(|queued| queued.phase != SegmentPhase::Reloading && !queued.is_hinted());
             self.cursor = start_of(&timeline, &HlsConfig { start: None, ..self.config.clone() });
             self.follows = None;
             self.discontinuity = Some(Discontinuity::Reset);

@@ -40,8 +40,8 @@ pub(crate) struct QueuedSegment {
     pub(crate) is_refreshed: bool,
     /// When it failed first.
     pub(crate) failing_since: Option<Instant>,
-    /// It is fetched by a preload hint: its playlist does not list it yet.
-    pub(crate) is_hinted: bool,
+    /// It is fetched by a preload hint, and the server has not answered.
+    pub(super) hint: Option<Hint>,
     /// Its playlist has come while it was fetched by URLs of the stored one.
     #[cfg(feature = "cache")]
     pub(crate) is_renewed: bool,
@@ -50,6 +50,15 @@ pub(crate) struct QueuedSegment {
     pub(super) discontinuity: Option<Discontinuity>,
     /// While its body arrives.
     pub(super) arriving: Option<Arriving>,
+}
+
+/// How far the playlist of a segment is that is fetched by a preload hint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hint {
+    /// It does not list the segment yet.
+    Unlisted { is_answered: bool },
+    /// It lists the segment, so the server should have answered.
+    Listed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,13 +100,18 @@ impl QueuedSegment {
             fresh: None,
             is_refreshed: false,
             failing_since: None,
-            is_hinted: false,
+            hint: None,
             #[cfg(feature = "cache")]
             is_renewed: false,
             undemuxed: None,
             discontinuity: None,
             arriving: None,
         }
+    }
+
+    /// Its playlist does not list it yet.
+    pub(crate) fn is_hinted(&self) -> bool {
+        matches!(self.hint, Some(Hint::Unlisted { .. }))
     }
 
     /// Memory of the frames that wait for preceding segments, in bytes.
@@ -115,6 +129,7 @@ impl QueuedSegment {
     pub(crate) fn plan_again(&mut self) {
         // A fresh URL of the application is for one attempt only.
         (self.request, self.undemuxed, self.fresh, self.arriving) = (None, None, None, None);
+        self.hint = None;
         self.output.clear();
         self.tail.clear();
         self.phase = SegmentPhase::Planned;
