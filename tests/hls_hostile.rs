@@ -235,3 +235,32 @@ fn a_multivariant_playlist_without_anything_to_play_is_a_typed_error() {
     let sections = play(&mut open(&origin, "/all.m3u8", |_| ()));
     assert_eq!(sections[0].1, (0..2 * FRAMES).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_start_outside_of_the_presentation_is_its_beginning_or_its_end() {
+    let lines: String = (0..3).map(|index| extinf(&format!("{index}.ts"))).collect();
+    for (offset, first) in [("-3.9", 1), ("-1000000", 0), ("-0", 2), ("0", 0), ("2.1", 1), ("1000000", 2)] {
+        let list = vod(&format!("#EXT-X-START:TIME-OFFSET={offset}\n{lines}"));
+        let origin = site(3).with("/list.m3u8", list).serve();
+        let sections = play(&mut open(&origin, "/list.m3u8", |_| ()));
+        let frames: Vec<u64> = sections.into_iter().flat_map(|section| section.1).collect();
+        assert!(frames.iter().copied().eq(first * FRAMES..3 * FRAMES), "{offset}");
+    }
+}
+
+#[test]
+fn a_rendition_whose_playlist_is_missing_does_not_end_a_presentation_with_muxed_audio() {
+    let missing = "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",NAME=\"en\",DEFAULT=YES,URI=\"missing.m3u8\"\n";
+    let muxed = "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"b\",NAME=\"en\",DEFAULT=YES\n";
+    let with_group = "#EXT-X-STREAM-INF:BANDWIDTH=2,AUDIO=\"a\"\nts.m3u8\n";
+    let without = "#EXT-X-STREAM-INF:BANDWIDTH=1,AUDIO=\"b\"\nts.m3u8\n";
+    for lines in [[missing, with_group, "", ""], [missing, muxed, with_group, without]] {
+        let list = format!("#EXTM3U\n{}", lines.concat());
+        let origin = site(3).with("/all.m3u8", list).serve();
+        let mut config = HlsConfig::default();
+        config.read_timeout = Some(Duration::from_secs(60));
+        let opened = downloader().open_hls(&origin.url("/all.m3u8"), config);
+        let mut hls = opened.unwrap();
+        assert_eq!(play(&mut hls)[0].1, (0..3 * FRAMES).collect::<Vec<_>>());
+    }
+}

@@ -55,17 +55,40 @@ pub(crate) fn open_with(
         }
         Playlist::Multivariant(list) => list,
     };
-    let ladder = Ladder::new(&list, &from, policy(shared), shared.config.language.as_deref())?;
+    open_levels(shared, peer, list, &from, &lists)
+}
+
+/// Opens one of the levels of a multivariant playlist that came from `from`.
+fn open_levels(
+    shared: &Shared,
+    peer: &PeerHandle,
+    mut list: MultivariantPlaylist,
+    from: &Url,
+    lists: &Lists<'_>,
+) -> Result<State, Error> {
+    let mut ladder = Ladder::new(&list, from, policy(shared), shared.config.language.as_deref())?;
     if lists.has_start.is_none() {
-        preload_keys(shared, peer, &list, &from);
+        preload_keys(shared, peer, &list, from);
     }
-    let steering = steering(shared, &list, &from);
+    let steering = steering(shared, &list, from);
     // Before the first media playlist is parsed, which may import them.
-    shared.set_variables(list.variables);
+    shared.set_variables(std::mem::take(&mut list.variables));
     let estimator = remembered(shared, peer);
-    let bitrates = ladder.bitrates(ladder.first);
-    let level = State::first_level(&shared.config, &bitrates, &estimator, Instant::now());
-    let first = load_first(shared, peer, &lists, &ladder, steering.as_ref(), level)?;
+    let load = |ladder: &Ladder| {
+        let bitrates = ladder.bitrates(ladder.first);
+        let level = State::first_level(&shared.config, &bitrates, &estimator, Instant::now());
+        load_first(shared, peer, lists, ladder, steering.as_ref(), level)
+    };
+    let first = match load(&ladder) {
+        // The server answers, and has no playlist of the rendition. The variants may have audio of their own, for clients that do
+        // not know renditions.
+        Err(error) if error.status().is_some() && !ladder.renditions.is_empty() => {
+            list.variants.iter_mut().for_each(|variant| variant.audio = None);
+            ladder = Ladder::new(&list, from, policy(shared), None).map_err(|_| error.clone())?;
+            load(&ladder).map_err(|_| error)?
+        }
+        first => first?,
+    };
     Ok(State::new(shared.config.clone(), ladder, steering, first, estimator))
 }
 

@@ -18,8 +18,13 @@ pub(crate) fn start_of(timeline: &Timeline, config: &HlsConfig) -> Duration {
         (None, None) if list.is_ended => timeline.start(),
         (None, None) => return live_edge,
     };
-    // Section 6.3.3: a live stream must not start closer to its end than that.
-    let latest = if list.is_ended { end } else { live_edge };
+    let latest = match (list.is_ended, config.start) {
+        // Section 6.3.3: a live stream must not start closer to its end than that.
+        (false, _) => live_edge,
+        (true, Some(_)) => end,
+        // Section 4.4.2.2: an offset beyond the end is the end. There nothing would be played, so the last segment is.
+        (true, None) => timeline.start_of(timeline.sequence_at(end)).unwrap_or(end),
+    };
     start.clamp(timeline.start(), latest.max(timeline.start()))
 }
 
