@@ -271,3 +271,14 @@ fn s6_3_8_hinted_parts_that_never_come_are_fetched_once_they_are_listed() {
     let last = requests.iter().find(|request| request.path.contains("_HLS_msn=11")).unwrap();
     assert!(held.number < last.number, "{} is requested again once its playlist lists it", held.path);
 }
+
+#[test]
+fn s4_4_5_3_a_hint_of_a_range_without_an_end_brings_each_frame_once() {
+    for has_hints in [false, true] {
+        let live = LowLatency { has_hints, has_ranges: true, ..LowLatency::new(26, 48, 10) };
+        let origin = Origin::start(move |request| live.answer(request));
+        let frames = frames(&origin);
+        let jumps: Vec<&[u64]> = frames.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
+        assert!(jumps.is_empty() && frames.last() == Some(&479), "hints {has_hints}: {jumps:?}");
+    }
+}

@@ -19,6 +19,8 @@ pub struct LowLatency {
     pub has_hints: bool,
     /// Time from a request to its answer.
     pub latency: Duration,
+    /// Parts are ranges of their segment, and hints leave the end of theirs open.
+    pub has_ranges: bool,
     /// Changes the text of a playlist of so many parts, before it is sent.
     pub edit: fn(String, u64) -> String,
 }
@@ -26,7 +28,7 @@ pub struct LowLatency {
 impl LowLatency {
     pub fn new(first: u64, end: u64, frames: u64) -> Self {
         let (began, latency) = (Instant::now(), Duration::ZERO);
-        Self { began, first, end, frames, has_hints: false, latency, edit: |text, _| text }
+        Self { began, first, end, frames, has_hints: false, latency, has_ranges: false, edit: |text, _| text }
     }
 
     /// Seconds of a part.
@@ -43,6 +45,21 @@ impl LowLatency {
     fn wait_for(&self, count: u64) -> Duration {
         let due = Duration::from_secs_f64(count.saturating_sub(self.first) as f64 * self.part());
         due.saturating_sub(self.began.elapsed()).max(self.latency)
+    }
+
+    fn bytes(&self, number: u64) -> Vec<u8> {
+        fragment(&aac_frames(number * self.frames, self.frames), number * self.frames * 1024)
+    }
+
+    /// Offset of a part in its segment.
+    fn offset(&self, number: u64) -> u64 {
+        (number / 4 * 4..number).map(|before| self.bytes(before).len() as u64).sum()
+    }
+
+    /// Where a part is.
+    fn place(&self, number: u64) -> String {
+        let (segment, len, offset) = (number / 4, self.bytes(number).len(), self.offset(number));
+        format!("URI=\"{segment}\",BYTERANGE=\"{len}@{offset}\"")
     }
 
     /// Seconds of audio that are produced by now, with the beginning of the part that is not complete yet.
@@ -64,9 +81,7 @@ impl LowLatency {
             return Answer::whole(&Content::bytes(text.into_bytes())).latency(self.wait_for(count));
         }
         let path = request.path.trim_start_matches('/');
-        let bytes = |number: u64| {
-            fragment(&aac_frames(number * self.frames, self.frames), number * self.frames * 1024)
-        };
+        let bytes = |number: u64| self.bytes(number);
         match path.strip_prefix('p').and_then(|number| number.parse().ok()) {
             Some(number) if number >= self.end => Answer::status(404),
             Some(number) => {
@@ -79,6 +94,14 @@ impl LowLatency {
             None => {
                 let number: u64 = path.parse().unwrap();
                 let bytes: Vec<u8> = (0..4).flat_map(|index| bytes(number * 4 + index)).collect();
+                if let Some((from, _)) = request.range() {
+                    let first =
+                        (number * 4..number * 4 + 4).rfind(|part| self.offset(*part) <= from).unwrap();
+                    // It grows while it is sent.
+                    return Answer::file(request, &Content::bytes(bytes))
+                        .chunks_of(self.bytes(first).len() as u64, Duration::from_secs_f64(self.part()))
+                        .latency(self.wait_for(first + 1));
+                }
                 Answer::file(request, &Content::bytes(bytes)).latency(self.latency)
             }
         }
@@ -86,7 +109,10 @@ impl LowLatency {
 
     fn playlist(&self, count: u64, skips: bool, other: &str) -> String {
         let length = self.part();
-        let part = |number: u64| format!("#EXT-X-PART:DURATION={length:.6},URI=\"p{number}\"\n");
+        let part = |number: u64| {
+            let place = if self.has_ranges { self.place(number) } else { format!("URI=\"p{number}\"") };
+            format!("#EXT-X-PART:DURATION={length:.6},{place}\n")
+        };
         let target = (4.0 * length).ceil();
         let mut text = format!(
             "#EXTM3U\n#EXT-X-TARGETDURATION:{target}\n#EXT-X-PART-INF:PART-TARGET={length:.6}\n\
@@ -112,7 +138,14 @@ impl LowLatency {
         if count == self.end {
             text.push_str("#EXT-X-ENDLIST\n");
         } else if self.has_hints {
-            text.push_str(&format!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"p{count}\"\n"));
+            let start = self.offset(count);
+            match self.has_ranges {
+                true => text.push_str(&format!(
+                    "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{}\",BYTERANGE-START={start}\n",
+                    count / 4
+                )),
+                false => text.push_str(&format!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"p{count}\"\n")),
+            }
         }
         let last = count - 1;
         text.push_str(&format!(
