@@ -12,19 +12,26 @@ const HALF_LIVES: [f64; 2] = [3.0, 15.0];
 /// Over-prediction that counts, at most: after a hole in the network the estimate would otherwise stay low for minutes.
 const MOST_DOUBT: f64 = 1.0;
 
+/// Over-prediction that is assumed after the first transfer. It shrinks with each prediction that is tested, up to [`REMEMBERED`]:
+/// one fast transfer does not show how much the network varies, and at the start nothing is buffered that would hide a mistake.
+const UNTESTED: f64 = 0.3;
+
 /// Seconds that a transfer counts for, whatever it took: a slow one must not outweigh the ones after it by its length, nor a
 /// fast one be lost.
 const COUNTED: (f64, f64) = (0.5, 2.0);
 
 /// A cautious estimate: the lower of a fast and a slow average, divided by the worst recent over-prediction (as in
 /// RobustMPC: Yin et al., "A Control-Theoretic Approach for Dynamic Adaptive Video Streaming over HTTP", SIGCOMM 2015).
+/// The first transfers are doubted too.
 ///
 /// ```
 /// use std::time::Duration;
 /// use windway::abr::Estimator;
 ///
 /// let mut estimator = Estimator::default();
-/// estimator.handle_transfer(125_000, Duration::from_secs(1), Duration::from_millis(40));
+/// for _ in 0..6 {
+///     estimator.handle_transfer(125_000, Duration::from_secs(1), Duration::from_millis(40));
+/// }
 /// assert_eq!(estimator.throughput().map(|rate| rate.round()), Some(1_000_000.0));
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -78,13 +85,21 @@ impl Estimator {
     /// Expected throughput in bits per second. `None` before the first transfer.
     pub fn throughput(&self) -> Option<f64> {
         // The worst one and not their mean: a rate that is too high empties the buffer, one that is too low costs some quality.
-        let worst = self.over_predictions.iter().copied().fold(0.0, f64::max);
+        let worst = self.over_predictions.iter().copied().fold(self.untested(), f64::max);
         self.plain().map(|rate| rate / (1.0 + worst))
     }
 
     /// Expected time to the first byte.
     pub fn ttfb(&self) -> Duration {
         self.ttfb.unwrap_or_default()
+    }
+
+    fn untested(&self) -> f64 {
+        // An earlier session has tested what is remembered of it.
+        if self.ttfb.is_none() {
+            return 0.0;
+        }
+        UNTESTED * (1.0 - self.over_predictions.len() as f64 / REMEMBERED as f64)
     }
 
     fn plain(&self) -> Option<f64> {
@@ -110,6 +125,14 @@ mod tests {
     fn a_steady_network_is_known() {
         assert!((after(&[800_000.0; 10]) - 800_000.0).abs() < 1.0);
         assert_eq!(Estimator::default().throughput(), None);
+    }
+
+    #[test]
+    fn an_estimate_is_doubted_until_predictions_were_tested() {
+        let (once, later) = (after(&[800_000.0]), after(&[800_000.0; 3]));
+        assert!(once < 650_000.0 && later > once && later < 790_000.0, "{once} {later}");
+        // What an earlier session has measured was tested there.
+        assert_eq!(Estimator::remembering(2e6).throughput(), Some(2e6));
     }
 
     #[test]
