@@ -3,6 +3,10 @@
 //! A block is checked when it is first read or written: the filled part is read whole and held against its slot's checksum.
 //! From then on the entry trusts it until it is closed. Bytes that this entry wrote itself are trusted from the start.
 //! Whoever else has the file open writes equal bytes to equal offsets, so it can make a part unknown, but never wrong.
+//!
+//! Another program may truncate the file. A later write would make it long again, with zeros in place of bytes that are trusted. So
+//! each write looks at the length first, and a file that has become shorter, or whose trusted bytes can't be read, is abandoned:
+//! nothing of it is served or written any more.
 
 use std::fmt;
 use std::io;
@@ -38,6 +42,10 @@ pub(crate) struct EntryFile {
     blocks: Box<[Mutex<Block>]>,
     /// A write has failed: nothing more is written.
     is_read_only: AtomicBool,
+    /// Trusted bytes were lost. Then it is read-only, too, and all blocks are empty.
+    is_abandoned: AtomicBool,
+    /// The length that `files.data` has at least, unless it was truncated: that at the opening, or after the furthest write.
+    known_len: AtomicU64,
     /// Counts writes, so that its streams see that there is more.
     writes: AtomicU64,
 }
@@ -78,7 +86,8 @@ impl EntryFile {
         let got = read_full(&*files.meta, &mut table, slot_at(0)).unwrap_or(0);
         let stamp = Stamp::decode(&page, header.identity());
         let slots = decode_slots(&table[..got], &header);
-        Some(Self::new(files, header, stamp, slots))
+        let known_len = files.data.len().ok()?;
+        Some(Self::new(files, header, stamp, slots, known_len))
     }
 
     /// Writes the header of a new entry into empty files.
@@ -87,10 +96,11 @@ impl EntryFile {
         let encoded = stamp.encode(header.identity());
         page[PAGE - encoded.len()..].copy_from_slice(&encoded);
         write_full(&*files.meta, &page, 0)?;
-        Ok(Self::new(files, header, stamp, Vec::new()))
+        let known_len = files.data.len()?;
+        Ok(Self::new(files, header, stamp, Vec::new(), known_len))
     }
 
-    fn new(files: Files, header: Header, stamp: Stamp, slots: Vec<(u64, Slot)>) -> Self {
+    fn new(files: Files, header: Header, stamp: Stamp, slots: Vec<(u64, Slot)>, known_len: u64) -> Self {
         let mut blocks: Box<[Mutex<Block>]> = (0..header.blocks()).map(|_| Mutex::default()).collect();
         for (index, slot) in slots {
             blocks[index as usize].get_mut().slot = Some(slot);
@@ -104,6 +114,8 @@ impl EntryFile {
             stamp,
             blocks,
             is_read_only: AtomicBool::new(false),
+            is_abandoned: AtomicBool::new(false),
+            known_len: AtomicU64::new(known_len),
             writes: AtomicU64::new(0),
         }
     }
@@ -139,6 +151,38 @@ impl EntryFile {
     /// Stops all writing. What is stored stays readable.
     pub(crate) fn make_read_only(&self) {
         self.is_read_only.store(true, Ordering::Release);
+    }
+
+    /// True if the file has lost bytes that were trusted. It is of no use any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::Acquire)
+    }
+
+    /// True if the file ends within the slots, or before bytes that one of them describes: another program has truncated it, or a
+    /// crash.
+    pub(crate) fn is_cut(&self) -> bool {
+        let end = self.known_len.load(Ordering::Relaxed);
+        if end < self.files.data_start {
+            return true;
+        }
+        let is_behind = |(index, block): (u64, &Mutex<Block>)| {
+            let slot = block.lock().slot;
+            slot.is_some_and(|slot| self.data_at(index, slot.to) > end)
+        };
+        (0..).zip(&self.blocks).any(is_behind)
+    }
+
+    /// Serves and writes nothing any more. No block may be locked by this thread.
+    fn abandon(&self) {
+        self.make_read_only();
+        for block in &self.blocks {
+            *block.lock() = Block::default();
+        }
+        if !self.is_abandoned.swap(true, Ordering::AcqRel) {
+            log::warn!(
+                "a file of the cache has lost bytes while it was open: another program has changed it"
+            );
+        }
     }
 
     /// The bytes that the entry may have: each that is not checked yet may turn out to be lost.
@@ -177,7 +221,12 @@ impl EntryFile {
             }
         }
         // Without the lock: stored bytes never change.
-        self.read_data(index, wanted.start, buf)
+        let is_read = self.read_data(index, wanted.start, buf);
+        if !is_read {
+            // If they stayed trusted, they would be missed and fetched again and again, and never written.
+            self.abandon();
+        }
+        is_read
     }
 
     /// Stores bytes of a block: first the bytes, then the slot with their checksum.
@@ -199,6 +248,12 @@ impl EntryFile {
         else {
             return Err(io::ErrorKind::Other.into());
         };
+        // First: another thread may write behind the end meanwhile.
+        let known_len = self.known_len.load(Ordering::Acquire);
+        if self.files.data.len()? < known_len {
+            self.abandon();
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "another program has truncated the file"));
+        }
         let range = within as u32..within as u32 + bytes.len() as u32;
         let mut block = block.lock();
         if !block.is_checked && block.slot.is_some() {
@@ -210,7 +265,9 @@ impl EntryFile {
         if bytes.is_empty() || block.has(&range) {
             return Ok(());
         }
-        write_full(&*self.files.data, bytes, self.files.data_start + index * BLOCK + within)?;
+        write_full(&*self.files.data, bytes, self.data_at(index, range.start))?;
+        // Only now: whoever sees it finds a file that is as long.
+        self.known_len.fetch_max(self.data_at(index, range.end), Ordering::Release);
         self.add(index, &mut block, &range, bytes);
         // While the block is locked: a stream that sees the new number waits for the lock, and then finds the bytes.
         self.writes.fetch_add(1, Ordering::Release);
@@ -314,10 +371,14 @@ impl EntryFile {
         is_read.then_some(filled)
     }
 
+    /// Where a byte of a block lies in its file.
+    fn data_at(&self, index: u64, within: u32) -> u64 {
+        self.files.data_start + index * BLOCK + u64::from(within)
+    }
+
     /// An error of the file is a miss as well: the bytes come from the network instead.
     fn read_data(&self, index: u64, within: u32, buf: &mut [u8]) -> bool {
-        let at = self.files.data_start + index * BLOCK + u64::from(within);
-        read_full(&*self.files.data, buf, at).is_ok_and(|got| got == buf.len())
+        read_full(&*self.files.data, buf, self.data_at(index, within)).is_ok_and(|got| got == buf.len())
     }
 }
 

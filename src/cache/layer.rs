@@ -11,9 +11,16 @@ pub(crate) trait FileLayer: fmt::Debug + Send + Sync {
 
     /// Writes some bytes, and makes the file longer if necessary.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize>;
+
+    /// Number of bytes up to the end of the file.
+    fn len(&self) -> io::Result<u64>;
 }
 
 impl FileLayer for File {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
     #[cfg(unix)]
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
         std::os::unix::fs::FileExt::read_at(self, buf, at)

@@ -151,8 +151,9 @@ impl Store {
     fn open_file(self: &Arc<Self>, name: &str) -> io::Result<Option<Entry>> {
         let Some(file) = self.directory.open_entry(name)?.map(Arc::new) else { return Ok(None) };
         let core = Header::read(&file).and_then(|header| EntryFile::open(files(&file, &header)));
-        // A file that was renamed or copied would be served for another key.
-        match core.filter(|core| core.header().file_name() == *name) {
+        // A file that was renamed or copied would be served for another key. And one that was truncated must not get long again, since
+        // another process may still trust what it has lost.
+        match core.filter(|core| core.header().file_name() == *name && !core.is_cut()) {
             Some(core) => Ok(Some(Entry::new(core, file, Some(Arc::clone(self))))),
             None => {
                 log::debug!("a damaged entry of the cache is removed: {name}");
@@ -195,7 +196,11 @@ impl Store {
         let removals = self.open.lock().removals;
         let written =
             // The clone shares the lock of `file`, which lasts until the last of them is closed (flock(2)).
-            |file: &File| EntryFile::create(files_of(file.try_clone()?, header), header.clone(), stamp);
+            |file: &File| {
+                // As long as the slots from the start: a shorter one was truncated, and may have lost slots.
+                file.set_len(header.data_start())?;
+                EntryFile::create(files_of(file.try_clone()?, header), header.clone(), stamp)
+            };
         let made = self.directory.create_entry(name, |file| written(file).map(drop))?;
         let Some(file) = made.map(Arc::new) else { return Ok(None) };
         let core = EntryFile::open(files(&file, header)).ok_or(io::ErrorKind::InvalidData)?;
@@ -408,7 +413,9 @@ impl Entry {
     /// Fills `buf` with bytes of the block of this index, from `within` on. False if they are not there.
     pub(crate) fn read(&self, index: u64, within: u64, buf: &mut [u8]) -> bool {
         self.touch();
-        self.core.read(index, within, buf)
+        let is_read = self.core.read(index, within, buf);
+        self.remove_abandoned();
+        is_read
     }
 
     /// Stores bytes of the block of this index.
@@ -422,7 +429,15 @@ impl Entry {
             return Err(storage_error("the cache has no room", no_room()));
         }
         let written = self.core.write(index, within, bytes);
+        self.remove_abandoned();
         written.map_err(|error| storage_error("the file can't be written", error))
+    }
+
+    /// Removes the file if it is of no use any more, so that the next stream begins a new one.
+    fn remove_abandoned(&self) {
+        if let Some(store) = self.store.as_ref().filter(|_| self.core.is_abandoned()) {
+            store.remove_outdated(self);
+        }
     }
 
     /// All bytes. `None` if one of them is not there.

@@ -32,6 +32,10 @@ struct Image {
 const SECTOR: usize = 512;
 
 impl FileLayer for Faulty {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().now.len() as u64)
+    }
+
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
         let image = self.0.lock();
         let from = image.now.get(at as usize..).unwrap_or_default();
@@ -179,6 +183,29 @@ fn a_full_disk_ends_writing_and_leaves_what_is_stored() {
     assert!(entry.is_read_only() && entry.write(1, 0, &[0; 10]).is_err());
     assert!(read(&entry, 0..1000) && !read(&entry, 0..2000));
     assert!(read(&reopen(&file, 2 * BLOCK), 0..1000));
+}
+
+#[test]
+fn a_file_that_another_program_truncates_is_abandoned_before_a_write_fills_the_hole() {
+    let len = 2 * BLOCK;
+    for is_read_first in [false, true] {
+        let (file, entry) = create(len);
+        write(&entry, 0..BLOCK);
+        let other = reopen(&file, len);
+        assert!(read(&other, 0..1000) && !entry.is_cut());
+        file.0.lock().now.truncate(5000);
+        assert!(reopen(&file, len).is_cut());
+        if is_read_first {
+            assert!(!read(&entry, 0..BLOCK) && entry.is_abandoned());
+        }
+        // It would be a file with zeros where the first block was.
+        assert!(entry.write(1, 0, &bytes(BLOCK..len)).is_err() && entry.is_abandoned());
+        assert!(other.write(1, 0, &bytes(BLOCK..len)).is_err() && !read(&other, 0..1000));
+        assert!(entry.stored().is_empty() && other.stored().is_empty());
+    }
+    let (file, _) = create(len);
+    file.0.lock().now.truncate(PAGE);
+    assert!(reopen(&file, len).is_cut());
 }
 
 #[test]
