@@ -401,3 +401,36 @@ fn a_file_that_changes_between_any_two_requests_is_never_served_in_parts_of_two_
         });
     }
 }
+
+#[test]
+fn a_change_within_the_second_of_its_date_is_not_spliced() {
+    // The two versions are the same where parts of them meet, so that no comparison there shows it.
+    let old = version(0);
+    let mut new = old.clone();
+    new[..200_000].fill(7);
+    new[600_000..700_000].fill(7);
+    let contents = [Content::bytes(old.clone()), Content::bytes(new.clone())];
+    let is_new = Arc::new(AtomicBool::new(false));
+    let served = Arc::clone(&is_new);
+    let origin = Origin::start(move |request| {
+        let is_new = served.load(Ordering::SeqCst);
+        Answer::file(request, &contents[usize::from(is_new)])
+            .without_header("ETag")
+            .header("Last-Modified", &date(1_577_836_800))
+            // The first response comes within the second.
+            .header("Date", &date(1_577_836_800 + if is_new { 90_000 } else { 0 }))
+    });
+    let place = Place::new();
+    {
+        let config = config(&place.open()).read_ahead(ReadAhead::Bytes(1));
+        let mut stream = downloader().open_with(&origin.url("/a"), config).unwrap();
+        stream.read_exact(&mut vec![0; 300_000]).unwrap();
+    }
+    is_new.store(true, Ordering::SeqCst);
+    let mut stream = downloader().open_with(&origin.url("/a"), config(&place.open())).unwrap();
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes).map_err(Error::from) {
+        Ok(_) => assert!(bytes == new || bytes == old, "bytes of two versions"),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Changed),
+    }
+}

@@ -462,3 +462,31 @@ fn a_full_disk_ends_the_download_of_a_body_without_a_length() {
     let left: Vec<_> = fs::read_dir(&directory).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn a_change_within_the_second_of_its_date_begins_from_the_start() {
+    // The second version has the same length and date, and the same bytes but for some that an interrupted download has.
+    let new: Vec<u8> = {
+        let mut bytes = Vec::new();
+        Content::pattern(LEN).append(&mut bytes, 0..LEN);
+        bytes
+    };
+    let mut old = new.clone();
+    old[100_000..200_000].fill(7);
+    let contents = [Content::bytes(old), Content::bytes(new)];
+    let is_new = Arc::new(AtomicUsize::new(0));
+    let served = Arc::clone(&is_new);
+    let origin = Origin::start(move |request| {
+        let (version, start) = (served.load(Ordering::SeqCst), request.range().map_or(0, |(start, _)| start));
+        let dates = ["Wed, 01 Jan 2020 00:00:00 GMT", "Wed, 01 Jan 2020 09:00:00 GMT"];
+        let answer = Answer::file(request, &contents[version]).without_header("ETag");
+        let answer = answer.header("Last-Modified", dates[0]).header("Date", dates[version]);
+        let is_held = version == 0 && request.suffix().is_none();
+        if is_held { answer.stall_after((LEN / 2).saturating_sub(start)) } else { answer }
+    });
+    let place = Place::new();
+    leave_half(&place, &origin);
+    is_new.store(1, Ordering::SeqCst);
+    assert_eq!(place.download(&origin.url("/a")).unwrap().wait().unwrap(), LEN);
+    place.check(LEN);
+}

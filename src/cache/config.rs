@@ -66,8 +66,8 @@ pub struct CacheConfig {
     pub keep_no_store: bool,
     /// Stores responses to requests with `Authorization`, too, if they are not `public`. Default: false.
     pub keep_authorized: bool,
-    /// Stores responses with neither an entity tag nor a date, too. Only their length shows whether they have changed.
-    /// Default: false.
+    /// Stores responses with neither a strong entity tag nor a strong `Last-Modified`, too: one that is a minute older than the
+    /// response's `Date`. Only their length, and a weak `Last-Modified`, show whether they have changed. Default: false.
     pub keep_unvalidated: bool,
 }
 

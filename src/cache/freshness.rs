@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `no-store` | not stored, unless [`keep_no_store`](Policy::keep_no_store) |
 //! | answer to a request with `Authorization`, without `public` | not stored, unless [`keep_authorized`](Policy::keep_authorized) |
-//! | neither strong `ETag` nor `Last-Modified` | not stored, unless [`keep_unvalidated`](Policy::keep_unvalidated) |
+//! | neither strong `ETag` nor a `Last-Modified` of a minute before `Date` | not stored, unless [`keep_unvalidated`](Policy::keep_unvalidated) |
 //! | `Vary: *`, or a field that the application sends, or `Cookie`, `Authorization` | not stored: the answer is for one request |
 //! | `Vary` with other fields | stored: windway sends the same ones, or none, with every request of a program |
 //! | `private` | stored |
@@ -37,7 +37,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) expires: Option<&'a str>,
     pub(crate) date: Option<&'a str>,
     pub(crate) age: Option<&'a str>,
-    /// A strong entity tag or a date of the last change.
+    /// A strong entity tag, or a date of the last change that is strong as well: parts that were stored at different times may only
+    /// be joined by one of these (RFC 9110, section 15.3.7.3).
     pub(crate) has_validator: bool,
     /// The request had `Authorization`.
     pub(crate) is_authorized: bool,
@@ -69,7 +70,7 @@ impl Exchange<'_> {
             return Some("an answer to a request with Authorization");
         }
         if !self.has_validator && !policy.keep_unvalidated {
-            return Some("neither a strong entity tag nor a date");
+            return Some("neither a strong entity tag nor a strong date");
         }
         let is_ours = |name: &str| {
             name == "*"

@@ -31,7 +31,7 @@ pub(crate) fn with_exchange<T>(
         expires: head.header("expires"),
         date: head.header("date"),
         age: head.header("age"),
-        has_validator: head.validator().is_some(),
+        has_validator: head.strong_validator().is_some(),
         is_authorized: sent.is_authorized || sent.added.iter().any(|name| name == "authorization"),
         added: &sent.added,
     })

@@ -105,7 +105,7 @@ impl Shared {
                 // Without the query: a link that has expired is replaced by one with another token.
                 let url = self.request.url().expose_text();
                 let name = url.split(['?', '#']).next().unwrap_or(url);
-                let header = self.header(key_digest(name), "", head);
+                let header = self.header(key_digest(name), "", head).map(|header| proved_by(head, header));
                 header.map(|header| part.enter(header)).transpose()
             }
         };
@@ -210,6 +210,12 @@ impl Shared {
             link.waker.publish(&Event::CacheOff { error });
         }
     }
+}
+
+/// The header without a date that does not prove the version of bytes: within a minute a file can change and keep it (RFC 9110,
+/// section 8.8.2.2).
+fn proved_by(head: &ResponseHead, header: Header) -> Header {
+    if head.strong_validator().is_some() { header } else { Header { last_modified: String::new(), ..header } }
 }
 
 /// True if a response has the validator of the entry, or the length where that has none. Nothing in it contradicts.
