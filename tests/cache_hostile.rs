@@ -17,7 +17,7 @@ use support::content::assert_pattern;
 use support::dice::Dice;
 use support::{Answer, Content, Origin, Request, in_time};
 use windway::cache::{Cache, CacheConfig, CacheKey};
-use windway::config::ReadAhead;
+use windway::config::{Hook, ReadAhead, RequestHook, RequestKind};
 use windway::event::Event;
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Stream};
 
@@ -296,6 +296,33 @@ fn a_directory_that_is_removed_or_replaced_while_it_is_used_is_one_event_and_the
 fn read_all_again(stream: &mut Stream) -> Result<u64, Error> {
     stream.rewind().map_err(Error::from)?;
     read_all(stream)
+}
+
+#[test]
+fn what_a_hook_adds_to_a_request_decides_what_is_stored() {
+    struct Adds(&'static str);
+    impl RequestHook for Adds {
+        fn headers(&self, _: RequestKind, _: &str) -> Vec<(String, String)> {
+            vec![(self.0.to_owned(), "Bearer secret".to_owned())]
+        }
+    }
+    // A hook may add credentials to any request, so only an answer that is public is stored.
+    for (name, vary, control, is_stored) in [
+        ("Authorization", "Accept", "max-age=60", false),
+        ("X-Me", "Accept", "max-age=60", false),
+        ("X-Me", "X-Me", "max-age=60, public", false),
+        ("X-Me", "Accept", "max-age=60, public", true),
+    ] {
+        let place = Place::new();
+        let origin = serving(move |request, content| {
+            fresh(request, content).header("Vary", vary).header("Cache-Control", control)
+        });
+        let config = config(&place.open()).hook(Hook::new(Adds(name)));
+        let mut stream = downloader().open_with(&origin.url("/a"), config).unwrap();
+        assert_eq!(read_all(&mut stream).unwrap(), LEN);
+        drop(stream);
+        assert_eq!(place.files().len(), usize::from(is_stored), "{name}, {vary}, {control}");
+    }
 }
 
 /// The bytes of one version of the file.

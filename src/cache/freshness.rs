@@ -8,7 +8,7 @@
 //! | `no-store` | not stored, unless [`keep_no_store`](Policy::keep_no_store) |
 //! | answer to a request with `Authorization`, without `public` | not stored, unless [`keep_authorized`](Policy::keep_authorized) |
 //! | neither strong `ETag` nor a `Last-Modified` of a minute before `Date` | not stored, unless [`keep_unvalidated`](Policy::keep_unvalidated) |
-//! | `Vary: *`, or a field that the application sends, or `Cookie`, `Authorization` | not stored: the answer is for one request |
+//! | `Vary: *`, or a field that the application or its hook sends, or `Cookie`, `Authorization` | not stored: the answer is for one request |
 //! | `Vary` with other fields | stored: windway sends the same ones, or none, with every request of a program |
 //! | `private` | stored |
 //! | `max-age`, else `Expires` less `Date`, less `Age` | fresh for this long; `s-maxage` is for shared caches |

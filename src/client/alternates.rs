@@ -3,9 +3,13 @@
 //! [failover](super::failover) sends; this module knows the places. The first response decides which representation the resource
 //! has. A place with another one is passed over like one that is down, so bytes of two are never joined.
 
+#[cfg(feature = "cache")]
+use std::collections::HashSet;
 use std::fmt;
 
 use parking_lot::Mutex;
+#[cfg(feature = "cache")]
+use ureq::http::HeaderName;
 use ureq::http::{HeaderMap, HeaderValue, header};
 use url::Url;
 
@@ -30,6 +34,9 @@ struct State {
     current: usize,
     /// The place of the first response, and its representation. A place that moves to a fresh URL stays the same place.
     first: Option<(usize, HttpUrl, Representation)>,
+    /// Names of the header fields that the hook has given so far.
+    #[cfg(feature = "cache")]
+    given: HashSet<HeaderName>,
 }
 
 /// A URL without user and password, which are sent in a header instead.
@@ -58,13 +65,26 @@ impl Alternates {
             return None;
         }
         let places = std::iter::once(own.clone()).chain(mirrors).map(Place::new).collect();
-        Some(Self { kind, hook, state: Mutex::new(State { places, current: 0, first: None }) })
+        let state = State {
+            places,
+            current: 0,
+            first: None,
+            #[cfg(feature = "cache")]
+            given: HashSet::new(),
+        };
+        Some(Self { kind, hook, state: Mutex::new(state) })
     }
 
     /// True if the hook may add credentials to a request.
     #[cfg(feature = "cache")]
     pub(super) fn has_hook(&self) -> bool {
         self.hook.is_some()
+    }
+
+    /// Names of the header fields that the hook has given so far.
+    #[cfg(feature = "cache")]
+    pub(super) fn given(&self) -> Vec<String> {
+        self.state.lock().given.iter().map(|name| name.as_str().to_owned()).collect()
     }
 
     /// The numbers of the places, in the order in which to try them.
@@ -105,7 +125,10 @@ impl Alternates {
         headers.extend(place.authorization.clone().map(|value| (header::AUTHORIZATION, value)));
         if let Some(hook) = &self.hook {
             let own = hook.headers(self.kind, place.url.expose());
-            headers.extend(parse_headers("RequestHook::headers", &own)?);
+            let own = parse_headers("RequestHook::headers", &own)?;
+            #[cfg(feature = "cache")]
+            self.state.lock().given.extend(own.keys().cloned());
+            headers.extend(own);
         }
         Ok(headers)
     }

@@ -143,6 +143,17 @@ impl HttpClient {
         !self.has_no_network && self.sender().pool.is_single_connection(request.origin())
     }
 
+    /// Names, in lower case, of the header fields of `request` whose values the application chooses.
+    #[cfg(feature = "cache")]
+    pub(crate) fn header_names(&self, request: &Request) -> Vec<String> {
+        use ureq::http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
+
+        // These are in every request, and the same ones for as long as the program does not change.
+        let defaults =
+            self.sender().headers.keys().filter(|name| ![ACCEPT, ACCEPT_ENCODING, USER_AGENT].contains(name));
+        defaults.map(|name| name.as_str().to_owned()).chain(request.header_names()).collect()
+    }
+
     /// True if `request` may go out with `Authorization`.
     #[cfg(feature = "cache")]
     pub(crate) fn is_authorized(&self, request: &Request) -> bool {

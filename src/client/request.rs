@@ -301,10 +301,12 @@ impl Request {
         self
     }
 
-    /// Names of the header fields that the application has set, in lower case.
-    #[cfg(all(feature = "cache", feature = "hls"))]
-    pub(crate) fn header_names(&self) -> impl Iterator<Item = &str> {
-        self.0.headers.keys().chain(self.0.open_headers.keys()).map(|name| name.as_str())
+    /// Names of the header fields that the application has set, or its hook has given so far, in lower case.
+    #[cfg(feature = "cache")]
+    pub(super) fn header_names(&self) -> Vec<String> {
+        let given = self.alternates.as_ref().map(|alternates| alternates.given()).unwrap_or_default();
+        let own = self.headers.keys().chain(self.open_headers.keys()).map(|name| name.as_str().to_owned());
+        own.chain(given).collect()
     }
 
     pub(crate) fn set_if_range(&mut self, validator: Validator) {

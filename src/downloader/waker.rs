@@ -80,6 +80,12 @@ impl Waker {
         }
     }
 
+    /// Names, in lower case, of the header fields of `request` whose values the application chooses.
+    #[cfg(feature = "cache")]
+    pub(crate) fn header_names(&self, request: &Request) -> Vec<String> {
+        self.core.upgrade().map(|core| core.client.header_names(request)).unwrap_or_default()
+    }
+
     /// True if `request` may go out with `Authorization`.
     #[cfg(feature = "cache")]
     pub(crate) fn is_authorized(&self, request: &Request) -> bool {

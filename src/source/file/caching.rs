@@ -141,10 +141,10 @@ impl Shared {
     }
 
     fn exchange<T>(&self, head: &ResponseHead, look: impl FnOnce(&Exchange<'_>) -> T) -> T {
-        let added = self.config.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
-        let has_secret = |request: &crate::client::Request| {
-            self.link.get().is_some_and(|link| link.waker.is_authorized(request))
-        };
+        let waker = self.link.get().map(|link| &link.waker);
+        let added = waker.map(|waker| waker.header_names(&self.request)).unwrap_or_default();
+        let has_secret =
+            |request: &crate::client::Request| waker.is_some_and(|waker| waker.is_authorized(request));
         // Credentials may belong to the origin of the URL, or to the one that a redirect leads to.
         let is_authorized = has_secret(&self.request) || has_secret(&self.request(Some(head.url())));
         with_exchange(head, &SentRequest { added, is_authorized }, look)

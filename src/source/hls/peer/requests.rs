@@ -104,8 +104,7 @@ pub(crate) fn load(
 /// What is known of a request whose response may be stored.
 #[cfg(feature = "cache")]
 pub(crate) fn sent_request(waker: &Waker, request: &Request) -> SentRequest {
-    let added = request.header_names().map(str::to_owned).collect();
-    SentRequest { added, is_authorized: waker.is_authorized(request) }
+    SentRequest { added: waker.header_names(request), is_authorized: waker.is_authorized(request) }
 }
 
 /// Decompresses gzip.
