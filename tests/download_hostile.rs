@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::content::assert_pattern;
+use support::dice::Dice;
 use support::{Answer, Content, Origin, Request, in_time};
 use windway::download::{Download, DownloadConfig, DownloadPhase};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind};
@@ -489,4 +490,274 @@ fn a_change_within_the_second_of_its_date_begins_from_the_start() {
     is_new.store(1, Ordering::SeqCst);
     assert_eq!(place.download(&origin.url("/a")).unwrap().wait().unwrap(), LEN);
     place.check(LEN);
+}
+
+/// A file of one version, each with other bytes.
+fn version(number: u64, len: u64) -> Content {
+    Content::bytes(
+        (0..len)
+            .map(|at| ((at + number * 7).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8)
+            .collect::<Vec<_>>(),
+    )
+}
+
+fn bytes_of(content: &Content) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    content.append(&mut bytes, 0..content.len());
+    bytes
+}
+
+#[test]
+fn a_server_that_changes_at_random_never_makes_a_mixture() {
+    // The last one has another length.
+    let versions: Vec<Content> = (0..4).map(|number| version(number, LEN + number / 3 * 1000)).collect();
+    let whole: Vec<Vec<u8>> = versions.iter().map(bytes_of).collect();
+    for tagged in [true, false] {
+        let (contents, dice) =
+            (versions.clone(), Arc::new(std::sync::Mutex::new(Dice(7 + u64::from(tagged)))));
+        let current = Arc::new(AtomicUsize::new(0));
+        let (rolled, served) = (Arc::clone(&dice), Arc::clone(&current));
+        let origin = Origin::start(move |request| {
+            let mut dice = rolled.lock().unwrap();
+            if dice.roll(6) == 0 {
+                served.store(dice.roll(4) as usize, Ordering::SeqCst);
+            }
+            let number = served.load(Ordering::SeqCst);
+            let mut answer =
+                Answer::file(request, &contents[number]).header("ETag", &format!("\"{number}\""));
+            if !tagged {
+                let date = format!("Wed, 01 Jan 2020 00:00:0{number} GMT");
+                answer = answer.without_header("ETag").header("Last-Modified", &date);
+                answer = answer.header("Date", "Thu, 02 Jan 2020 00:00:00 GMT");
+            }
+            match dice.roll(4) {
+                0 => answer.close_after(dice.roll(600_000)),
+                1 => answer.reset_after(dice.roll(600_000)),
+                _ => answer,
+            }
+        });
+        let mut done = 0;
+        for round in 0..12 {
+            let place = Place::new();
+            // Two runs are interrupted, and the third goes on with what they have left. Each may be whole before.
+            for _ in 0..2 {
+                let Ok(download) = place.download(&origin.url("/a")) else { break };
+                let least = dice.lock().unwrap().roll(LEN);
+                wait_until("bytes", || {
+                    let progress = download.progress();
+                    progress.stored > least
+                        || progress.error.is_some()
+                        || progress.phase == DownloadPhase::Done
+                });
+            }
+            if !place.of("a").exists() {
+                let download = place.download(&origin.url("/a")).unwrap();
+                match in_time(&format!("round {round}"), move || download.wait()) {
+                    Ok(_) => done += 1,
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::Changed, "{error}");
+                        continue;
+                    }
+                }
+            }
+            assert!(whole.contains(&fs::read(place.of("a")).unwrap()), "round {round}: a mixture");
+        }
+        assert!(done > 0);
+    }
+}
+
+#[test]
+fn a_download_that_is_paused_resumed_and_played_at_random_gets_the_right_bytes() {
+    let dice = Arc::new(std::sync::Mutex::new(Dice(3)));
+    let rolled = Arc::clone(&dice);
+    let origin = serving(LEN, move |request, content| {
+        let mut dice = rolled.lock().unwrap();
+        let answer = match dice.roll(6) {
+            // A server without ranges now and then.
+            0 => Answer::whole(content).header("ETag", &content.etag()),
+            _ => Answer::file(request, content),
+        };
+        match dice.roll(4) {
+            0 => answer.close_after(dice.roll(500_000)),
+            1 => answer.chunks_of(20_000, Duration::from_millis(1)),
+            _ => answer,
+        }
+    });
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let place = Place::new();
+    std::thread::scope(|scope| {
+        for number in 0..12 {
+            let (downloader, origin, place) = (&downloader, &origin, &place);
+            scope.spawn(move || {
+                let mut dice = Dice(100 + number);
+                let name = format!("file {number}");
+                let mut runs = 0;
+                loop {
+                    let url = origin.url(&format!("/{number}"));
+                    let download = downloader.download(&url, place.of(&name), DownloadConfig::new()).unwrap();
+                    for _ in 0..dice.roll(12) {
+                        match dice.roll(4) {
+                            0 => download.pause(),
+                            1 => download.resume(),
+                            _ => {
+                                let Ok(mut stream) = download.stream() else { break };
+                                let at = dice.roll(LEN);
+                                let mut buf = vec![0; (dice.roll(100_000) + 1).min(LEN - at) as usize];
+                                stream.seek(SeekFrom::Start(at)).unwrap();
+                                stream.read_exact(&mut buf).unwrap();
+                                assert_pattern(at, &buf);
+                            }
+                        }
+                    }
+                    runs += 1;
+                    if runs < 3 && dice.roll(2) == 0 {
+                        download.cancel();
+                        match download.wait() {
+                            Ok(_) => break,
+                            Err(error) => assert!(error.is_cancelled(), "{error}"),
+                        }
+                        continue;
+                    }
+                    download.resume();
+                    assert_eq!(download.wait().unwrap(), LEN);
+                    break;
+                }
+                assert_pattern(0, &fs::read(place.of(&name)).unwrap());
+            });
+        }
+    });
+    assert_eq!(place.names().len(), 12, "{:?}", place.names());
+}
+
+#[test]
+fn a_download_that_has_ended_leaves_its_path_to_the_next_one() {
+    let (origin, _) = stalling();
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let place = Place::new();
+    for round in 0..50 {
+        let download = downloader.download(&origin.url("/a"), place.of("a"), DownloadConfig::new());
+        let download = download.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        // Also while a player holds its stream.
+        let stream = (round % 2 == 0).then(|| download.stream().unwrap());
+        wait_until("a byte", || download.progress().stored > round * 10_000);
+        if round % 3 == 0 {
+            drop(download);
+        } else {
+            download.cancel();
+            assert!(download.wait().unwrap_err().is_cancelled());
+        }
+        if let Some(mut stream) = stream {
+            let ended = stream.read_to_end(&mut Vec::new()).map_err(Error::from);
+            assert!(ended.unwrap_err().is_cancelled());
+            let next = downloader.download(&origin.url("/a"), place.of("a"), DownloadConfig::new());
+            drop(next.unwrap_or_else(|error| panic!("round {round}, with a stream: {error}")));
+            drop(stream);
+        }
+    }
+}
+
+#[test]
+fn an_encoded_body_is_refused() {
+    let origin =
+        serving(LEN, |request, content| Answer::file(request, content).header("Content-Encoding", "gzip"));
+    let place = Place::new();
+    let ended = place.download(&origin.url("/a")).unwrap().wait();
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::Encoded);
+    assert!(place.names().is_empty(), "{:?}", place.names());
+}
+
+#[test]
+fn a_digest_that_differs_because_of_the_last_byte_is_wrong() {
+    let right = bytes_of(&Content::pattern(LEN));
+    let mut wrong = right.clone();
+    *wrong.last_mut().unwrap() ^= 1;
+    let place = Place::new();
+    fs::write(place.of("right"), &right).unwrap();
+    let output = std::process::Command::new("sha256sum").arg(place.of("right")).output().unwrap();
+    fs::remove_file(place.of("right")).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let sum: [u8; 32] = std::array::from_fn(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap());
+    for (bytes, is_right) in [(wrong, false), (right, true)] {
+        let origin = Origin::serving(Content::bytes(bytes));
+        let download = place.start(&origin.url("/a"), "a", DownloadConfig::new().sha256(sum)).unwrap();
+        match download.wait() {
+            Ok(_) => assert!(is_right),
+            Err(error) => assert!(!is_right && error.kind() == ErrorKind::WrongDigest, "{error}"),
+        }
+    }
+    place.check(LEN);
+}
+
+#[test]
+fn names_may_have_any_characters_and_as_many_bytes_as_the_file_system_allows() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let origin = serving(LEN, Answer::file);
+    let place = Place::new();
+    let long = "ü".repeat(122) + "x";
+    let names: [&[u8]; 6] =
+        ["Füße – 音楽.flac".as_bytes(), long.as_bytes(), b" ", b"a\nb", b"-rf", b"\xFF\xFE.mp3"];
+    for name in names {
+        let path = place.0.path().join(OsStr::from_bytes(name));
+        let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+        let download = downloader.download(&origin.url("/a"), &path, DownloadConfig::new()).unwrap();
+        assert_eq!(download.wait().unwrap(), LEN);
+        assert_pattern(0, &fs::read(&path).unwrap());
+        fs::remove_file(&path).unwrap();
+    }
+    assert!(place.names().is_empty());
+}
+
+#[test]
+fn a_part_that_another_program_truncates_is_an_error_and_never_zeros() {
+    let (place, (origin, goes_on)) = (Place::new(), stalling());
+    let download = place.download(&origin.url("/a")).unwrap();
+    wait_until("half of the file", || download.progress().stored >= LEN / 2);
+    let part = place.of("a.part");
+    wait_until("a part", || fs::metadata(&part).unwrap().len() > 400_000);
+    fs::OpenOptions::new().write(true).open(&part).unwrap().set_len(100_000).unwrap();
+    goes_on.store(1, Ordering::SeqCst);
+    origin.release();
+    let ended = in_time("a truncated part", move || download.wait());
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::Storage);
+    assert_eq!(place.download(&origin.url("/a")).unwrap().wait().unwrap(), LEN);
+    place.check(LEN);
+}
+
+#[test]
+fn a_server_that_contradicts_itself_about_the_length_makes_no_wrong_file() {
+    type Wrong = fn(Answer, u64) -> Answer;
+    let wrong: [Wrong; 4] = [
+        |answer, start| answer.header("Content-Range", &format!("bytes {start}-{}/{}", LEN - 1, LEN + 5)),
+        |answer, start| answer.header("Content-Range", &format!("bytes {start}-{}/{}", LEN - 6, LEN - 5)),
+        |answer, start| answer.header("Content-Range", &format!("bytes {}-{}/{LEN}", start + 1, LEN)),
+        |answer, _| answer.with_status(416),
+    ];
+    for (number, wrong) in wrong.into_iter().enumerate() {
+        let (place, is_wrong) = (Place::new(), Arc::new(AtomicUsize::new(0)));
+        let lies = Arc::clone(&is_wrong);
+        let origin = serving(LEN, move |request, content| {
+            let start = request.range().map_or(0, |(start, _)| start);
+            let answer = Answer::file(request, content);
+            match lies.load(Ordering::SeqCst) {
+                0 => answer.close_after((LEN / 2).saturating_sub(start)),
+                1 if start > 0 => wrong(answer, start),
+                _ => answer,
+            }
+        });
+        let download = place.download(&origin.url("/a")).unwrap();
+        wait_until("half of the file", || download.progress().stored >= LEN / 2 - 100);
+        is_wrong.store(1, Ordering::SeqCst);
+        wait_until("an error, or the end", || {
+            download.progress().error.is_some() || download.progress().phase == DownloadPhase::Done
+        });
+        is_wrong.store(2, Ordering::SeqCst);
+        let ended = in_time(&format!("server {number}"), move || download.wait());
+        if ended.is_err() {
+            assert!(!place.of("a").exists(), "server {number}");
+            assert_eq!(place.download(&origin.url("/a")).unwrap().wait().unwrap(), LEN);
+        }
+        place.check(LEN);
+    }
 }

@@ -110,7 +110,7 @@ impl Cache {
     fn describe(&self, found: &Found, pins: &[String]) -> Option<CacheEntry> {
         let file = Arc::new(self.0.directory.open_entry(&found.name).ok()??);
         // `ok()??`: another process may have removed it since the scan. Then there is nothing to describe, and no error to report.
-        let core = EntryFile::open(files(&file, &Header::read(&file)?))?;
+        let core = EntryFile::open(files(&file, &Header::read(&*file)?))?;
         let (header, stamp) = (core.header(), core.stamp());
         let key = CacheKey(header.key);
         Some(CacheEntry {

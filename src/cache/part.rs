@@ -2,20 +2,21 @@
 //! `PATH.part.meta`.
 //!
 //! The same checksums as the cache's make it safe to continue after a crash: bytes without a right checksum are fetched again.
-//! The lock on `PATH.part.meta` keeps a second process, and a second download of this one, away.
+//! The lock on `PATH.part.meta` keeps a second process, and a second download of this one, away. It ends with the download, also
+//! if streams of it go on reading.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::entry::{EntryFile, Files};
 use super::format::{Header, PAGE, Stamp, is_ours};
-use super::layer::read_full;
+use super::layer::{FileLayer, read_full};
 use super::store::Entry;
 use super::sys::{Lock, has_path, is_removed, open_plain, rename_new, sync_folder, try_lock};
 
@@ -26,12 +27,42 @@ const ATTEMPTS: usize = 5;
 #[derive(Debug)]
 pub(crate) struct PartFile {
     path: PathBuf,
-    /// Locked.
-    meta: Arc<File>,
+    meta: Arc<MetaFile>,
     /// `PATH.part`, once its entry was opened.
     data: Mutex<Option<Arc<File>>>,
+    /// What was entered last.
+    entry: Mutex<Weak<Entry>>,
     /// An earlier run has left something: it has to be read before the file counts as whole.
     was_continued: AtomicBool,
+}
+
+/// `PATH.part.meta`, which is locked. `None` once the download has ended.
+#[derive(Debug)]
+struct MetaFile(RwLock<Option<File>>);
+
+impl MetaFile {
+    fn with<T>(&self, act: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
+        // File I/O under the lock: a write that has begun must end before the file's own lock does, or it could meet those of the
+        // next download.
+        match &*self.0.read() {
+            Some(file) => act(file),
+            None => Err(io::Error::other("the download has ended")),
+        }
+    }
+}
+
+impl FileLayer for MetaFile {
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        self.with(|file| FileLayer::read_at(file, buf, at))
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        self.with(|file| FileLayer::write_at(file, bytes, at))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.with(FileLayer::len)
+    }
 }
 
 impl PartFile {
@@ -68,8 +99,9 @@ impl PartFile {
             if !is_removed(&meta.metadata()?) {
                 return Ok(Self {
                     path: path.to_owned(),
-                    meta: Arc::new(meta),
+                    meta: Arc::new(MetaFile(RwLock::new(Some(meta)))),
                     data: Mutex::default(),
+                    entry: Mutex::default(),
                     was_continued: AtomicBool::new(false),
                 });
             }
@@ -86,7 +118,7 @@ impl PartFile {
             let has_validator = !header.etag.is_empty() || !header.last_modified.is_empty();
             has_validator && old.identity() == header.identity()
         };
-        let left = Header::read(&self.meta).filter(is_same).filter(|_| part.exists());
+        let left = Header::read(&*self.meta).filter(is_same).filter(|_| part.exists());
         let (data, core) = match left {
             Some(_) => {
                 let data = Arc::new(open_plain(&part, false)?);
@@ -94,7 +126,7 @@ impl PartFile {
                 (data, core.ok_or(io::ErrorKind::InvalidData)?)
             }
             None => {
-                self.meta.set_len(0)?;
+                self.meta.with(|meta| meta.set_len(0))?;
                 // A new file: a stream of the old version may still have the other one open.
                 remove_if_there(&part)?;
                 let data = Arc::new(open_plain(&part, true)?);
@@ -104,7 +136,9 @@ impl PartFile {
         };
         *self.data.lock() = Some(Arc::clone(&data));
         self.was_continued.store(!core.stored().is_empty(), Ordering::Release);
-        Ok(Arc::new(Entry::new(core, data, None)))
+        let entry = Arc::new(Entry::new(core, data, None));
+        *self.entry.lock() = Arc::downgrade(&entry);
+        Ok(entry)
     }
 
     /// True if there are bytes that an earlier run has written.
@@ -119,14 +153,14 @@ impl PartFile {
     /// Makes the next [`enter`](Self::enter) begin from the start: the server has shown that the bytes are of another version,
     /// whatever it calls that.
     pub(crate) fn forget(&self) {
-        if let Err(error) = self.meta.set_len(0) {
+        if let Err(error) = self.meta.with(|meta| meta.set_len(0)) {
             log::debug!("an outdated download can't be forgotten: {error}");
         }
     }
 
     /// Opens an empty `PATH.part`, for bytes that come without a length and can't be continued.
     pub(crate) fn start_over(&self) -> io::Result<Arc<File>> {
-        self.meta.set_len(0)?;
+        self.meta.with(|meta| meta.set_len(0))?;
         remove_if_there(&self.part())?;
         let data = Arc::new(open_plain(&self.part(), true)?);
         *self.data.lock() = Some(Arc::clone(&data));
@@ -175,21 +209,34 @@ impl PartFile {
         remove_if_there(&with_suffix(&self.path, ".part.meta"))
     }
 
-    fn part(&self) -> PathBuf {
-        with_suffix(&self.path, ".part")
-    }
-}
-
-impl Drop for PartFile {
-    /// Leaves no empty file where nothing was fetched.
-    fn drop(&mut self) {
-        let is_empty = self.meta.metadata().is_ok_and(|meta| meta.len() == 0 && !is_removed(&meta));
+    /// Ends the lock, so that another download to the path may begin. Nothing more is written; what is stored stays readable for
+    /// streams. Leaves no empty file where nothing was fetched.
+    pub(crate) fn close(&self) {
+        if let Some(entry) = self.entry.lock().upgrade() {
+            entry.make_read_only();
+        }
+        let is_empty = self
+            .meta
+            .with(|meta| Ok(meta.metadata()?))
+            .is_ok_and(|meta| meta.len() == 0 && !is_removed(&meta));
         // While there is a `PATH.part`, the file beside it shows whose it is, even if it is empty.
         if is_empty && !self.part().exists() {
             if let Err(error) = remove_if_there(&with_suffix(&self.path, ".part.meta")) {
                 log::debug!("the empty file of a download can't be removed: {error}");
             }
         }
+        let meta = self.meta.0.write().take();
+        drop(meta);
+    }
+
+    fn part(&self) -> PathBuf {
+        with_suffix(&self.path, ".part")
+    }
+}
+
+impl Drop for PartFile {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -150,7 +150,7 @@ impl Store {
     /// Opens the entry's file. `None` if there is none, or if it is damaged: then it is removed.
     fn open_file(self: &Arc<Self>, name: &str) -> io::Result<Option<Entry>> {
         let Some(file) = self.directory.open_entry(name)?.map(Arc::new) else { return Ok(None) };
-        let core = Header::read(&file).and_then(|header| EntryFile::open(files(&file, &header)));
+        let core = Header::read(&*file).and_then(|header| EntryFile::open(files(&file, &header)));
         // A file that was renamed or copied would be served for another key. And one that was truncated must not get long again, since
         // another process may still trust what it has lost.
         match core.filter(|core| core.header().file_name() == *name && !core.is_cut()) {
@@ -405,7 +405,6 @@ impl Entry {
     }
 
     /// Refuses writes from now on, as a failed write does.
-    #[cfg(test)]
     pub(crate) fn make_read_only(&self) {
         self.core.make_read_only();
     }
@@ -482,7 +481,7 @@ impl Entry {
 
 impl Header {
     /// The header at the beginning of a file.
-    pub(super) fn read(file: &File) -> Option<Self> {
+    pub(super) fn read(file: &dyn FileLayer) -> Option<Self> {
         let mut page = [0; super::format::PAGE];
         let got = super::layer::read_full(file, &mut page, 0).ok()?;
         Self::decode(&page[..got])

@@ -110,6 +110,8 @@ impl Running {
 
     fn run(&self, path: &Path) {
         let end = contain("a download", || self.fetch(path)).unwrap_or_else(|panic| Err(panic.into()));
+        // First: who sees the end may begin another download to the path.
+        self.part.close();
         let fetcher = {
             let mut state = self.state.lock();
             state.is_finishing = false;

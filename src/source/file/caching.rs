@@ -200,6 +200,10 @@ impl Shared {
     fn leave_backing(&self, error: Error) {
         let error = error.with_url(self.url());
         let Some(Backing::Cache(_)) = &self.backing else {
+            if self.cancel_reason().is_some() {
+                // The files of a download that was cancelled are closed, and its last bytes have nowhere to go.
+                return;
+            }
             // A temporary file would be on the same disk, which may be full. What is stored is kept for the next download.
             let given_up = self.state.lock().give_up(error);
             return self.finish_given_up(given_up, u64::MAX);
