@@ -446,3 +446,29 @@ fn the_events_of_a_peer_end_with_the_peer() {
     waiter.join().unwrap();
     drop(open);
 }
+
+#[test]
+fn a_cancelled_stream_that_is_still_held_requests_nothing() {
+    let _alone = alone();
+    let origin = Origin::start(|request| {
+        let answer = Answer::file(request, &Content::pattern(4 << 20));
+        if request.path == "/held" { answer.rate(2_000_000) } else { answer }
+    });
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    // In the middle of a piece, and before the first one.
+    for is_begun in [true, false] {
+        let mut held = downloader.open_later(&origin.url("/held"), FileConfig::new()).unwrap();
+        if is_begun {
+            held.read_exact(&mut [0; 1000]).unwrap();
+        }
+        held.handle().cancel();
+        assert!(Error::from(held.read_to_end(&mut Vec::new()).unwrap_err()).is_cancelled());
+        let before = downloader.stats().totals.cancelled;
+        // Meanwhile other streams are played.
+        let mut bytes = Vec::new();
+        downloader.open(&origin.url("/played")).unwrap().read_to_end(&mut bytes).unwrap();
+        assert_pattern(0, &bytes);
+        let more = downloader.stats().totals.cancelled - before;
+        assert!(more < 10, "{more} fetches were cancelled meanwhile");
+    }
+}

@@ -45,7 +45,9 @@ struct PlannedPiece {
 
 impl Peer for FilePeer {
     fn next_fetch(&mut self, admissible: Priority) -> Next {
-        let Some(link) = self.0.link.get() else { return Next::Wait };
+        // Of a cancelled file each fetch would end at once, and its end would ask for the next one.
+        let link = self.0.link.get().filter(|link| !link.epoch.is_cancelled());
+        let Some(link) = link else { return Next::Wait };
         match self.plan(link, admissible) {
             Some(Planned::Piece(piece)) => self.piece(piece),
             Some(Planned::Probe(proof, range)) => self.probe(link, proof, range),
