@@ -60,14 +60,19 @@ fn run(shared: &Shared, peer: &PeerHandle) {
                 reload.handle_loaded(began, false);
             }
         }
-        let now = Instant::now();
-        if reload.is_stuck(now, &list) {
-            let why = format!("the playlist has not changed for {:?}", list.target_duration.mul_f64(STUCK));
-            let error = Error::new(ErrorKind::TimedOut, why).with_url(url.as_str());
-            shared.change(|state| state.handle_stuck(variant, error, now));
-        } else if reload.is_stale(now, &list) {
-            shared.change(|state| state.handle_stale(variant, now));
-        }
+        check_age(shared, &reload, variant, &url, &list);
+    }
+}
+
+/// Lets another variant be used if the playlist of this one has not changed for too long.
+fn check_age(shared: &Shared, reload: &Reload, variant: usize, url: &Url, list: &MediaPlaylist) {
+    let now = Instant::now();
+    if reload.is_stuck(now, list) {
+        let why = format!("the playlist has not changed for {:?}", list.target_duration.mul_f64(STUCK));
+        let error = Error::new(ErrorKind::TimedOut, why).with_url(url.as_str());
+        shared.change(|state| state.handle_stuck(variant, error, now));
+    } else if reload.is_stale(now, list) {
+        shared.change(|state| state.handle_stale(variant, now));
     }
 }
 

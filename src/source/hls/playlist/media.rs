@@ -60,7 +60,7 @@ pub enum PlaylistType {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Segment {
-    /// Where the segment is.
+    /// URI of the segment.
     pub uri: Uri,
     /// How long it plays.
     pub duration: Duration,
@@ -88,7 +88,7 @@ pub struct Segment {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Part {
-    /// Where the part is.
+    /// URI of the part.
     pub uri: Uri,
     /// How long it plays.
     pub duration: Duration,
@@ -104,7 +104,7 @@ pub struct Part {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Map {
-    /// Where it is.
+    /// URI of the resource.
     pub uri: Uri,
     /// The part of the resource. `None` for the whole.
     pub byte_range: Option<ByteRange>,
@@ -132,7 +132,7 @@ pub struct ServerControl {
 pub struct PreloadHint {
     /// It is an initialization section and not a part.
     pub is_map: bool,
-    /// Where it is.
+    /// URI of the resource.
     pub uri: Uri,
     /// Its bytes. `None` for the whole; the end may be open.
     pub byte_range: Option<ByteRange>,

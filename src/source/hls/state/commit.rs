@@ -42,21 +42,7 @@ impl State {
             let (phase, duration, end) =
                 (queued.phase, queued.segment.duration, queued.start + queued.segment.duration);
             if phase == SegmentPhase::Skipped {
-                if self.sections.buffers.iter().all(|section| section.len() == 0) {
-                    // Nothing is left to read before the gap. Without this a gap that is longer than the buffer would fill it.
-                    self.sections.reader_time = self.sections.reader_time.max(end);
-                }
-                self.close_section();
-                self.clock.skip(end);
-                let before = match self.sections.next_discontinuity {
-                    Some(Discontinuity::Gap(before)) => Some(before),
-                    None => Some(Duration::ZERO),
-                    // A seek, or a start, is the better reason: the gap after it is not heard.
-                    Some(_) => None,
-                };
-                self.sections.next_discontinuity = before
-                    .map(|before| Discontinuity::Gap(before + duration))
-                    .or(self.sections.next_discontinuity);
+                self.commit_gap(duration, end);
                 self.queue.pop_front();
                 continue;
             }
@@ -74,6 +60,22 @@ impl State {
         if self.is_finished() {
             self.close_section();
         }
+    }
+
+    /// Leaves out audio of this length, up to the presentation time `end`.
+    fn commit_gap(&mut self, duration: Duration, end: Duration) {
+        if self.sections.buffers.iter().all(|section| section.len() == 0) {
+            // Nothing is left to read before the gap. Without this a gap that is longer than the buffer would fill it.
+            self.sections.reader_time = self.sections.reader_time.max(end);
+        }
+        self.close_section();
+        self.clock.skip(end);
+        self.sections.next_discontinuity = Some(match self.sections.next_discontinuity {
+            Some(Discontinuity::Gap(before)) => Discontinuity::Gap(before + duration),
+            None => Discontinuity::Gap(duration),
+            // A seek, or a start, is the better reason: the gap after it is not heard.
+            Some(better) => better,
+        });
     }
 
     /// Puts frames of the first segment into the last section, or into a new one.

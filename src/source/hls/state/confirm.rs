@@ -1,7 +1,11 @@
 //! A presentation that was opened from the cache, until its playlists have come from the network.
 
+use std::ops::ControlFlow;
+use std::time::Instant;
+
 use super::State;
 use super::needs::{Needs, ResourceKey};
+use super::planned::Planned;
 use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::unconfirmed::{Confirmation, Unconfirmed};
 use crate::error::Error;
@@ -23,6 +27,25 @@ impl State {
 
     pub(crate) fn is_unconfirmed(&self) -> bool {
         self.unconfirmed.is_some()
+    }
+
+    /// What a presentation from the cache does first. `Break` if nothing else may be planned now.
+    pub(super) fn plan_from_cache(&mut self, now: Instant) -> ControlFlow<Option<Planned>> {
+        if self.outdated.is_some() {
+            return ControlFlow::Break(None);
+        }
+        if let Some(stored) = self.plan_offline(now) {
+            return ControlFlow::Break(Some(stored));
+        }
+        // Again: a segment that is stored at no level has begun an outage.
+        if self.is_out(now) {
+            return ControlFlow::Break(None);
+        }
+        if let Some(variant) = self.poll_confirmation() {
+            let url = variant.map(|variant| self.playlist_url(variant));
+            return ControlFlow::Break(Some(Planned::Confirm { url }));
+        }
+        if self.is_held() { ControlFlow::Break(None) } else { ControlFlow::Continue(()) }
     }
 
     /// The next playlist that has to be confirmed: `None` is the one that the caller has opened.

@@ -36,6 +36,7 @@ pub(crate) struct ResourceKey {
     pub(crate) key: Option<Box<KeyUse>>,
 }
 
+/// A resource that was requested.
 #[derive(Debug)]
 pub(crate) enum Loadable {
     Fetching,
@@ -43,6 +44,7 @@ pub(crate) enum Loadable {
     Ready(Secret),
 }
 
+/// Bytes that may be a key, so `Debug` shows their number only.
 pub(crate) struct Secret(pub(crate) Arc<[u8]>);
 
 impl std::fmt::Debug for Secret {

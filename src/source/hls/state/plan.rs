@@ -1,5 +1,7 @@
 //! What to fetch next.
 
+#[cfg(feature = "cache")]
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,22 +34,8 @@ impl State {
             return None;
         }
         #[cfg(feature = "cache")]
-        {
-            if self.outdated.is_some() {
-                return None;
-            }
-            if let Some(stored) = self.plan_offline(now) {
-                return Some(stored);
-            }
-            if self.is_out(now) {
-                return None;
-            }
-            if let Some(variant) = self.poll_confirmation() {
-                return Some(Planned::Confirm { url: variant.map(|variant| self.playlist_url(variant)) });
-            }
-            if self.is_held() {
-                return None;
-            }
+        if let ControlFlow::Break(planned) = self.plan_from_cache(now) {
+            return planned;
         }
         if let Some(key) = self.resources.planned_again.pop() {
             return Some(Planned::Resource { key, list: None, priority: Priority::High });
@@ -58,6 +46,11 @@ impl State {
         if let Some(playlist) = self.plan_playlist() {
             return Some(playlist);
         }
+        self.plan_media(now, admissible)
+    }
+
+    /// The next segment, what it needs first, or a replacement; the steering manifest if no segment is to be fetched.
+    fn plan_media(&mut self, now: Instant, admissible: Priority) -> Option<Planned> {
         let waiting = self.queue.iter().position(|queued| queued.phase == SegmentPhase::Planned);
         let may_fetch = self.may_fetch(waiting.unwrap_or(self.queue.len()));
         let is_calm = waiting.is_none_or(|index| self.priority_of(index) == Priority::Low);
@@ -127,7 +120,7 @@ impl State {
     }
 
     /// Where to load the first playlist of a variant from.
-    fn playlist_url(&self, variant: usize) -> Url {
+    pub(super) fn playlist_url(&self, variant: usize) -> Url {
         let url = &self.ladder.variants[variant].url;
         // What another playlist says of it may be wrong: after a failure it is asked without.
         let has_failed = self.ladder.variants[variant].excluded_until.is_some();

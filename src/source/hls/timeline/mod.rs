@@ -216,13 +216,14 @@ pub(crate) struct PlaylistPosition {
     pub(crate) part: usize,
 }
 
-/// A segment or a part.
+/// A segment or a part, and when it plays.
 #[derive(Clone, Debug)]
 pub(crate) struct TimedSegment {
     /// The segment; or the part, as if it were one.
     pub(crate) segment: Segment,
+    /// Presentation time at which it starts.
     pub(crate) start: Duration,
-    /// What follows.
+    /// Position of what follows it.
     pub(crate) next: PlaylistPosition,
 }
 
