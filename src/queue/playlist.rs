@@ -70,6 +70,21 @@ pub(crate) struct ListOrigin {
     pub(crate) given: Option<HttpUrl>,
 }
 
+impl ListOrigin {
+    /// An entry of the list, which leads to `target`.
+    fn remote(&self, target: HttpUrl, rules: ListRules) -> Remote {
+        // A list names any URL it likes, so credentials go to its own origin only.
+        let given = self.given.as_ref().filter(|given| given.origin() == target.origin());
+        Remote {
+            policy: Some(rules.policy()),
+            is_public_only: self.is_public && !rules.allow_private,
+            gets_headers: given.is_some(),
+            depth: self.depth + 1,
+            url: given.map_or(target.clone(), |given| with_user_of(given, &target)),
+        }
+    }
+}
+
 impl Playlist {
     /// Reads a list that came from `url`, to which relative entries refer. The format is detected. Sends no request.
     ///
@@ -90,22 +105,13 @@ impl Playlist {
         origin: ListOrigin,
         rules: ListRules,
     ) -> Result<Self, Error> {
-        let url = origin.url;
+        let url = origin.url.clone();
         let list = List::parse(format, text).map_err(|error| error.with_url(&url))?;
         let (mut tracks, mut refused) = (Vec::with_capacity(list.entries.len()), Vec::new());
         for entry in list.entries {
             match resolve(&url, &entry.location, rules) {
                 Ok(target) => {
-                    // A list names any URL it likes, so credentials go to its own origin only.
-                    let given = origin.given.as_ref().filter(|given| given.origin() == target.origin());
-                    let (policy, depth) = (Some(rules.policy()), origin.depth + 1);
-                    let remote = Remote {
-                        url: given.map_or_else(|| target.clone(), |given| with_user_of(given, &target)),
-                        policy,
-                        is_public_only: origin.is_public && !rules.allow_private,
-                        gets_headers: given.is_some(),
-                        depth,
-                    };
+                    let remote = origin.remote(target, rules);
                     tracks.push(Track::remote(remote, entry.title, entry.duration).identified(entry.id));
                 }
                 Err(error) => refused.push(at_line(entry.line, error)),
