@@ -34,7 +34,7 @@ pub(crate) enum Stall {
     Queue(Duration),
 }
 
-/// The last observation, and what of it was reported.
+/// Finds stalled workers, and work that no idle worker takes, among what the watchdog observes. Reports each stall once.
 #[derive(Debug)]
 pub(crate) struct LivenessMonitor {
     hang_timeout: Duration,

@@ -91,9 +91,9 @@ impl State {
         }
         let has_served_ranges = self.mode.is_ranged();
         // A 200 with neither a length nor a validator may be another file, such as a login page.
-        let tells_nothing = head.total().is_none() && head.validator().is_none();
-        if has_served_ranges && tells_nothing {
-            let why = "the file changed while it was read: the whole came, with nothing that shows that it is the same";
+        let is_unidentified = head.total().is_none() && head.validator().is_none();
+        if has_served_ranges && is_unidentified {
+            let why = "the server sent the whole file instead of a range, and nothing shows that it is the same file";
             return Err(Error::new(ErrorKind::Changed, why).with_url(head.url()));
         }
         // The response to the opening decides how the file is read, also if a 206 has arrived beside it.
@@ -102,7 +102,7 @@ impl State {
         // Several servers may stand behind one name, and one of them may ignore ranges: another request may reach a better one.
         if has_served_ranges && !is_asked_for && !is_opening && self.ignored_ranges < MAX_IGNORED_RANGES {
             self.ignored_ranges += 1;
-            let why = "the whole came instead of a range, from a server that had served ranges";
+            let why = "the server sent the whole file instead of a range, although it had served ranges";
             return Err(Error::new(ErrorKind::RangeIgnored, why).with_url(head.url()));
         }
         // One body with all of it: a thread of the file reads it at the readers' pace.

@@ -219,7 +219,10 @@ impl PieceSink {
         let mut state = shared.state.lock();
         if self.is_beside && !head.is_partial() {
             // Without ranges the body of the opening is read, and this one would be a second copy.
-            return Err(Error::new(ErrorKind::RangeIgnored, "the whole came instead of a range"));
+            return Err(Error::new(
+                ErrorKind::RangeIgnored,
+                "the server sent the whole file instead of a range",
+            ));
         }
         refuse_titles(head, &shared.config)?;
         self.check_same(&mut state, head)?;
@@ -405,6 +408,7 @@ impl Sink for PieceSink {
                 return self.shared.finish_given_up(given_up, piece.next);
             }
         }
+        // The reader would time out before the server wants the next request.
         let limit = self.shared.config.read_timeout;
         let is_too_long = error.retry_after().is_some_and(|asked| limit.is_some_and(|limit| asked > limit));
         if self.is_beside {

@@ -34,7 +34,10 @@ impl Sink for SuffixSink {
         self.shared.state.lock().stats.requests += 1;
         if !head.is_partial() {
             self.is_refused = true;
-            return Err(Error::new(ErrorKind::Refusal, "the whole came instead of the last bytes"));
+            return Err(Error::new(
+                ErrorKind::Refusal,
+                "the server sent the whole file instead of the last bytes",
+            ));
         }
         self.tail = Some(Tail { head: head.clone(), bytes: Vec::new() });
         Ok(Flow::Stream)
