@@ -31,6 +31,7 @@ struct Report {
     url: Option<SafeUrl>,
     range: Option<ByteRange>,
     retry_after: Option<Duration>,
+    challenge: Option<Arc<str>>,
     cause: Option<Arc<Foreign<Box<dyn StdError + Send + Sync>>>>,
 }
 
@@ -193,6 +194,7 @@ impl Error {
             url: None,
             range: None,
             retry_after: None,
+            challenge: None,
             cause: None,
         }))
     }
@@ -244,6 +246,10 @@ impl Error {
         self.edit(|report| report.retry_after = Some(after))
     }
 
+    pub(crate) fn with_challenge(self, challenge: &str) -> Self {
+        self.edit(|report| report.challenge = Some(challenge.into()))
+    }
+
     /// Sets the cause of the error.
     #[must_use]
     pub fn with_cause(self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -262,6 +268,7 @@ impl Error {
                     url: shared.url.clone(),
                     range: shared.range,
                     retry_after: shared.retry_after,
+                    challenge: shared.challenge.clone(),
                     cause: shared.cause.clone(),
                 };
                 change(&mut report);
@@ -295,6 +302,12 @@ impl Error {
     /// Delay from the response's `Retry-After` header, of this error or of its cause.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after.or_else(|| self.cause()?.retry_after())
+    }
+
+    /// The `WWW-Authenticate` header of a response with status 401, of this error or of its cause: how the server wants the
+    /// request to be authenticated. Several fields are joined by commas (RFC 9110, section 11.6.1).
+    pub fn challenge(&self) -> Option<&str> {
+        self.0.challenge.as_deref().or_else(|| self.cause()?.challenge())
     }
 
     /// HTTP status of [`ErrorKind::Status`], of this error or of its cause.

@@ -72,6 +72,14 @@ pub trait RequestHook: Send + Sync {
         Vec::new()
     }
 
+    /// Gives the application the `WWW-Authenticate` header of a response with status 401, which says how the server wants to be
+    /// shown who asks: see [`Error::challenge`]. Called before [`fresh_url`](Self::fresh_url). If that returns `url` itself, the
+    /// request is repeated, with new `headers`. The guide [`network`](crate::guide::network) answers digest authentication by
+    /// it. Default: ignored.
+    fn challenged(&self, kind: RequestKind, url: &str, challenge: &str) {
+        let _ = (kind, url, challenge); // Unused by default: most credentials are shown without a challenge.
+    }
+
     /// A fresh URL in place of one for which the server has answered 401, 403 or 410. It is asked for once for each segment,
     /// key, and request of a file or a station, and replaces `url` from then on. What is stored is kept: the resource behind a
     /// fresh URL has to be the same. Default: none; then mirrors are tried, or the playlist is loaded again.
@@ -128,6 +136,11 @@ impl Hook {
     /// A fresh URL for `url`, which was refused with `error`.
     pub(crate) fn fresh_url(&self, kind: RequestKind, url: &Url, error: &Error) -> Option<Url> {
         let status = error.status().filter(|_| is_refusal(error))?;
+        if let Some(challenge) = error.challenge() {
+            let call = |hook: &Box<dyn RequestHook>| hook.challenged(kind, url.as_str(), challenge);
+            // A panic was logged. Without an answer to the challenge the server refuses the request again.
+            let _ = self.0.call_hook("RequestHook::challenged", call);
+        }
         self.url_from("RequestHook::fresh_url", |hook| hook.fresh_url(kind, url.as_str(), status))
     }
 

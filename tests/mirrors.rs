@@ -197,6 +197,60 @@ fn a_fresh_url_of_another_version_is_an_error() {
     assert_eq!(error.kind(), ErrorKind::Changed, "{error:?}");
 }
 
+/// Answers challenges, in the manner of digest authentication: by the nonce and the path.
+#[derive(Clone, Default)]
+struct Challenged(Arc<Mutex<Option<String>>>);
+
+/// What a client has to send for the nonce and the path.
+fn credentials(nonce: &str, path: &str) -> String {
+    format!("Digest nonce=\"{nonce}\", uri=\"{path}\"")
+}
+
+impl RequestHook for Challenged {
+    fn headers(&self, _: RequestKind, url: &str) -> Vec<(String, String)> {
+        let nonce = self.0.lock().unwrap();
+        let path = &url[url.rfind('/').unwrap()..];
+        nonce.iter().map(|nonce| ("authorization".into(), credentials(nonce, path))).collect()
+    }
+
+    fn challenged(&self, _: RequestKind, _: &str, challenge: &str) {
+        let nonce = challenge.split('"').nth(1).unwrap();
+        *self.0.lock().unwrap() = Some(nonce.to_owned());
+    }
+
+    fn fresh_url(&self, _: RequestKind, url: &str, status: u16) -> Option<String> {
+        (status == 401).then(|| url.to_owned())
+    }
+}
+
+#[test]
+fn a_hook_answers_the_challenges_of_a_server() {
+    // The nonce expires now and then.
+    let nonce = Arc::new(AtomicU32::new(1));
+    let (current, refused) = (Arc::clone(&nonce), Arc::new(AtomicU32::new(0)));
+    let count = Arc::clone(&refused);
+    let origin = Origin::start(move |request| {
+        let nonce = current.load(Ordering::SeqCst).to_string();
+        if request.header("authorization") == Some(&credentials(&nonce, &request.path)) {
+            return serve(request);
+        }
+        count.fetch_add(1, Ordering::SeqCst);
+        Answer::status(401).header("WWW-Authenticate", &format!("Digest nonce=\"{nonce}\", qop=\"auth\""))
+    });
+    let config = config(&[]).hook(Hook::new(Challenged::default())).storage(StorageConfig::WholeMemory);
+    let mut stream = downloader(|_| ()).open_with(&origin.url("/a?b=c"), config).unwrap();
+    read_at(&mut stream, 0);
+    for expired in 2..5 {
+        nonce.store(expired, Ordering::SeqCst);
+        read_at(&mut stream, u64::from(expired) * 500_000);
+    }
+    assert!(refused.load(Ordering::SeqCst) >= 4);
+
+    let error = windway::open(&origin.url("/a")).unwrap_err();
+    assert!(error.to_string().starts_with("the server sent status 401 and asks for Digest ("), "{error}");
+    assert_eq!(error.challenge(), Some("Digest nonce=\"4\", qop=\"auth\""));
+}
+
 #[test]
 fn a_radio_connects_to_a_mirror_of_its_station() {
     let own = Origin::start(|_| Answer::status(503));

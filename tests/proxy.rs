@@ -194,13 +194,15 @@ fn a_proxy_that_refuses_is_an_error_with_its_status() {
     // A 416 of a server may be the end of a file of unknown length. That of a proxy is not.
     for (status, is_retryable) in [(403, false), (407, false), (416, false), (502, true)] {
         for origin in both() {
-            let head = format!("HTTP/1.1 {status} No\r\nContent-Length: 5\r\nX: y\r\n\r\nsorry");
+            let challenge = "proxy-authenticate: Digest realm=\"r\"\r\nProxy-Authenticate: \x1b[2J x";
+            let head = format!("HTTP/1.1 {status} No\r\nContent-Length: 5\r\n{challenge}\r\n\r\nsorry");
             let proxy = Proxy::replying(move |_| Reply::Refuse(head.clone().into_bytes()));
             let peer = through(&proxy, &[&origin]).register((), Priority::High).unwrap();
             let error = get(&peer, &origin, "/a").unwrap_err();
             assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::ProxyStatus(status), is_retryable));
             assert_eq!(error.status(), None, "it is not the server's");
-            assert!(error.to_string().contains("proxy"), "{error}");
+            assert!(error.to_string().starts_with("the proxy"), "{error}");
+            assert!(error.to_string().contains(" and asks for Digest ("), "{error}");
             assert!(origin.log().requests.is_empty());
         }
     }

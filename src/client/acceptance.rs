@@ -216,13 +216,35 @@ fn refusal(status: u16, headers: &HeaderMap) -> Error {
             format!("the server sent status {status}, which is no final response to a GET"),
         );
     }
-    let error = Error::new(ErrorKind::Status(status), format!("the server sent status {status}"));
+    let challenges = if status == 401 { challenges(headers) } else { Vec::new() };
+    let why = format!("the server sent status {status}{}", asked_for(challenges.iter().copied()));
+    let mut error = Error::new(ErrorKind::Status(status), why);
+    if !challenges.is_empty() {
+        error = error.with_challenge(&challenges.join(", "));
+    }
     let retry_after = text(headers, &header::RETRY_AFTER)
         .and_then(|value| retry::parse_retry_after(value, SystemTime::now()));
     match retry_after {
         Some(after) => error.with_retry_after(after),
         None => error,
     }
+}
+
+/// The fields that say how a request has to be authenticated (RFC 9110, section 11.6.1).
+fn challenges(headers: &HeaderMap) -> Vec<&str> {
+    headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).collect()
+}
+
+/// Authentication schemes that servers ask for (IANA, "HTTP Authentication Schemes"; NTLM is not registered).
+const SCHEMES: [&str; 5] = ["Basic", "Bearer", "Digest", "Negotiate", "NTLM"];
+
+/// The end of an error's text: the authentication schemes with which `challenges` begin. Only known ones, because no error shows
+/// the value of a header field.
+pub(super) fn asked_for<'a>(challenges: impl Iterator<Item = &'a str>) -> String {
+    let names = challenges.filter_map(|challenge| challenge.split_whitespace().next());
+    let known = |name: &str| SCHEMES.into_iter().find(|scheme| scheme.eq_ignore_ascii_case(name));
+    let schemes: Vec<_> = names.filter_map(known).collect();
+    if schemes.is_empty() { String::new() } else { format!(" and asks for {}", schemes.join(", ")) }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::socks::Credentials;
+use crate::client::acceptance::asked_for;
 use crate::client::h1::head::{self, Extent};
 use crate::client::h1::transport::{Carrier, HandshakeLimit, carry};
 use crate::error::{Error, ErrorKind};
@@ -62,9 +63,11 @@ impl HttpProxy {
                     carrier.buffers().input_consume(len);
                     return Ok(());
                 }
-                Ok(Some((_, status))) => {
+                Ok(Some((len, status))) => {
+                    let asked_for = asked_for(challenges(&input[..len]));
+                    let name = self.name();
                     let why =
-                        format!("the proxy {} sent status {status} for a tunnel to {target}", self.name());
+                        format!("the proxy {name} sent status {status} for a tunnel to {target}{asked_for}");
                     return Err(carry(Error::new(ErrorKind::ProxyStatus(status), why)));
                 }
                 Err(NoHttp) => {
@@ -97,6 +100,13 @@ impl HttpProxy {
 
 /// The bytes are not an HTTP/1 head.
 struct NoHttp;
+
+/// The values of the fields that say how the proxy wants to be shown who asks (RFC 9110, section 11.7.1).
+fn challenges(head: &[u8]) -> impl Iterator<Item = &str> {
+    let lines = std::str::from_utf8(head).unwrap_or_default().lines();
+    let fields = lines.filter_map(|line| line.split_once(':'));
+    fields.filter(|(name, _)| name.eq_ignore_ascii_case("proxy-authenticate")).map(|(_, value)| value)
+}
 
 /// Length and status of the head at the beginning of `input`. `None` if it is not complete.
 fn status(input: &[u8]) -> Result<Option<(usize, u16)>, NoHttp> {
