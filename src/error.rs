@@ -246,6 +246,11 @@ impl Error {
         self.edit(|report| report.retry_after = Some(after))
     }
 
+    /// Says that the error is about the way to the proxy, which the user may not know of, and not about the way to the URL.
+    pub(crate) fn on_the_way_to_the_proxy(self) -> Self {
+        self.edit(|report| report.detail = format!("can't connect to the proxy: {}", report.detail))
+    }
+
     pub(crate) fn with_challenge(self, challenge: &str) -> Self {
         self.edit(|report| report.challenge = Some(challenge.into()))
     }

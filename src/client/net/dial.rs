@@ -45,7 +45,11 @@ impl Dialer {
     ) -> Result<(Link, ShutdownHandle), ureq::Error> {
         let proxy = self.proxy_for(origin);
         let next_hop = proxy.map_or(origin, Proxy::origin);
-        let mut addresses = self.lookups.addresses(next_hop, exchange).map_err(carry)?;
+        let locate = |error: Error| {
+            let is_proxys = proxy.is_some() && !error.is_cancelled();
+            carry(if is_proxys { error.on_the_way_to_the_proxy() } else { error })
+        };
+        let mut addresses = self.lookups.addresses(next_hop, exchange).map_err(locate)?;
         // Here and not before: what a name resolves to may change between a check and the connection. A proxy's own
         // address does not show where the origin is.
         if proxy.is_none() {
@@ -58,7 +62,7 @@ impl Dialer {
         }
         // After the lookup, which has its own limit.
         let began = Instant::now();
-        let socket = self.connect(&addresses, exchange).map_err(carry)?;
+        let socket = self.connect(&addresses, exchange).map_err(locate)?;
         let handle = socket.shutdown_handle();
         let tcp = Tcp::new(socket, config);
         let limit = HandshakeLimit::new(began.checked_add(self.connect_timeout), timeout);

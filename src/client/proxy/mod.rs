@@ -11,12 +11,13 @@ mod tunnel;
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
+use ureq::Timeout;
 use url::Url;
 
 use self::connect::HttpProxy;
 use self::no_proxy::NoProxy;
 use self::tunnel::Tunnel;
-use super::h1::transport::{Carrier, HandshakeLimit};
+use super::h1::transport::{Carrier, HandshakeLimit, carry};
 use crate::config::ClientConfig;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
@@ -90,14 +91,21 @@ impl Proxy {
         origin: &Origin,
         limit: HandshakeLimit,
     ) -> Result<Tunnel<T>, ureq::Error> {
-        match &self.protocol {
-            Protocol::Http(http) => http.open(&mut carrier, origin, limit)?,
+        let name = format!("{}:{}", self.origin.host, self.origin.port);
+        let opened = match &self.protocol {
+            Protocol::Http(http) => http.open(&mut carrier, origin, limit),
             Protocol::Socks(credentials) => {
-                let name = format!("{}:{}", self.origin.host, self.origin.port);
-                socks::open(&mut carrier, &name, credentials.as_ref(), origin, limit)?;
+                socks::open(&mut carrier, &name, credentials.as_ref(), origin, limit)
             }
+        };
+        match opened {
+            Ok(()) => Ok(Tunnel::new(carrier)),
+            Err(ureq::Error::Timeout(Timeout::Connect)) => {
+                let why = format!("the proxy {name} did not open a tunnel in time");
+                Err(carry(Error::new(ErrorKind::ConnectTimedOut, why)))
+            }
+            Err(error) => Err(error),
         }
-        Ok(Tunnel::new(carrier))
     }
 }
 
