@@ -16,7 +16,8 @@
 //! - *The value put at the deadline.* A value that is put when the time of the taker is over is taken then, or by the next
 //!   take. It is never lost.
 //! - *The task that waits for a thread that sleeps.* A task wakes no thread if one was woken for a task that another thread took.
-//!   If the woken one has looked and sleeps again, the task has to wake it.
+//!   If the woken one has looked and sleeps again, the task has to wake it. If the thread that was to come blocks, the scheduler
+//!   thread has to wake another one.
 
 #![cfg(test)]
 
@@ -317,7 +318,7 @@ fn a_value_put_at_the_deadline_is_not_lost() {
 /// A thread of the pool that takes `count` tasks.
 fn taker(queue: &Arc<TaskQueue<u32>>, number: usize, count: usize) -> thread::JoinHandle<Vec<u32>> {
     let queue = Arc::clone(queue);
-    thread::spawn(move || (0..count).map(|_| queue.take(number).1).collect())
+    thread::spawn(move || (0..count).map(|_| queue.take(number, queue.announce()).1).collect())
 }
 
 #[test]
@@ -338,7 +339,9 @@ fn no_task_waits_while_a_thread_sleeps() {
         let queue = Arc::new(TaskQueue::new(2));
         // A thread that is woken for a task may find that the other one has taken it.
         let takers = [taker(&queue, 0, 2), taker(&queue, 1, 1)];
-        [1, 10, 100].into_iter().for_each(|task| queue.put(0, task));
+        for task in [1, 10, 100] {
+            queue.put(0, task);
+        }
         let taken = takers.map(|taker| taker.join().unwrap());
         assert_eq!(taken.iter().flatten().sum::<u32>(), 111);
     });
@@ -351,8 +354,31 @@ fn a_thread_that_is_done_may_take_the_task_of_one_that_was_woken() {
         let other = taker(&queue, 1, 1);
         queue.put(0, 1);
         queue.put(1, 10);
-        let (_, own) = queue.take(0);
+        let (_, own) = queue.take(0, queue.announce());
         assert_eq!(own + other.join().unwrap()[0], 11);
+    });
+}
+
+#[test]
+fn a_task_finds_another_thread_if_the_one_that_has_announced_itself_blocks() {
+    model(Some(3), || {
+        let (queue, ends) = (Arc::new(TaskQueue::new(2)), Arc::new(OneShot::default()));
+        let other = {
+            let (queue, ends) = (Arc::clone(&queue), Arc::clone(&ends));
+            thread::spawn(move || {
+                let (_, task) = queue.take(1, queue.announce());
+                ends.put(());
+                task
+            })
+        };
+        let announced = queue.announce();
+        if queue.put(0, 1) {
+            queue.wake_for_overdue(queue.overdue().unwrap());
+        }
+        // It blocks until the other thread has run the task.
+        ends.take();
+        queue.put(0, 10);
+        assert_eq!((other.join().unwrap(), queue.take(0, announced).1), (1, 10));
     });
 }
 

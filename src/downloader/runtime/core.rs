@@ -21,7 +21,7 @@ use super::one_shot::OneShot;
 use super::own_thread::on_own_thread;
 use super::preemption::Preemptions;
 use super::task::{PeerEntry, Task};
-use super::task_queue::TaskQueue;
+use super::task_queue::{Announced, TaskQueue};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::HttpClient;
 use crate::config::DownloaderConfig;
@@ -59,7 +59,7 @@ pub(crate) struct Core {
     next_request: AtomicU64,
     combiner: Combiner<Machine, Message>,
     /// Tasks that no thread has taken yet.
-    tasks: TaskQueue<Task>,
+    pub(super) tasks: TaskQueue<Task>,
     /// Wakes the scheduler thread.
     pub(super) signal: OneShot<()>,
     /// Wakes the watchdog.
@@ -246,8 +246,8 @@ impl Core {
     }
 
     /// The next task of any worker, for the thread of the pool with this number. Blocks until there is one.
-    pub(super) fn take_task(&self, thread: usize) -> (WorkerId, Task) {
-        self.tasks.take(thread)
+    pub(super) fn take_task(&self, thread: usize, announced: Announced) -> (WorkerId, Task) {
+        self.tasks.take(thread, announced)
     }
 
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut Machine) -> T) -> T {
@@ -256,9 +256,10 @@ impl Core {
     }
 
     fn act(&self, actions: Actions) {
+        let mut signal = actions.signal;
         // First, so that the threads wake while this one does the rest.
         for (worker, task) in actions.tasks {
-            self.tasks.put(worker, task);
+            signal |= self.tasks.put(worker, task);
         }
         for (thread, worker, task) in actions.lent {
             if let Err(task) = thread.give(worker, task) {
@@ -282,7 +283,6 @@ impl Core {
         if actions.watch {
             self.watch_signal.put(());
         }
-        let mut signal = actions.signal;
         for ending in actions.endings {
             signal |= self.end_or_defer(ending);
         }

@@ -14,7 +14,7 @@
 //! | thread | sleeps on | woken by |
 //! |---|---|---|
 //! | thread of the pool | the queue of tasks | [`Core::act`](core::Core), which puts a task there |
-//! | scheduler | the signal, until the machine's next deadline | `act`: an earlier deadline, an ending to run, the stop |
+//! | scheduler | the signal, until the machine's next deadline, or until a task is overdue | `act`: an earlier deadline, an ending to run, the stop |
 //! | watchdog | its signal, until its next look | `act`: work although nothing was watched, the stop |
 //! | caller of `execute`, `batch` | the one-shot of its reply | the worker that has the response head, or drops the job |
 //! | caller beyond `peer_capacity`, `max_open_bodies` | a condvar beside the count | the drop of a credit or of a body; cancellation |
@@ -30,6 +30,8 @@
 //!   taken. So a task or a signal that comes before its thread sleeps ends that sleep at once ([one_shot]).
 //! - *A task is put after another thread has taken the one for which a thread was woken.* It wakes none, because the woken thread
 //!   looks for a task. All is counted under the mutex under which that thread looks and falls asleep again ([task_queue]).
+//! - *A task is put for a thread that has announced itself, and that thread blocks in a callback.* The first such task signals the
+//!   scheduler thread, which looks after 5 ms and wakes another one.
 //! - *An earlier deadline arises while the scheduler is on its way to sleep.* It reads the deadline with the machine locked. A
 //!   later change finds the old deadline in the machine, sees that its own is earlier, and puts the
 //!   signal, which is kept for a thread that does not sleep yet.

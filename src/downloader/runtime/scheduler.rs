@@ -1,4 +1,7 @@
-//! The scheduler thread: applies the deadlines of the schedule, and ends jobs whose user code must not run on a caller's thread.
+//! The scheduler thread: applies the deadlines of the schedule, wakes threads for tasks that are overdue, and ends jobs whose user
+//! code must not run on a caller's thread.
+
+use std::time::Instant;
 
 use super::core::Core;
 use super::message::Message;
@@ -23,8 +26,11 @@ pub(crate) fn run(core: &Core) {
             }
             continue;
         }
-        // A signal needs no message: whoever put it has changed the alarm or the endings, which the next round reads.
-        if core.signal.take_until(alarm).is_none() {
+        core.tasks.wake_for_overdue(Instant::now());
+        let next = alarm.into_iter().chain(core.tasks.overdue()).min();
+        // A signal needs no message: whoever put it has changed the alarm, the endings or what is overdue, which the next round
+        // reads.
+        if core.signal.take_until(next).is_none() && alarm.is_some_and(|alarm| alarm <= Instant::now()) {
             core.post(Message::Due);
         }
     }

@@ -20,13 +20,17 @@ use crate::foreign::contain;
 pub(crate) fn run(core: &Arc<Core>, thread: usize) {
     enter_own_thread();
     let mut chunk = Buffer::default();
-    let (mut worker, mut task) = core.take_task(thread);
+    let (mut worker, mut task) = core.take_task(thread, core.tasks.announce());
     loop {
         let Some(done) = run_task(core, worker, task, &mut chunk) else {
             return core.post(Message::Left);
         };
-        let own = done.send(|report| core.report(worker, report));
-        (worker, task) = own.map_or_else(|| core.take_task(thread), |own| (worker, own));
+        // Announced before the job ends: the thread that its end wakes may ask for more work.
+        let next = done.send(|report| core.report(worker, report).ok_or_else(|| core.tasks.announce()));
+        match next {
+            Ok(own) => task = own,
+            Err(announced) => (worker, task) = core.take_task(thread, announced),
+        }
     }
 }
 
