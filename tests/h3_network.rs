@@ -131,6 +131,35 @@ fn requests_that_a_dead_path_ends_share_a_new_connection() {
 }
 
 #[test]
+fn a_request_that_fails_later_shares_the_new_connection_of_an_earlier_one() {
+    in_time("failures one after the other", || {
+        let (release, released) = mpsc::channel::<()>();
+        let released = Mutex::new(released);
+        let server = Server::start(move |request, reply| {
+            if request.path() == "/wait" && request.connection == 0 {
+                released.lock().unwrap().recv().unwrap();
+                let _ = reply.reset(0x102);
+            } else {
+                say(&reply, "ok");
+            }
+        });
+        let downloader = downloader(&server, &server.url("/"));
+        assert_eq!(get(&downloader, &server.url("/")), b"ok");
+        let (results, result) = mpsc::channel();
+        for _ in 0..2 {
+            let (url, own, results) = (server.url("/wait"), downloader.clone(), results.clone());
+            std::thread::spawn(move || results.send(get(&own, &url)));
+        }
+        server.wait_until("requests", |server| server.requests() == 3);
+        for _ in 0..2 {
+            release.send(()).unwrap();
+            assert_eq!(result.recv().unwrap(), b"ok");
+        }
+        assert_eq!(server.connections(), 2);
+    });
+}
+
+#[test]
 fn a_silent_server_is_no_dead_path() {
     in_time("silent server", || {
         let (release, released) = mpsc::channel::<()>();

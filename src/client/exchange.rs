@@ -55,6 +55,8 @@ pub(super) enum Over {
     Any,
     /// A new connection, even if the pool has one.
     New,
+    /// A new connection. Over HTTP/3 also one that was begun after this time, for another request: it is shared.
+    After(Instant),
     /// A pooled connection that has answered a request before. Fails if there is none.
     Proven,
 }

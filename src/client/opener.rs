@@ -208,11 +208,16 @@ impl Opener {
         if !is_stale {
             return first.map_err(|(error, _)| error);
         }
+        let exchange = match &first {
+            Ok(answer) => &answer.exchange,
+            Err((_, exchange)) => exchange,
+        };
+        let over = exchange.silent_since().map_or(Over::New, |(bound, ..)| Over::After(bound));
         drop(first);
         // The other idle connections of this origin may be closed as well.
         self.sender.pool.forget(url.origin());
         let waited_before = began.elapsed();
-        let again = hedge::send(&self.sender, request, url, cancel, hedging, Over::New, Instant::now());
+        let again = hedge::send(&self.sender, request, url, cancel, hedging, over, Instant::now());
         let again = again.map_err(|(error, _)| error)?;
         Ok(Box::new(Answer { waited_before: again.waited_before + waited_before, ..*again }))
     }

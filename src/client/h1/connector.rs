@@ -66,7 +66,7 @@ impl Connector<()> for Connect {
             |connection: &Connection| exchange.may_reach(connection.peer()) || pool.is_proxied(&origin);
         let ready = match exchange.over {
             Over::Any => pool.checkout(&origin, may_serve),
-            Over::New => None,
+            Over::New | Over::After(_) => None,
             Over::Proven => {
                 let proven =
                     pool.checkout(&origin, |connection| connection.is_proven() && may_serve(connection));

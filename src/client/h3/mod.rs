@@ -162,6 +162,7 @@ impl State {
             Over::Any => true,
             // One that is being opened is new. When a path dies, all requests on it want a new connection at the same time.
             Over::New => connection.is_opening(),
+            Over::After(time) => connection.is_opening() || connection.began > time,
             Over::Proven => false,
         };
         let may_use = is_new_enough && exchange.may_reach(connection.peer);

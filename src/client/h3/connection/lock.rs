@@ -29,6 +29,7 @@ pub(crate) struct Connection {
     /// Wakes the thread.
     waker: Arc<Waker>,
     pub(crate) peer: SocketAddr,
+    pub(crate) began: Instant,
 }
 
 /// What a turn of a connection has left.
@@ -65,7 +66,7 @@ impl Connection {
         let mut state = State::new(endpoint, handle, quic, socket, pollers, limits, now);
         state.pump(now);
         let (undecided, waker) = (state.undecided.clone(), Arc::clone(waker));
-        Ok(Arc::new(Self { state: Mutex::new(state), undecided, waker, peer: remote }))
+        Ok(Arc::new(Self { state: Mutex::new(state), undecided, waker, peer: remote, began: now }))
     }
 
     pub(crate) fn register(&self, registry: &Arc<Registry>, token: Token) -> io::Result<()> {
