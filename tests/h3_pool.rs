@@ -108,3 +108,27 @@ fn prefetches_run_where_the_server_allows_fewer_streams_than_the_reserve() {
     let requests = in_time("few streams", || read_beside_prefetches(4, 2));
     assert_eq!(requests, 2);
 }
+
+#[test]
+fn idle_connections_have_a_limit_over_all_origins() {
+    in_time("idle connections", || {
+        let servers: Vec<Server> = (0..5).map(|_| serve(100).0).collect();
+        let mut client = over_http3(ClientConfig::new(), &servers.iter().collect::<Vec<_>>());
+        client.max_idle = 2;
+        let downloader = Downloader::new(DownloaderConfig::new().client(client)).unwrap();
+        let peer = downloader.register((), Priority::High).unwrap();
+        let get = |server: &Server| {
+            let response = peer.execute(Fetch::get(&server.url("/")).unwrap()).unwrap();
+            assert_eq!(response.bytes(10).unwrap(), b"ok");
+        };
+        servers.iter().for_each(get);
+        for closed in &servers[..3] {
+            closed.wait_until("end of the connection", |server| server.lost() == 1);
+        }
+        assert_eq!(downloader.stats().connections_idle, 2);
+        // The last ones are used again, and those before are opened again.
+        servers[3..].iter().chain(&servers[..1]).for_each(get);
+        let connections: Vec<usize> = servers.iter().map(Server::connections).collect();
+        assert_eq!(connections, [2, 1, 1, 1, 1]);
+    });
+}

@@ -144,6 +144,7 @@ fn http3_limits(config: &ClientConfig) -> h3::Limits {
         connect: config.connect_timeout,
         silence: config.silence_timeout,
         idle: config.max_idle_age,
+        max_idle: config.max_idle,
         max_head: config.max_head,
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct Limits {
     pub(crate) connect: Duration,
     pub(crate) silence: Duration,
     pub(crate) idle: Duration,
+    /// Maximum number of idle connections.
+    pub(crate) max_idle: usize,
     /// Maximum size of a response head in bytes.
     pub(crate) max_head: usize,
 }

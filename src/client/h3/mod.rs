@@ -155,6 +155,19 @@ impl State {
         self.connections.get(origin).is_some_and(|known| known.connection.load().1 > 0)
     }
 
+    /// Removes the connections that were used longest ago, so that `most` are idle once the one to `origin` is.
+    fn take_idle(&mut self, origin: &Origin, most: usize) -> Vec<Known> {
+        let Self { connections, kept_alive, .. } = self;
+        let others =
+            connections.iter().filter(|(other, _)| *other != origin && !kept_alive.contains_key(other));
+        let mut idle: Vec<(Instant, Origin)> = others
+            .filter_map(|(other, known)| Some((known.connection.idle_since()?, other.clone())))
+            .collect();
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        idle.truncate((idle.len() + 1).saturating_sub(most));
+        idle.iter().filter_map(|(_, origin)| connections.remove(origin)).collect()
+    }
+
     /// The connection to `target` that `exchange` may use.
     fn known(&self, origin: &Origin, target: &Origin, exchange: &Exchange) -> Option<Arc<Connection>> {
         let Known { target: led_to, connection } = self.connections.get(origin)?;
@@ -481,10 +494,9 @@ impl Http3 {
         let known = Known { target, connection: Arc::clone(&connection) };
         let replaced = state.connections.insert(origin.clone(), known);
         state.connections.retain(|_, known| known.connection.is_open());
+        let idle = state.take_idle(origin, self.limits.max_idle);
         drop(state);
-        if let Some(replaced) = replaced {
-            replaced.connection.retire();
-        }
+        replaced.iter().chain(&idle).for_each(|unused| unused.connection.retire());
         Ok(connection)
     }
 

@@ -172,6 +172,7 @@ impl State {
 
     /// Ends a request.
     pub(super) fn release(&mut self, key: u64, now: Instant) {
+        self.used = now;
         let released = self.requests.values().filter(|request| request.is_released).count();
         let Some(request) = self.requests.get_mut(&key) else { return };
         request.is_released = true;

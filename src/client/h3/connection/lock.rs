@@ -97,6 +97,13 @@ impl Connection {
         (state.open_requests().count(), state.served)
     }
 
+    /// When its last request ended, if it has no request and is ready for others.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        let is_idle = state.is_ready && !state.is_retired && state.over.is_none();
+        (is_idle && state.open_requests().next().is_none()).then_some(state.used)
+    }
+
     /// Takes no new requests, and closes once the open ones have ended.
     pub(crate) fn retire(&self) {
         self.with(|state, now| {
@@ -299,7 +306,7 @@ mod tests {
         let driver = Driver::new().unwrap();
         let wakes = (driver.waker(), driver.pollers());
         let (connect, silence, idle) = (LIMIT, LIMIT, LIMIT);
-        let limits = Limits { connect, silence, idle, max_head: 1000 };
+        let limits = Limits { connect, silence, idle, max_idle: 1, max_head: 1000 };
         let connection = Connection::begin(wakes, config, remote, "localhost", &limits);
         (silent, connection.unwrap())
     }

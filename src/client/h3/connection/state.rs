@@ -53,6 +53,8 @@ pub(super) struct State {
     pub(super) is_ready: bool,
     /// Responses that were received.
     pub(super) served: u64,
+    /// When a request ended last, or when it began.
+    pub(super) used: Instant,
     /// The server accepts no new requests, or another connection has taken its place.
     pub(super) is_retired: bool,
     /// Why the connection is over. Set once.
@@ -126,6 +128,7 @@ impl State {
             max_head: limits.max_head,
             is_ready: false,
             served: 0,
+            used: now,
             is_retired: false,
             over: None,
             path: PathWatch::new(now),
