@@ -206,3 +206,46 @@ fn a_socket_that_passes_from_thread_to_thread_loses_no_byte() {
 fn a_server_that_breaks_streams_and_connections_costs_no_byte() {
     soak("bad server", Faults { resets: 60, closes: 15, goaways: 15 });
 }
+
+#[test]
+fn a_stop_ends_requests_in_each_state() {
+    let seed = number("WINDWAY_SEED", u64::from(std::process::id()));
+    support::in_time(&format!("stops, WINDWAY_SEED={seed}"), move || {
+        let mut dice = Dice(seed);
+        for _ in 0..20 * number("WINDWAY_SECONDS", 2) {
+            // Silent before the head, within the body, or never.
+            let server = Server::start(move |request, reply| {
+                let silence = request.path().len() as u64 % 3;
+                if silence > 0 {
+                    let _ = reply.send(
+                        [head(&[(":status", "206"), ("content-range", "bytes 0-9/10")]), data(b"first")]
+                            .concat(),
+                    );
+                }
+                if silence > 1 {
+                    let _ = reply.send_last(data(b"other"));
+                }
+                reply.await_stop();
+            });
+            let relay = Relay::start(server.address());
+            let downloader = downloader(&server, &relay);
+            thread::scope(|scope| {
+                for _ in 0..1 + dice.roll(6) {
+                    let (mut dice, downloader, relay) = (Dice(dice.roll(u64::MAX)), &downloader, &relay);
+                    scope.spawn(move || {
+                        let request = |path: &str| {
+                            let peer = downloader.register((), Priority::High)?;
+                            let fetch = Fetch::get(&relay.url(path))?.range(ByteRange::new(0, 10));
+                            std::io::copy(&mut peer.execute(fetch)?, &mut std::io::sink())?;
+                            Ok::<(), Error>(())
+                        };
+                        // Until the downloader is stopped.
+                        while request(["/", "/1", "/22"][dice.roll(3) as usize]).is_ok() {}
+                    });
+                }
+                (0..dice.roll(3000)).for_each(|_| thread::yield_now());
+                downloader.stop();
+            });
+        }
+    });
+}
