@@ -532,3 +532,22 @@ fn a_preconnect_whose_first_packet_is_lost_is_repeated() {
         assert_eq!(server.connections(), 1);
     });
 }
+
+#[test]
+fn a_connection_that_goes_away_ends_though_its_streams_do_not() {
+    in_time("GOAWAY without the end of a stream", || {
+        let mut options = Options::default();
+        // It never becomes idle.
+        options.transport.keep_alive_interval(Some(Duration::from_secs(1)));
+        let server = Server::start_with(options, |_, reply| {
+            let mut goaway = Vec::new();
+            frame::put_frame(&mut goaway, frame::GOAWAY, &[4]);
+            let _ = reply.control(goaway);
+            let _ = reply.send([head(&[(":status", "200"), ("content-length", "2")]), data(b"ok")].concat());
+            reply.await_stop();
+        });
+        let downloader = downloader(&server, &server.url("/"));
+        assert_eq!(get(&downloader, &server.url("/")), b"ok");
+        server.wait_until("end of the connection", |server| server.lost() == 1);
+    });
+}
