@@ -213,7 +213,7 @@ impl PartFile {
     /// streams. Leaves no empty file where nothing was fetched.
     pub(crate) fn close(&self) {
         if let Some(entry) = self.entry.lock().upgrade() {
-            entry.make_read_only();
+            entry.close();
         }
         let is_empty = self
             .meta

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +21,7 @@ use super::freshness::{Use, seconds};
 use super::layer::FileLayer;
 use super::quota::{Limits, Usage, victims};
 use super::sys::is_removed;
+use crate::cancel::CancelReason;
 use crate::error::{Error, ErrorKind};
 
 /// How often an entry that other processes make or remove meanwhile is opened again. See [`Store::open_or_create`].
@@ -58,6 +59,8 @@ pub(crate) struct Entry {
     file: Arc<File>,
     /// `None` if nothing limits what is written.
     store: Option<Arc<Store>>,
+    /// Nothing is stored any more, and that is no failure.
+    is_closed: AtomicBool,
     /// When it was last noted that the entry is used, in seconds since 1970.
     touched_at: AtomicU64,
 }
@@ -372,7 +375,7 @@ impl Store {
 
 impl Entry {
     pub(super) fn new(core: EntryFile, file: Arc<File>, store: Option<Arc<Store>>) -> Self {
-        Self { core, file, store, touched_at: AtomicU64::new(0) }
+        Self { core, file, store, is_closed: AtomicBool::new(false), touched_at: AtomicU64::new(0) }
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -405,7 +408,14 @@ impl Entry {
     }
 
     /// Refuses writes from now on, as a failed write does.
+    #[cfg(test)]
     pub(crate) fn make_read_only(&self) {
+        self.core.make_read_only();
+    }
+
+    /// Ends all writing, because no fetch has any reason to write any more.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
         self.core.make_read_only();
     }
 
@@ -421,7 +431,8 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Storage`] if the file can't be written, or there is no room. Then nothing more is written.
+    /// [`ErrorKind::Storage`] if the file can't be written, or there is no room; [`ErrorKind::Cancelled`] if it is closed. Then
+    /// nothing more is written.
     pub(crate) fn write(&self, index: u64, within: u64, bytes: &[u8]) -> Result<(), Error> {
         if self.store.as_ref().is_some_and(|store| !store.admit(bytes.len() as u64)) {
             self.core.make_read_only();
@@ -429,7 +440,11 @@ impl Entry {
         }
         let written = self.core.write(index, within, bytes);
         self.remove_abandoned();
-        written.map_err(|error| storage_error("the file can't be written", error))
+        written.map_err(|error| match self.is_closed.load(Ordering::Acquire) {
+            // As a resource that is closed: a fetch whose stream is gone has not failed.
+            true => Error::cancelled(CancelReason::Peer),
+            false => storage_error("the file can't be written", error),
+        })
     }
 
     /// Removes the file if it is of no use any more, so that the next stream begins a new one.
