@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Transfers whose prediction errors count.
 const REMEMBERED: usize = 5;
 
-/// Weight of an older second against the one after it, for the fast and the slow average.
+/// Seconds of transfers after which an older one counts half: for the fast and for the slow average.
 const HALF_LIVES: [f64; 2] = [3.0, 15.0];
 
 /// Over-prediction that counts, at most: after a hole in the network the estimate would otherwise stay low for minutes.

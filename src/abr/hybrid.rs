@@ -83,8 +83,9 @@ impl Abr for Hybrid {
         };
         if snapshot.current.is_none() {
             // Nothing is buffered, at the start or after a seek: the first segment has to arrive soon.
-            let is_quick =
-                |level: &usize| fetch_time(snapshot, *level, throughput) <= segment(snapshot) * QUICK;
+            let is_quick = |level: &usize| {
+                snapshot.fetch_seconds(*level, throughput) <= snapshot.segment_seconds() * QUICK
+            };
             return (lowest..=highest).rev().find(is_quick).unwrap_or(lowest);
         }
         let fits = |level: &usize| fits(snapshot, *level, throughput);
@@ -97,19 +98,16 @@ impl Abr for Hybrid {
         let left = running.left as f64 * 8.0 / running.throughput.max(1.0);
         let buffered = snapshot.buffered.as_secs_f64();
         // At the start nothing is buffered and nothing plays: the first segment may take as long as it was chosen for.
-        let quick = segment(snapshot) * QUICK;
+        let quick = snapshot.segment_seconds() * QUICK;
         let limit = if snapshot.is_starting { quick } else { buffered * ABANDON };
         if current <= lowest || left < limit {
             return None;
         }
         // Worth it only if the other one, from its first byte on, arrives earlier.
-        let time = |level: &usize| {
-            let bits = snapshot.bitrates[*level] as f64 * snapshot.segment.as_secs_f64();
-            snapshot.ttfb.as_secs_f64() + bits / running.throughput.max(1.0)
-        };
+        let time = |level: &usize| snapshot.fetch_seconds(*level, running.throughput);
         // Where not even the lowest one arrives as fast as it plays, this is a hole, and most of these end soon. There is time
         // to wait while the buffer lasts for the lowest one twice over.
-        let is_hole = !snapshot.is_starting && time(&lowest) > snapshot.segment.as_secs_f64();
+        let is_hole = !snapshot.is_starting && time(&lowest) > snapshot.segment_seconds();
         let most = snapshot.capacity.as_secs_f64() * WAIT.0;
         if is_hole && buffered > (time(&lowest) * WAIT.1).min(most) {
             return None;
@@ -135,13 +133,13 @@ impl Abr for Hybrid {
 
 /// True if the buffer allows to fetch the next segment at this level.
 fn fits(snapshot: &Snapshot<'_>, level: usize, throughput: f64) -> bool {
-    let segment = segment(snapshot);
+    let segment = snapshot.segment_seconds();
     let capacity = snapshot.capacity.as_secs_f64();
     let buffered = snapshot.buffered.as_secs_f64();
-    let fetch = fetch_time(snapshot, level, throughput);
+    let fetch = snapshot.fetch_seconds(level, throughput);
     let filled = (buffered / (capacity * FILLED.0).min(FILLED.1)).min(1.0);
     let most = segment * (FILL + (SUSTAINED - FILL) * filled);
-    let is_sustained = |level: usize| fetch_time(snapshot, level, throughput) <= most;
+    let is_sustained = |level: usize| snapshot.fetch_seconds(level, throughput) <= most;
     let keep = (capacity * KEEP.0).min(KEEP.1);
     // Segments that arrive faster than they play fill the buffer: it only has to last until the next one is there.
     if is_sustained(level) && buffered >= (fetch * SAFETY).min(keep) {
@@ -158,18 +156,6 @@ fn fits(snapshot: &Snapshot<'_>, level: usize, throughput: f64) -> bool {
         keep
     };
     buffered >= needed && buffered - fetch >= keep
-}
-
-/// Seconds of a segment.
-fn segment(snapshot: &Snapshot<'_>) -> f64 {
-    // A playlist may announce a duration of 0, and times are divided by this.
-    snapshot.segment.max(Duration::from_millis(100)).as_secs_f64()
-}
-
-/// Seconds from the request for the next segment of a level to its last byte.
-fn fetch_time(snapshot: &Snapshot<'_>, level: usize, throughput: f64) -> f64 {
-    let bits = snapshot.bitrates[level] as f64 * segment(snapshot);
-    snapshot.ttfb.as_secs_f64() + bits / throughput.max(1.0)
 }
 
 #[cfg(test)]

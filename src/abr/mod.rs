@@ -91,6 +91,18 @@ impl<'a> Snapshot<'a> {
             is_metered: false,
         }
     }
+
+    /// Seconds of a segment.
+    fn segment_seconds(&self) -> f64 {
+        // A playlist may announce a duration of 0, and times are divided by this.
+        self.segment.max(Duration::from_millis(100)).as_secs_f64()
+    }
+
+    /// Seconds from the request for a segment of this level to its last byte, at a throughput in bits per second.
+    fn fetch_seconds(&self, level: usize, throughput: f64) -> f64 {
+        let bits = self.bitrates[level] as f64 * self.segment_seconds();
+        self.ttfb.as_secs_f64() + bits / throughput.max(1.0)
+    }
 }
 
 /// A segment that has arrived, and that the reader has not reached yet.

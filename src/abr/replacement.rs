@@ -35,14 +35,12 @@ pub(super) fn choose(
         return None;
     }
     let throughput = snapshot.throughput?;
-    let segment = snapshot.segment.max(Duration::from_millis(100)).as_secs_f64();
+    let segment = snapshot.segment_seconds();
     let (capacity, ahead) = (snapshot.capacity.as_secs_f64(), snapshot.buffered.as_secs_f64());
     if ahead < (capacity * LEAST.0).min(LEAST.1) {
         return None;
     }
-    let fetch = |level: usize| {
-        snapshot.ttfb.as_secs_f64() + snapshot.bitrates[level] as f64 * segment / throughput.max(1.0)
-    };
+    let fetch = |level: usize| snapshot.fetch_seconds(level, throughput);
     let is_full = ahead > capacity - segment;
     let spare = segment * if is_full { SPARE.0 } else { SPARE.1 };
     let target = (0..=highest).rev().find(|level| fetch(*level) <= spare)?;

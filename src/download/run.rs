@@ -30,6 +30,7 @@ pub(super) struct Running {
     config: DownloadConfig,
     part: Arc<PartFile>,
     state: Mutex<State>,
+    /// Held while a change of the state is passed on to the file: see [`apply`](Self::apply).
     applying: Mutex<()>,
     /// Notified when the download has ended.
     ended: Condvar,
