@@ -144,6 +144,8 @@ fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &
                 Report::Retry(job, at)
             }
             None => {
+                // A peer that hands out one dead fetch after the other is asked after a pause. `execute` has its caller to slow
+                // it down.
                 let error = result.as_ref().err().filter(|_| job.is_pulled() && job.record.received == 0);
                 let fruitless = error.map(Fruitless::from);
                 let report = fruitless.map_or(Report::Finished, Report::Fruitless);

@@ -157,6 +157,7 @@ impl State {
                 "the server ended the stream before the end of the response",
             ),
             Broken::Reset(code) => {
+                // Nothing more comes on this stream, so `stop` need not end it.
                 if let Some(request) = self.requests.get_mut(&key) {
                     request.is_complete = true;
                 }

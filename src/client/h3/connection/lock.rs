@@ -56,6 +56,8 @@ impl Connection {
         let failed = |cause: io::Error| {
             Error::new(ErrorKind::Unreachable, "can't open a UDP socket for HTTP/3").with_cause(cause)
         };
+        // True for MTU discovery: quinn-udp forbids the system to split packets, so a packet that is too large is lost, and shows
+        // that.
         let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None);
         let socket = Socket::bind(remote).map_err(failed)?;
         let now = Instant::now();

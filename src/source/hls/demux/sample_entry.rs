@@ -111,6 +111,8 @@ fn descriptor<'a>(reader: &mut Reader<'a>, wanted: u8) -> Option<&'a [u8]> {
     loop {
         let tag = reader.u8()?;
         let mut len = 0;
+        // ISO/IEC 14496-1, 8.3.3: seven bits of the length in each byte, whose highest bit says that another one follows; four at
+        // most.
         for _ in 0..4 {
             let byte = reader.u8()?;
             len = len << 7 | usize::from(byte & 0x7f);

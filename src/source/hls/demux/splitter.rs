@@ -152,6 +152,8 @@ impl Splitter {
     fn split(&mut self, is_end: bool, output: &mut Output) {
         loop {
             let skipped = self.skip.min(self.buffer.len() - self.at);
+            // What precedes the first frame may be the end of one that the border of two segments has cut: `join` completes that
+            // frame with it.
             if !self.has_output && self.head.len() + skipped <= LONGEST_FRAME {
                 self.head.extend_from_slice(&self.buffer[self.at..self.at + skipped]);
             }

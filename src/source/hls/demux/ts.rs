@@ -187,6 +187,7 @@ impl TsDemuxer {
         let Some(mut audio) = supported else { return };
         if let Some(mut before) = self.audio.take() {
             before.splitter.lose(output);
+            // The clock is that of the program, and not of the stream: its 33 bits count on.
             audio.last_ticks = before.last_ticks;
         }
         self.audio = Some(audio);

@@ -60,6 +60,7 @@ fn fetch_map(shared: &Arc<Shared>, peer: &PeerHandle, key: ResourceKey) {
 fn load_map(shared: &Arc<Shared>, peer: &PeerHandle, key: &ResourceKey) -> Result<Vec<u8>, Error> {
     let epoch = shared.epoch().ok_or_else(|| Error::cancelled(CancelReason::Peer))?;
     let fetch = Fetch::new(request(shared, key.kind, &key.url)?);
+    // Without retries: a segment that needs it requests it again.
     let response = peer.execute(ranged(fetch, key.range).max_retries(0).epoch(&epoch).held(HOLD))?;
     final_url(shared, response.head(), &key.url)?;
     response.bytes(MOST_RESOURCE)

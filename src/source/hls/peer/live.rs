@@ -108,6 +108,7 @@ fn load_again(
         Ok(list) => Ok((list, from)),
         // Section 6.3.7: an update that does not fit is replaced by the whole playlist.
         Err(_) if directives.skips => {
+            // Without a wait: the server has answered, so it has the version that was waited for.
             load_again(shared, peer, url, previous, Directives { wait_for: None, skips: false })
         }
         Err(error) => Err(error),

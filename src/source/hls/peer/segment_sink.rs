@@ -164,6 +164,8 @@ impl SegmentSink {
         // Two segments that arrive at the same time share the network: the rate of both together counts, and so does what
         // other streams have received in the meantime.
         let share = self.shared.link.received().share_since(self.before);
+        // By the measured rate where there is one, and not by the clock: that also runs while this sink decrypts and demuxes, and
+        // holds the body back.
         let duration = match rate {
             Some(rate) if rate > 0.0 => Duration::from_secs_f64(self.received as f64 / rate),
             _ => began.elapsed(),
