@@ -179,7 +179,8 @@ impl HlsStore {
         else {
             return Ok(None);
         };
-        // Section 6.2.2: what a segment's name stands for never changes.
+        // Also without a validator: its name has a digest of the text of its playlist, which does not change on demand (section
+        // 6.2.1). Another text names other parts.
         let policy = Policy { keep_unvalidated: true, ..self.uses.cache.policy() };
         self.enter(&part.name, head, len, &part.sent, policy)
     }

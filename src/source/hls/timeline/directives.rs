@@ -37,7 +37,7 @@ impl Directives {
     pub(crate) fn apply(self, url: &Url) -> Url {
         let mut url = url.clone();
         let mut query: Vec<String> = url.query().map(str::to_owned).into_iter().collect();
-        // Section 6.2.5: in this order, which is that of UTF-8, so that caches see one URL.
+        // Sorted as UTF-8, whichever of them there are, so that caches see one URL.
         if let Some((sequence, part)) = self.wait_for {
             query.push(format!("_HLS_msn={sequence}"));
             query.extend(part.map(|part| format!("_HLS_part={part}")));

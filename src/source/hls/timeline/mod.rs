@@ -126,7 +126,7 @@ impl Timeline {
     }
 
     /// What to fetch at this position. A segment is fetched as a whole if none of its parts was fetched. The last one, which is
-    /// not complete yet, is fetched in parts (section 6.2.2).
+    /// not complete yet, is fetched in parts (section 3.2).
     pub(crate) fn segment_at(&self, at: PlaylistPosition) -> Option<TimedSegment> {
         let whole = self.list.segment(at.sequence);
         let start = self.start_of(at.sequence)?;
