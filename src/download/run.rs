@@ -287,6 +287,7 @@ impl Running {
     pub(super) fn join(&self) {
         let thread = self.thread.lock().take();
         let Some((id, thread)) = thread.filter(|(id, _)| *id != thread::current().id()) else { return };
+        // Not in a callback, whose end the thread may be waiting for.
         if !in_callback() && thread.join().is_err() {
             log::error!("the thread {id:?} of a download panicked");
         }

@@ -339,6 +339,7 @@ impl Parser {
         let after = self.list.media_sequence.checked_add(self.list.segments.len() as u64 + 1);
         after.ok_or(PlaylistProblem::Overflow)?;
         self.list.version = self.list.version.max(1);
+        // What was read of the next segment, whose URI is not there yet.
         self.list.parts = self.next.parts;
         Ok(self.list)
     }
@@ -351,6 +352,7 @@ fn continue_range(
     last: &mut Option<(Uri, u64)>,
 ) -> Result<Option<ByteRange>, PlaylistProblem> {
     let Some(range) = range else {
+        // Section 4.4.4.2: only the range directly before can be continued.
         *last = None;
         return Ok(None);
     };
