@@ -103,6 +103,7 @@ impl AacConfig {
 
 fn read_object_type(bits: &mut Bits<'_>) -> Option<u32> {
     match bits.take(5)? {
+        // GetAudioObjectType (ISO 14496-3, 1.6.2.1): an escape to the types from 32 on.
         31 => Some(32 + bits.take(6)?),
         object_type => Some(object_type),
     }

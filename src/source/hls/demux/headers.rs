@@ -199,10 +199,12 @@ fn parse_plain_ac3(bytes: &[u8]) -> Option<Header> {
 }
 
 fn parse_eac3(bytes: &[u8]) -> Option<Header> {
+    // `strmtyp`: 3 is reserved.
     let kind = bytes[2] >> 6;
     if kind == 3 {
         return None;
     }
+    // `frmsiz`: words of 16 bits, less one.
     let len = (usize::from(bytes[2] & 7) << 8 | usize::from(bytes[3])) * 2 + 2;
     let (rate, blocks) = (bytes[4] >> 6, bytes[4] >> 4 & 3);
     let (sample_rate, blocks) = match rate {

@@ -216,6 +216,7 @@ fn first_edit(elst: &[u8]) -> Option<i64> {
     let mut reader = Reader(elst);
     let (version, _) = reader.version()?;
     for _ in 0..reader.u32()? {
+        // Behind segment_duration. An empty edit has -1.
         let time = if version == 1 {
             reader.take(8)?;
             reader.number(8)? as i64
@@ -223,6 +224,7 @@ fn first_edit(elst: &[u8]) -> Option<i64> {
             reader.take(4)?;
             i64::from(reader.u32()? as i32)
         };
+        // media_rate.
         reader.take(4)?;
         if time >= 0 {
             return Some(time);

@@ -20,10 +20,13 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn read(entry: &'a [u8]) -> Option<Self> {
         let mut reader = Reader(entry);
+        // Six reserved bytes, and data_reference_index.
         reader.take(8)?;
         let version = reader.u16()?;
+        // QuickTime's revision and vendor; reserved in MP4.
         reader.take(6)?;
         let channels = reader.u16()?;
+        // samplesize, which compressed audio does not have, and two fields that are not used.
         reader.take(6)?;
         // A number with 16 bits behind the point. A rate above 65,535 Hz does not fit: codecs have it in a box of their own.
         let sample_rate = reader.u32()? >> 16;
@@ -91,6 +94,7 @@ fn parse_mp4a(esds: &[u8], format: &dyn Fn(AudioCodec) -> Format) -> Option<Samp
     let mut stream = Reader(descriptor(&mut reader, 3)?);
     stream.u16()?;
     let flags = stream.u8()?;
+    // 7.2.6.5: streamDependenceFlag with dependsOn_ES_ID, URL_Flag with the length of a URL, OCRstreamFlag with OCR_ES_Id.
     stream.take(if flags & 0x80 != 0 { 2 } else { 0 })?;
     let url = if flags & 0x40 != 0 { usize::from(stream.u8()?) } else { 0 };
     stream.take(url + if flags & 0x20 != 0 { 2 } else { 0 })?;
@@ -101,6 +105,7 @@ fn parse_mp4a(esds: &[u8], format: &dyn Fn(AudioCodec) -> Format) -> Option<Samp
         0x40 | 0x66..=0x68 => {}
         _ => return None,
     }
+    // The type of the stream, the size of its buffer, its maximum bitrate and its mean one.
     decoder.take(12)?;
     let config = AacConfig::parse(descriptor(&mut decoder, 5)?)?;
     Some(SampleEntry { format: config.format(), aac: Some(config), pre_skip: 0 })
@@ -136,6 +141,7 @@ fn parse_flac(dfla: &[u8]) -> Option<Format> {
         return None;
     }
     let mut info: [u8; 34] = reader.take(34)?.try_into().ok()?;
+    // 20 bits behind the sizes of blocks and frames, then three bits for the channels, less one.
     let sample_rate = (u32::from(info[10]) << 16 | u32::from(info[11]) << 8 | u32::from(info[12])) >> 4;
     let channels = u16::from(info[12] >> 1 & 7) + 1;
     // The count of samples and their checksum are those of the whole file. A section of it has others, so: unknown.
