@@ -190,9 +190,12 @@ fn fragments(inits: &[&str]) -> Site {
     site.with("/list.m3u8", vod(&lines))
 }
 
+/// What a server does instead of a good answer.
+type Lie = fn(Answer) -> Answer;
+
 #[test]
 fn an_initialization_section_that_can_not_be_had_skips_its_segments_only() {
-    let lies: [(&str, fn(Answer) -> Answer); 6] = [
+    let lies: [(&str, Lie); 6] = [
         ("hangs", |good| good.stall_in_head(0)),
         ("hangs in the body", |good| good.stall_after(100)),
         ("100 MB", |_| Answer::whole(&Content::pattern(100 << 20))),
