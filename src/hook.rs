@@ -137,9 +137,11 @@ impl Hook {
     pub(crate) fn fresh_url(&self, kind: RequestKind, url: &Url, error: &Error) -> Option<Url> {
         let status = error.status().filter(|_| is_refusal(error))?;
         if let Some(challenge) = error.challenge() {
-            let call = |hook: &Box<dyn RequestHook>| hook.challenged(kind, url.as_str(), challenge);
+            let challenged = self
+                .0
+                .call_hook("RequestHook::challenged", |hook| hook.challenged(kind, url.as_str(), challenge));
             // A panic was logged. Without an answer to the challenge the server refuses the request again.
-            let _ = self.0.call_hook("RequestHook::challenged", call);
+            let _ = challenged;
         }
         self.url_from("RequestHook::fresh_url", |hook| hook.fresh_url(kind, url.as_str(), status))
     }

@@ -215,10 +215,8 @@ impl PartFile {
         if let Some(entry) = self.entry.lock().upgrade() {
             entry.close();
         }
-        let is_empty = self
-            .meta
-            .with(|meta| Ok(meta.metadata()?))
-            .is_ok_and(|meta| meta.len() == 0 && !is_removed(&meta));
+        let is_empty =
+            self.meta.with(|meta| meta.metadata()).is_ok_and(|meta| meta.len() == 0 && !is_removed(&meta));
         // While there is a `PATH.part`, the file beside it shows whose it is, even if it is empty.
         if is_empty && !self.part().exists() {
             if let Err(error) = remove_if_there(&with_suffix(&self.path, ".part.meta")) {
