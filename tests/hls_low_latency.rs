@@ -199,9 +199,12 @@ fn skip_other(text: String, by: i64) -> String {
     }
 }
 
+/// Changes the text of an update, which is the one of this number.
+type Edit = fn(String, u64) -> String;
+
 #[test]
 fn s6_3_7_wrong_delta_updates_cost_no_frame() {
-    let edits: [(&str, fn(String, u64) -> String); 6] = [
+    let edits: [(&str, Edit); 6] = [
         ("more than there are", |text, _| skip_other(text, 50)),
         ("more than it leaves out", |text, count| if count % 5 == 0 { skip_other(text, 1) } else { text }),
         ("fewer than it leaves out", |text, count| if count % 5 == 0 { skip_other(text, -1) } else { text }),

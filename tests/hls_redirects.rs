@@ -112,12 +112,10 @@ fn a_redirect_that_loops_is_a_failure_of_what_it_is_for() {
 fn refusal_or_nothing(url: &str) -> Option<Error> {
     match downloader().open_hls(url, HlsConfig::default()) {
         Err(error) => Some(error),
-        Ok(mut hls) => loop {
-            match hls.next_section() {
-                Err(error) => break Some(error),
-                Ok(Some(section)) => panic!("{:?} is played", section.info()),
-                Ok(None) => break None,
-            }
+        Ok(mut hls) => match hls.next_section() {
+            Err(error) => Some(error),
+            Ok(Some(section)) => panic!("{:?} is played", section.info()),
+            Ok(None) => None,
         },
     }
 }
@@ -203,12 +201,10 @@ fn https_is_not_left_for_http_unless_that_is_allowed() {
         let opened = downloader.open_hls(&secure.url(path), HlsConfig::default());
         let error = match opened {
             Err(error) => Some(error),
-            Ok(mut hls) => loop {
-                match hls.next_section() {
-                    Err(error) => break Some(error),
-                    Ok(Some(section)) => panic!("{path}: {:?} is played", section.info()),
-                    Ok(None) => break None,
-                }
+            Ok(mut hls) => match hls.next_section() {
+                Err(error) => Some(error),
+                Ok(Some(section)) => panic!("{path}: {:?} is played", section.info()),
+                Ok(None) => None,
             },
         };
         assert!(error.is_none_or(|error| error.kind() == ErrorKind::Forbidden), "{path}");
