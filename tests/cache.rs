@@ -15,7 +15,7 @@ use support::content::assert_pattern;
 use support::steps::{run, steps, temp_file};
 use support::{Answer, Content, Origin, Request, poll_until};
 use windway::cache::{Cache, CacheConfig, CacheEntry, CacheKey, CacheUse, SIGNING_FIELDS};
-use windway::config::{ReadAhead, StorageConfig};
+use windway::config::{Hook, ReadAhead, RequestHook, RequestKind, StorageConfig};
 use windway::event::Event;
 use windway::stream::{Pending, Phase, TryRead};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Stream};
@@ -298,6 +298,32 @@ fn what_must_not_be_stored_is_not() {
     let place = Place::new(CacheConfig::new().keep_authorized(true));
     assert_eq!(play(&url, &place.open()).unwrap(), LEN);
     assert_eq!(place.files().len(), 1);
+}
+
+/// Gives each request this header field.
+struct Giving(&'static str);
+
+impl RequestHook for Giving {
+    fn headers(&self, _: RequestKind, _: &str) -> Vec<(String, String)> {
+        vec![(self.0.into(), "5".into())]
+    }
+}
+
+#[test]
+fn a_hook_prevents_storing_by_what_it_sends_only() {
+    type Case = (fn(&Request, &Content) -> Answer, &'static str, bool);
+    let cases: [Case; 4] = [
+        (fresh, "X-Me", true),
+        (fresh, "Authorization", false),
+        (|request, content| fresh(request, content).header("Vary", "X-Me"), "X-Me", false),
+        (|request, content| fresh(request, content).header("Vary", "X-You"), "X-Me", true),
+    ];
+    for (answer, name, is_stored) in cases {
+        let (place, origin) = (place(), serving(answer));
+        let config = config(&place.open()).hook(Hook::new(Giving(name)));
+        assert_eq!(play_with(&downloader(), &origin.url("/a"), config).unwrap(), LEN);
+        assert_eq!(!place.files().is_empty(), is_stored, "{name}");
+    }
 }
 
 #[test]

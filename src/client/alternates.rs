@@ -34,7 +34,7 @@ struct State {
     current: usize,
     /// The place of the first response, and its representation. A place that moves to a fresh URL stays the same place.
     first: Option<(usize, HttpUrl, Representation)>,
-    /// Names of the header fields that the hook has given so far.
+    /// Names of the header fields that requests had so far by the hook or by the URL of a place.
     #[cfg(feature = "cache")]
     given: HashSet<HeaderName>,
 }
@@ -75,13 +75,7 @@ impl Alternates {
         Some(Self { kind, hook, state: Mutex::new(state) })
     }
 
-    /// True if the hook may add credentials to a request.
-    #[cfg(feature = "cache")]
-    pub(super) fn has_hook(&self) -> bool {
-        self.hook.is_some()
-    }
-
-    /// Names of the header fields that the hook has given so far.
+    /// Names of the header fields that requests had so far by the hook or by the URL of a place.
     #[cfg(feature = "cache")]
     pub(super) fn given(&self) -> Vec<String> {
         self.state.lock().given.iter().map(|name| name.as_str().to_owned()).collect()
@@ -125,11 +119,10 @@ impl Alternates {
         headers.extend(place.authorization.clone().map(|value| (header::AUTHORIZATION, value)));
         if let Some(hook) = &self.hook {
             let own = hook.headers(self.kind, place.url.expose());
-            let own = parse_headers("RequestHook::headers", &own)?;
-            #[cfg(feature = "cache")]
-            self.state.lock().given.extend(own.keys().cloned());
-            headers.extend(own);
+            headers.extend(parse_headers("RequestHook::headers", &own)?);
         }
+        #[cfg(feature = "cache")]
+        self.state.lock().given.extend(headers.keys().cloned());
         Ok(headers)
     }
 

@@ -323,11 +323,10 @@ impl Request {
 }
 
 impl Request {
-    /// True if it has credentials of its own, or may get some.
+    /// True if it has credentials of its own. Those of a hook are among [`header_names`](Self::header_names).
     #[cfg(feature = "cache")]
     pub(super) fn has_authorization(&self) -> bool {
         self.headers.contains_key(header::AUTHORIZATION)
-            || self.alternates.as_ref().is_some_and(|alternates| alternates.has_hook())
     }
 
     /// Origin of the URL that is requested first.
