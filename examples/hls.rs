@@ -78,9 +78,7 @@ fn run(options: Options) -> Result<(), Failure> {
     };
     let limit = Duration::from_secs(options.seconds.unwrap_or(if is_demo { 10 } else { u64::MAX }));
     let downloader = Downloader::new(DownloaderConfig::default())?;
-    let mut config = HlsConfig::default();
-    config.language = options.language;
-    let hls = downloader.open_hls(&url, config)?;
+    let hls = downloader.open_hls(&url, HlsConfig::new().language(options.language))?;
     let handle = hls.handle();
     if let Some(rendition) = options.rendition {
         handle.select_rendition(rendition)?;

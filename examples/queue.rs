@@ -77,7 +77,7 @@ fn demo() -> io::Result<Vec<String>> {
 /// True if all was played.
 fn run(urls: &[String], speed: f64) -> Result<bool, Failure> {
     let downloader = Downloader::global()?;
-    let queue = Queue::new(&downloader, QueueConfig::default());
+    let queue = Queue::new(&downloader, QueueConfig::new());
     for url in urls {
         queue.handle().extend(tracks(&downloader, url)?);
     }

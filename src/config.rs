@@ -16,7 +16,7 @@
 //! ```
 
 #[macro_use]
-mod setters;
+pub(crate) mod setters;
 
 mod auth;
 mod client;

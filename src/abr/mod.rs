@@ -16,11 +16,12 @@ pub use estimator::Estimator;
 pub use hybrid::Hybrid;
 pub use share::{Demand, share};
 
+use crate::config::setters::setters;
+
 /// Options of the choice.
 ///
 /// ```
-/// let mut config = windway::abr::AbrConfig::default();
-/// config.at_most = Some(320_000);
+/// let config = windway::abr::AbrConfig::new().at_most(320_000);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -39,6 +40,15 @@ pub struct AbrConfig {
     /// on a metered network it is never done. Default: true.
     pub replaces: bool,
 }
+
+setters!(AbrConfig {
+    start: u64,
+    replaces: bool,
+} into {
+    throughput: Option<u64>,
+    at_least: Option<u64>,
+    at_most: Option<u64>,
+});
 
 impl Default for AbrConfig {
     fn default() -> Self {

@@ -30,3 +30,5 @@ macro_rules! setters {
         }
     };
 }
+
+pub(crate) use setters;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::config::setters::setters;
 use crate::config::{FileConfig, RadioConfig};
 #[cfg(feature = "queue")]
 use crate::queue::ListRules;
@@ -17,9 +18,9 @@ use crate::source::hls::HlsConfig;
 /// use windway::config::StorageConfig;
 /// use windway::{FileConfig, OpenConfig};
 ///
-/// let mut config = OpenConfig::default();
-/// config.file = FileConfig::new().storage(StorageConfig::TempFile(None));
-/// config.headers = vec![("x-station".into(), "7".into())];
+/// let config = OpenConfig::new()
+///     .file(FileConfig::new().storage(StorageConfig::TempFile(None)))
+///     .headers([("x-station".into(), "7".into())]);
 /// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
@@ -38,6 +39,33 @@ pub struct OpenConfig {
     /// Headers sent to the URL's origin, and to no other, with every request. Those of `file`, `radio` and `hls` are sent in
     /// addition, but not with the first request. Default: none.
     pub headers: Vec<(String, String)>,
+}
+
+setters!(OpenConfig {
+    file: FileConfig,
+    radio: RadioConfig,
+} into {
+    headers: Vec<(String, String)>,
+});
+
+#[cfg(feature = "hls")]
+impl OpenConfig {
+    /// Sets [`hls`](Self#structfield.hls).
+    #[must_use]
+    pub fn hls(mut self, hls: HlsConfig) -> Self {
+        self.hls = hls;
+        self
+    }
+}
+
+#[cfg(feature = "queue")]
+impl OpenConfig {
+    /// Sets [`lists`](Self#structfield.lists).
+    #[must_use]
+    pub fn lists(mut self, lists: ListRules) -> Self {
+        self.lists = lists;
+        self
+    }
 }
 
 impl OpenConfig {

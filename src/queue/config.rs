@@ -1,14 +1,14 @@
 //! Options of a queue.
 
 use crate::config::FileConfig;
+use crate::config::setters::setters;
 
 /// Options of a [`Queue`](super::Queue).
 ///
 /// ```
 /// use windway::queue::QueueConfig;
 ///
-/// let mut config = QueueConfig::default();
-/// config.prefetch_before = Some(4 << 20);
+/// let config = QueueConfig::new().prefetch_before(4 << 20);
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -24,6 +24,13 @@ pub struct QueueConfig {
     /// Number of events stored for each subscriber. A subscriber that is slower loses the oldest ones. Default: 256.
     pub event_capacity: usize,
 }
+
+setters!(QueueConfig {
+    file: FileConfig,
+    event_capacity: usize,
+} into {
+    prefetch_before: Option<u64>,
+});
 
 impl Default for QueueConfig {
     fn default() -> Self {

@@ -1,6 +1,7 @@
 //! A list of tracks: read from its text, with each entry checked.
 
 use crate::client::UriPolicy;
+use crate::config::setters::setters;
 use crate::error::{Error, ErrorKind};
 use crate::media::{self, Detected, Document, ListFormat};
 use crate::safe_url::{HttpUrl, SafeUrl};
@@ -39,8 +40,7 @@ pub struct Playlist {
 /// ```
 /// use windway::queue::ListRules;
 ///
-/// let mut rules = ListRules::default();
-/// rules.allow_private = true; // the lists of a server at home that is reached by a public name
+/// let rules = ListRules::new().allow_private(true); // the lists of a server at home that is reached by a public name
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -50,6 +50,11 @@ pub struct ListRules {
     /// Allows a list from a public host to name private addresses. Default: false.
     pub allow_private: bool,
 }
+
+setters!(ListRules {
+    allow_http: bool,
+    allow_private: bool,
+} into {});
 
 impl ListRules {
     pub(crate) fn policy(self) -> UriPolicy {

@@ -9,6 +9,7 @@ use super::hook::Hook;
 use crate::abr::{Abr, AbrConfig};
 #[cfg(feature = "cache")]
 use crate::cache::CacheUse;
+use crate::config::setters::setters;
 use crate::error::{Error, ErrorKind};
 use crate::types::Priority;
 
@@ -18,9 +19,7 @@ use crate::types::Priority;
 /// use std::time::Duration;
 /// use windway::hls::{HlsConfig, Quality};
 ///
-/// let mut config = HlsConfig::default();
-/// config.buffer = Duration::from_secs(30);
-/// config.quality = Quality::Fixed(0);
+/// let config = HlsConfig::new().buffer(Duration::from_secs(30)).quality(Quality::Fixed(0));
 /// ```
 #[derive(Clone)]
 #[non_exhaustive]
@@ -69,8 +68,7 @@ pub struct HlsConfig {
 /// ```
 /// use windway::hls::{HlsConfig, Quality};
 ///
-/// let mut config = HlsConfig::default();
-/// config.quality = Quality::Fixed(0); // the lowest level
+/// let config = HlsConfig::new().quality(Quality::Fixed(0)); // the lowest level
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -128,6 +126,32 @@ impl fmt::Debug for MakeAbr {
         f.write_str("MakeAbr")
     }
 }
+
+#[cfg(feature = "cache")]
+impl HlsConfig {
+    /// Sets [`cache`](Self#structfield.cache). A [`Cache`](crate::cache::Cache) will do.
+    #[must_use]
+    pub fn cache(mut self, cache: impl Into<Option<CacheUse>>) -> Self {
+        self.cache = cache.into();
+        self
+    }
+}
+
+setters!(HlsConfig {
+    quality: Quality,
+    buffer: Duration,
+    buffer_bytes: usize,
+    priority: Priority,
+    allow_http: bool,
+    allow_private: bool,
+} into {
+    language: Option<String>,
+    start: Option<Duration>,
+    hold_back: Option<Duration>,
+    headers: Vec<(String, String)>,
+    hook: Option<Hook>,
+    read_timeout: Option<Duration>,
+});
 
 impl Default for HlsConfig {
     fn default() -> Self {
