@@ -22,7 +22,7 @@ use windway::config::{CookieJar, Cookies};
 use windway::hls::{Discontinuity, HlsConfig, HlsEvent, HlsKind, MakeAbr, Quality};
 use windway::media::AudioCodec;
 use windway::stream::{Pending, Phase, TryRead};
-use windway::{ClientConfig, Downloader, DownloaderConfig, ErrorKind, Stream};
+use windway::{ClientConfig, Downloader, DownloaderConfig, Error, ErrorKind, Stream};
 
 #[test]
 fn every_container_gives_each_frame_once() {
@@ -679,6 +679,35 @@ fn a_live_stream_plays_each_segment_once_until_it_ends() {
     let sections = play(&mut hls);
     assert_eq!(sections, [(Discontinuity::Start, (80..400).collect())]);
     assert_eq!(handle.kind(), HlsKind::Vod);
+}
+
+#[test]
+fn the_error_of_a_live_playlist_that_does_not_change_says_why() {
+    let live = Live { first: 0, window: 5, end: 100, head: "" };
+    let site = live_site(5);
+    let origin = Origin::start(move |request| match (request.path.as_str(), request.again) {
+        // Less than its segments last, as some servers announce.
+        ("/live.m3u8", 0) => {
+            let text = live.playlist(0).replace("TARGETDURATION:1", "TARGETDURATION:0");
+            Answer::whole(&Content::bytes(text.into_bytes()))
+        }
+        ("/live.m3u8", _) => Answer::whole(&Content::bytes(b"<html>Log in to the Wi-Fi</html>".to_vec())),
+        _ => site.answer(request),
+    });
+    let mut hls = open(&origin, "/live.m3u8", |_| ());
+    let error = loop {
+        match hls.next_section() {
+            Ok(Some(mut section)) => {
+                if let Err(error) = std::io::copy(&mut section, &mut std::io::sink()) {
+                    break Error::from(error);
+                }
+            }
+            Ok(None) => panic!("a live stream has ended"),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.to_string().starts_with("the playlist has not changed for 700ms"), "{error}");
+    assert_eq!(error.cause().map(Error::kind), Some(ErrorKind::InvalidPlaylist), "{error:?}");
 }
 
 /// A live stream whose window begins at the first of these segments, and at the second once its last segment was requested.

@@ -13,7 +13,7 @@ use crate::source::hls::hook::RequestKind;
 use crate::source::hls::playlist::MediaPlaylist;
 use crate::source::hls::shared::Shared;
 use crate::source::hls::timeline::directives::Directives;
-use crate::source::hls::timeline::reload::{Reload, STUCK};
+use crate::source::hls::timeline::reload::Reload;
 
 /// Shortest time limit of a held request: three target durations of 0.5 s would not cover a slow answer of a distant server.
 const LEAST_HOLD: Duration = Duration::from_secs(3);
@@ -48,32 +48,40 @@ fn run(shared: &Shared, peer: &PeerHandle) {
             wait_for: reload.may_block(&list).then(|| next_part(&list)),
             skips: reload.may_skip(began, &list),
         };
-        match load_again(shared, peer, &url, &list, directives) {
+        let failure = match load_again(shared, peer, &url, &list, directives) {
             Ok((list, url)) => {
                 let has_changed = shared.change(|state| state.handle_playlist(variant, list, url));
                 shared.cancel_dropped_hint();
                 reload.handle_loaded(began, has_changed == Some(true));
+                None
             }
             Err(error) if error.is_cancelled() => return,
             Err(error) => {
-                handle_failed(shared, variant, &url, error);
+                handle_failed(shared, variant, &url, error.clone());
                 reload.handle_loaded(began, false);
+                Some(error)
             }
+        };
+        if let Some(why) = check_age(shared, &reload, variant, &list) {
+            // Without the cause it would be the playlist's fault that the server can't be reached.
+            let error = failure.into_iter().fold(why, Error::with_cause).with_url(url.as_str());
+            shared.change(|state| state.handle_stuck(variant, error, Instant::now()));
         }
-        check_age(shared, &reload, variant, &url, &list);
     }
 }
 
-/// Lets another variant be used if the playlist of this one has not changed for too long.
-fn check_age(shared: &Shared, reload: &Reload, variant: usize, url: &Url, list: &MediaPlaylist) {
+/// Lets another variant be used if the playlist of this one has not changed for some time. Returns the error if it has not changed
+/// for too long.
+fn check_age(shared: &Shared, reload: &Reload, variant: usize, list: &MediaPlaylist) -> Option<Error> {
     let now = Instant::now();
     if reload.is_stuck(now, list) {
-        let why = format!("the playlist has not changed for {:?}", list.target_duration.mul_f64(STUCK));
-        let error = Error::new(ErrorKind::TimedOut, why).with_url(url.as_str());
-        shared.change(|state| state.handle_stuck(variant, error, now));
-    } else if reload.is_stale(now, list) {
+        let why = format!("the playlist has not changed for {:?}", Reload::stuck_after(list));
+        return Some(Error::new(ErrorKind::TimedOut, why));
+    }
+    if reload.is_stale(now, list) {
         shared.change(|state| state.handle_stale(variant, now));
     }
+    None
 }
 
 fn handle_failed(shared: &Shared, variant: usize, url: &Url, error: Error) {

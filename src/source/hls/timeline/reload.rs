@@ -8,7 +8,7 @@ use crate::source::hls::playlist::MediaPlaylist;
 const STALE: f64 = 1.5;
 
 /// After this many target durations it is an error (as in Media3).
-pub(crate) const STUCK: f64 = 3.5;
+const STUCK: f64 = 3.5;
 
 /// Shortest interval between two loads: a playlist whose durations are 0 would be loaded without a pause.
 const LEAST: Duration = Duration::from_millis(100);
@@ -72,7 +72,12 @@ impl Reload {
 
     /// It will not change any more.
     pub(crate) fn is_stuck(&self, now: Instant, list: &MediaPlaylist) -> bool {
-        now.saturating_duration_since(self.changed) >= target(list).mul_f64(STUCK)
+        now.saturating_duration_since(self.changed) >= Self::stuck_after(list)
+    }
+
+    /// For how long the playlist may stay as it is.
+    pub(crate) fn stuck_after(list: &MediaPlaylist) -> Duration {
+        target(list).mul_f64(STUCK)
     }
 }
 
