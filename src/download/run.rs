@@ -112,7 +112,7 @@ impl Running {
     fn run(&self, path: &Path) {
         let end = contain("a download", || self.fetch(path)).unwrap_or_else(|panic| Err(panic.into()));
         // First: who sees the end may begin another download to the path.
-        self.part.close();
+        self.close_part();
         let fetcher = {
             let mut state = self.state.lock();
             state.is_finishing = false;
@@ -122,6 +122,15 @@ impl Running {
         // Before the waiting threads wake: its drop ends the transfers of the file.
         drop(fetcher);
         self.ended.notify_all();
+    }
+
+    /// Ends the lock on the files. What waits to be written gets there before.
+    fn close_part(&self) {
+        let file = self.state.lock().file.clone();
+        if let Some(Err(error)) = file.map(|file| file.shared().flush()) {
+            log::debug!("the last bytes of a download are not stored: {error}");
+        }
+        self.part.close();
     }
 
     fn fetch(&self, path: &Path) -> Result<u64, Error> {
