@@ -363,7 +363,8 @@ fn a_cache_without_room_is_an_event_and_the_stream_goes_on() {
                 events.into_iter().filter(|event| matches!(event, Event::CacheOff { .. })).collect();
             let [Event::CacheOff { error }] = &off[..] else { panic!("{off:?}") };
             assert_eq!(error.kind(), ErrorKind::Storage);
-            assert!(cache.size() <= max_bytes + max_bytes / 16);
+            let (size, entries) = (cache.size(), cache.entries());
+            assert!(size <= max_bytes + max_bytes / 16, "{size} bytes: {entries:?}");
         }
     }
 }

@@ -1,16 +1,18 @@
 //! Downloads where the directory, the server or another program does what it should not.
-#![cfg(all(feature = "cache", unix))]
+#![cfg(feature = "cache")]
 
 mod support;
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
+#[cfg(unix)]
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ring::digest::{SHA256, digest};
 use support::content::assert_pattern;
 use support::dice::Dice;
 use support::{Answer, Content, Origin, Request, in_time};
@@ -36,6 +38,8 @@ impl Place {
         let entries = fs::read_dir(self.0.path()).unwrap();
         let mut names: Vec<String> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        // On Windows a temporary file has a name, and some file systems keep a removed file until it is closed.
+        names.retain(|name| !(cfg!(windows) && (name.starts_with(".tmp") || name.contains(".removed-"))));
         names.sort();
         names
     }
@@ -158,6 +162,8 @@ fn a_path_that_can_not_be_a_file_is_refused_at_once() {
     assert!(origin.log().requests.is_empty());
 }
 
+// On Windows not every user may make links. The tests of `cache::sys` make one where they can.
+#[cfg(unix)]
 #[test]
 fn a_link_at_the_path_is_replaced_and_not_followed() {
     let (place, origin) = (Place::new(), serving(LEN, Answer::file));
@@ -171,6 +177,7 @@ fn a_link_at_the_path_is_replaced_and_not_followed() {
     assert_pattern(0, &fs::read(place.of("a")).unwrap());
 }
 
+#[cfg(unix)]
 #[test]
 fn a_link_in_the_place_of_the_part_is_not_followed() {
     let (place, (origin, goes_on)) = (Place::new(), stalling());
@@ -185,6 +192,8 @@ fn a_link_in_the_place_of_the_part_is_not_followed() {
     assert_eq!(place.names(), ["a.part", "a.part.meta", "target"]);
 }
 
+// Windows removes no directory in which a file is open.
+#[cfg(unix)]
 #[test]
 fn a_directory_that_is_removed_meanwhile_is_an_error() {
     let (place, (origin, goes_on)) = (Place::new(), stalling());
@@ -204,7 +213,7 @@ fn a_part_that_is_replaced_meanwhile_never_gets_the_name() {
     let (place, (origin, goes_on)) = (Place::new(), stalling());
     let download = place.download(&origin.url("/a")).unwrap();
     wait_until("half of the file", || download.progress().stored >= LEN / 2);
-    fs::remove_file(place.of("a.part")).unwrap();
+    fs::rename(place.of("a.part"), place.of("moved")).unwrap();
     fs::write(place.of("a.part"), "of another program").unwrap();
     goes_on.store(1, Ordering::SeqCst);
     origin.release();
@@ -403,7 +412,9 @@ fn two_processes_or_two_names_of_one_path_do_not_write_one_file() {
     let error = place.start(&origin.url("/a"), "./a", DownloadConfig::new()).unwrap_err();
     assert_eq!((error.kind(), io_kind(&error)), (ErrorKind::Storage, Some(std::io::ErrorKind::WouldBlock)));
     let meta = fs::metadata(place.of("a.part.meta")).unwrap();
-    assert!(meta.nlink() == 1 && meta.len() > 0);
+    assert!(meta.len() > 0);
+    #[cfg(unix)]
+    assert_eq!(meta.nlink(), 1);
     download.cancel();
 }
 
@@ -679,11 +690,7 @@ fn a_digest_that_differs_because_of_the_last_byte_is_wrong() {
     let mut wrong = right.clone();
     *wrong.last_mut().unwrap() ^= 1;
     let place = Place::new();
-    fs::write(place.of("right"), &right).unwrap();
-    let output = std::process::Command::new("sha256sum").arg(place.of("right")).output().unwrap();
-    fs::remove_file(place.of("right")).unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let sum: [u8; 32] = std::array::from_fn(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap());
+    let sum: [u8; 32] = digest(&SHA256, &right).as_ref().try_into().unwrap();
     for (bytes, is_right) in [(wrong, false), (right, true)] {
         let origin = Origin::serving(Content::bytes(bytes));
         let download = place.start(&origin.url("/a"), "a", DownloadConfig::new().sha256(sum)).unwrap();
@@ -695,6 +702,7 @@ fn a_digest_that_differs_because_of_the_last_byte_is_wrong() {
     place.check(LEN);
 }
 
+#[cfg(unix)]
 #[test]
 fn names_may_have_any_characters_and_as_many_bytes_as_the_file_system_allows() {
     use std::ffi::OsStr;

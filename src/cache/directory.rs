@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use super::format::{KeyDigest, VERSION, key_name};
 use super::freshness::seconds;
-use super::sys::{Folder, Lock, is_removed, try_lock};
+use super::sys::{Folder, Lock};
 
 /// A file that has had no final name for this long belongs to a process that has ended.
 const ABANDONED: u64 = 3600;
@@ -32,6 +32,9 @@ const ATTEMPTS: usize = 5;
 
 /// What the name of each version's directory begins with.
 const PREFIX: &str = "windway-cache-";
+
+/// The file of a version's directory that its processes hold a lock of.
+const LOCK: &str = "lock";
 
 /// The directory of one version of the format.
 #[derive(Debug)]
@@ -64,11 +67,10 @@ impl Directory {
     fn open_version(parent: &Path, version: u32) -> io::Result<Self> {
         let (parent, root) = Folder::open_own(parent, &format!("{PREFIX}{version}"))?;
         let pins = root.subfolder("pins")?;
-        let in_use = root.open_or_create("lock")?;
-        if !try_lock(&in_use, Lock::Shared)? {
+        let in_use = root.lock_file(LOCK, Lock::Shared)?.ok_or_else(|| {
             let why = "a newer version removes the directory of this one";
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, why));
-        }
+            io::Error::new(io::ErrorKind::WouldBlock, why)
+        })?;
         Ok(Self { version, parent, root, pins, _in_use: in_use })
     }
 
@@ -79,13 +81,12 @@ impl Directory {
             let version = name.strip_prefix(PREFIX).and_then(|version| version.parse::<u32>().ok());
             let Some(version) = version.filter(|version| *version != self.version) else { continue };
             let Ok(other) = self.parent.existing(&name) else { continue };
-            // Held until the directory is gone: a process of that version that opens it meanwhile fails, instead of losing its
-            // files.
-            let lock = if version < self.version { lock_unused(&other) } else { None };
-            if lock.is_some() {
-                clear(&other)?;
-                self.parent.remove_folder(&name)?;
-                continue;
+            if version < self.version {
+                if let Some(lock) = lock_unused(&other) {
+                    clear(&other)?;
+                    self.parent.remove_locked(&name, other, (LOCK, lock))?;
+                    continue;
+                }
             }
             for (folder, file) in files_in(&other) {
                 bytes += folder.stat(&file).map_or(0, |(bytes, _)| bytes);
@@ -107,21 +108,17 @@ impl Directory {
     /// Opens an entry's file, and locks it against eviction. `None` if there is none.
     pub(crate) fn open_entry(&self, name: &str) -> io::Result<Option<File>> {
         for _ in 0..ATTEMPTS {
-            let opened = self.folder_of(name).and_then(|folder| folder.open_file(name));
-            let file = match opened {
-                Ok(file) => file,
+            match self.folder_of(name).and_then(|folder| folder.open_locked(name, Lock::Shared)) {
+                // If another process removes it just now there will be none.
+                Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            // If another process removes it just now there will be none.
-            if try_lock(&file, Lock::Shared)? && !is_removed(&file.metadata()?) {
-                return Ok(Some(file));
+                opened => return opened,
             }
         }
         Ok(None)
     }
 
-    /// Makes an entry's file, which `write` fills first. `None` if another process was faster.
+    /// Makes an entry's file, which `write` fills first. `None` if another process was faster, or has removed it already.
     pub(crate) fn create_entry(
         &self,
         name: &str,
@@ -133,14 +130,11 @@ impl Directory {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         // With the time as well: containers that share the directory have processes of the same number.
         let new = format!(".new-{}-{number}-{}", std::process::id(), nanos());
-        let file = folder.create_new(&new)?;
         // Locked before it gets its name: an eviction in between would take it for unused.
-        let written = try_lock(&file, Lock::Shared).and_then(|is_locked| {
-            if is_locked { write(&file) } else { Err(io::ErrorKind::WouldBlock.into()) }
-        });
-        let named = written.and_then(|()| folder.rename_new(&new, name));
+        let file = folder.create_locked(&new)?;
+        let named = write(&file).and_then(|()| folder.rename_new(file, &new, name));
         match named {
-            Ok(()) => Ok(Some(file)),
+            Ok(file) => Ok(file),
             Err(error) => {
                 // `error` is the one to report. A file that stays is removed by a later scan.
                 let _ = folder.remove(&new);
@@ -191,9 +185,8 @@ impl Directory {
     /// Removes an entry that is not open anywhere, if `is_wanted` says so while it is locked.
     fn try_evict(&self, name: &str, is_wanted: impl FnOnce() -> bool) -> io::Result<bool> {
         let folder = self.folder_of(name)?;
-        let file = folder.open_file(name)?;
-        // Another process may have removed it: its name may be that of a new one by now.
-        if !try_lock(&file, Lock::Exclusive)? || is_removed(&file.metadata()?) || !is_wanted() {
+        let Some(_locked) = folder.open_locked(name, Lock::Exclusive)? else { return Ok(false) };
+        if !is_wanted() {
             return Ok(false);
         }
         // Before the lock ends with the file: an opener that comes later finds that the file was removed.
@@ -203,7 +196,7 @@ impl Directory {
 
     /// Removes an entry's name, also if it is open. The file stays until it is closed.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
-        match self.folder_of(name).and_then(|folder| folder.remove(name)) {
+        match self.folder_of(name).and_then(|folder| folder.remove_used(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -211,8 +204,7 @@ impl Directory {
 
     /// The lock that is held while entries are evicted. `None` if another process holds it.
     pub(crate) fn lock_eviction(&self) -> io::Result<Option<File>> {
-        let file = self.root.open_or_create("evict.lock")?;
-        Ok(try_lock(&file, Lock::Exclusive)?.then_some(file))
+        self.root.lock_file("evict.lock", Lock::Exclusive)
     }
 
     /// The pinned keys, by the names of their entries' files up to the hyphen.
@@ -226,8 +218,7 @@ impl Directory {
 
     pub(crate) fn pin(&self, key: &KeyDigest) -> io::Result<()> {
         // An empty file: its name says everything, and making it is atomic.
-        self.pins.open_or_create(&key_name(key))?;
-        self.pins.sync()
+        self.pins.make_empty(&key_name(key))
     }
 
     pub(crate) fn unpin(&self, key: &KeyDigest) -> io::Result<()> {
@@ -255,8 +246,7 @@ impl Directory {
 
 /// The lock of a version's directory that no process uses.
 fn lock_unused(root: &Folder) -> Option<File> {
-    let lock = root.open_or_create("lock").ok()?;
-    try_lock(&lock, Lock::Exclusive).unwrap_or(false).then_some(lock)
+    root.lock_file(LOCK, Lock::Exclusive).ok().flatten()
 }
 
 /// The files in the folders of a version's directory.
@@ -268,12 +258,12 @@ fn files_in(root: &Folder) -> impl Iterator<Item = (Rc<Folder>, String)> + '_ {
     })
 }
 
-/// Removes all files and folders in a version's directory.
+/// Removes all files and folders in a version's directory, but for the file of its lock.
 fn clear(root: &Folder) -> io::Result<()> {
     for (folder, file) in files_in(root) {
         folder.remove(&file)?;
     }
-    for name in root.names()? {
+    for name in root.names()?.into_iter().filter(|name| name != LOCK) {
         // The names do not show which of them are folders.
         root.remove(&name).or_else(|_| root.remove_folder(&name))?;
     }
@@ -292,8 +282,9 @@ fn nanos() -> u32 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).subsec_nanos()
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
+    #[cfg(unix)]
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
@@ -336,7 +327,7 @@ mod tests {
         directory.create_entry(&name, |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
         let folder = directory.folder_of(&name).unwrap();
         assert!(folder.names().unwrap().is_empty());
-        folder.create_new(".new-1-1-1").unwrap();
+        drop(folder.create_locked(".new-1-1-1").unwrap());
         directory.scan(SystemTime::now()).unwrap();
         assert_eq!(folder.names().unwrap().len(), 1);
         directory.scan(SystemTime::now() + Duration::from_secs(ABANDONED + 60)).unwrap();
@@ -361,6 +352,7 @@ mod tests {
         assert!(parent.join(format!("{PREFIX}{}", VERSION + 1)).exists());
     }
 
+    #[cfg(unix)]
     #[test]
     fn only_the_user_may_look_inside() {
         let (temporary, directory, name) = with_entry();
@@ -374,6 +366,7 @@ mod tests {
         assert_eq!(mode(&root), 0o700);
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_link_is_not_followed() {
         let (temporary, directory, name) = with_entry();

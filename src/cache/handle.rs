@@ -73,7 +73,8 @@ impl Cache {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidConfig`]; [`ErrorKind::Storage`] if the directory can't be made or opened, is a symbolic link, or
-    /// belongs to another user.
+    /// belongs to another user. On Windows also if `path` is not in the profile of the user, see [the module](super): its source
+    /// is then a [`std::io::Error`] of the kind `PermissionDenied`.
     pub fn open(path: impl AsRef<Path>, config: CacheConfig) -> Result<Self, Error> {
         if config.max_bytes == 0 || config.max_bytes > MAX_BYTES {
             let why = "CacheConfig::max_bytes is 0, or more than 2^60";

@@ -32,6 +32,16 @@
 //!    offsets. If two write one slot, the last one counts: fewer bytes may have a checksum, never others.
 //! 7. An entry is removed only under an exclusive lock, and users hold a shared one. One that was opened while it was removed
 //!    is found to have no name, and is opened again.
+//!
+//! ## Windows
+//!
+//! The same holds, with share modes of open files in the place of locks. What differs:
+//!
+//! - The directory has to lie in the profile of the user: below `USERPROFILE`, `LOCALAPPDATA` or `APPDATA`, where other users may
+//!   not read by default. `%LOCALAPPDATA%` is the place for caches. [`Cache::open`] fails elsewhere.
+//! - An entry takes room up to its last stored byte, since std can't make files with holes. After a read of the end of a long
+//!   file its entry has the length of the file, and Windows fills what lies between with zeros.
+//! - [`Cache::pin`] waits until the bytes are on the disk. The name is there as well on NTFS, which writes its journal with them.
 
 mod config;
 mod directory;

@@ -18,7 +18,7 @@ use super::entry::{EntryFile, Files};
 use super::format::{Header, PAGE, Stamp, is_ours};
 use super::layer::{FileLayer, read_full};
 use super::store::Entry;
-use super::sys::{Lock, has_path, is_removed, open_plain, rename_new, sync_folder, try_lock};
+use super::sys::{has_path, lock_plain, open_plain, remove_file, rename_new, sync_name};
 
 /// Maximum number of attempts to open the files: each may meet a download that ends, and removes them.
 const ATTEMPTS: usize = 5;
@@ -81,14 +81,13 @@ impl PartFile {
         let foreign =
             || io::Error::new(io::ErrorKind::AlreadyExists, "a file of another program has its name");
         for _ in 0..ATTEMPTS {
-            let meta = with_suffix(path, ".part.meta");
-            if with_suffix(path, ".part").exists() && !meta.exists() {
+            let meta_path = with_suffix(path, ".part.meta");
+            if with_suffix(path, ".part").exists() && !meta_path.exists() {
                 return Err(foreign());
             }
-            let meta = open_plain(&meta, false)?;
-            if !try_lock(&meta, Lock::Exclusive)? {
+            let Some(meta) = lock_plain(&meta_path)? else {
                 return Err(io::Error::new(io::ErrorKind::WouldBlock, "another download writes to it"));
-            }
+            };
             let mut page = [0; PAGE];
             let got = read_full(&meta, &mut page, 0)?;
             // A user's file of this name must not be emptied.
@@ -96,7 +95,7 @@ impl PartFile {
                 return Err(foreign());
             }
             // A download that ended in between has removed the file.
-            if !is_removed(&meta.metadata()?) {
+            if has_path(&meta, &meta_path)? {
                 return Ok(Self {
                     path: path.to_owned(),
                     meta: Arc::new(MetaFile(RwLock::new(Some(meta)))),
@@ -198,7 +197,7 @@ impl PartFile {
         }
         // If a crash has left both names, the renaming has left them, too.
         remove_if_there(&self.part())?;
-        sync_folder(&self.path)?;
+        sync_name(&data, &self.path)?;
         // Last: its lock keeps other downloads to this path away until the name is on the disk.
         remove_if_there(&with_suffix(&self.path, ".part.meta"))
     }
@@ -215,11 +214,12 @@ impl PartFile {
         if let Some(entry) = self.entry.lock().upgrade() {
             entry.close();
         }
-        let is_empty =
-            self.meta.with(|meta| meta.metadata()).is_ok_and(|meta| meta.len() == 0 && !is_removed(&meta));
+        let path = with_suffix(&self.path, ".part.meta");
+        // Once this download has ended, the file may be that of another one.
+        let is_empty = self.meta.with(|meta| Ok(meta.metadata()?.len() == 0 && has_path(meta, &path)?));
         // While there is a `PATH.part`, the file beside it shows whose it is, even if it is empty.
-        if is_empty && !self.part().exists() {
-            if let Err(error) = remove_if_there(&with_suffix(&self.path, ".part.meta")) {
+        if is_empty.unwrap_or(false) && !self.part().exists() {
+            if let Err(error) = remove_if_there(&path) {
                 log::debug!("the empty file of a download can't be removed: {error}");
             }
         }
@@ -250,13 +250,13 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
+    match remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::cache::format::BLOCK;
@@ -288,6 +288,8 @@ mod tests {
         part.data.lock().as_ref().unwrap().set_len(LEN + 10).unwrap();
         part.finish(LEN, true).unwrap();
         assert_eq!(std::fs::read(&path).unwrap().len() as u64, LEN);
+        // Some file systems of Windows keep a file that was removed until it is closed.
+        drop((part, entry));
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 

@@ -14,13 +14,11 @@ use parking_lot::Mutex;
 use super::config::CacheConfig;
 use super::directory::{Directory, Found};
 use super::entry::{EntryFile, Files};
-#[cfg(feature = "hls")]
-use super::format::BLOCK;
-use super::format::{Header, KeyDigest, Stamp, part_prefix};
+use super::format::{BLOCK, Header, KeyDigest, Stamp, part_prefix};
 use super::freshness::{Use, seconds};
 use super::layer::FileLayer;
 use super::quota::{Limits, Usage, victims};
-use super::sys::is_removed;
+use super::sys::{HAS_HOLES, is_removed};
 use crate::cancel::CancelReason;
 use crate::error::{Error, ErrorKind};
 
@@ -61,6 +59,8 @@ pub(crate) struct Entry {
     store: Option<Arc<Store>>,
     /// Nothing is stored any more, and that is no failure.
     is_closed: AtomicBool,
+    /// Up to where the file takes room that was counted, where files have no holes.
+    counted: Mutex<u64>,
     /// When it was last noted that the entry is used, in seconds since 1970.
     touched_at: AtomicU64,
 }
@@ -375,7 +375,16 @@ impl Store {
 
 impl Entry {
     pub(super) fn new(core: EntryFile, file: Arc<File>, store: Option<Arc<Store>>) -> Self {
-        Self { core, file, store, is_closed: AtomicBool::new(false), touched_at: AtomicU64::new(0) }
+        // The slots were counted when the entry was made.
+        let counted = file.metadata().map_or(0, |file| file.len()).max(core.header().data_start());
+        Self {
+            core,
+            file,
+            store,
+            is_closed: AtomicBool::new(false),
+            counted: Mutex::new(counted),
+            touched_at: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -404,7 +413,7 @@ impl Entry {
     /// True if its file has no name any more, so that no other stream will find what is stored in it.
     fn is_removed(&self) -> bool {
         // A file that can't be looked at is of no use to others either.
-        self.file.metadata().map_or(true, |metadata| is_removed(&metadata))
+        is_removed(&self.file).unwrap_or(true)
     }
 
     /// Refuses writes from now on, as a failed write does.
@@ -434,7 +443,8 @@ impl Entry {
     /// [`ErrorKind::Storage`] if the file can't be written, or there is no room; [`ErrorKind::Cancelled`] if it is closed. Then
     /// nothing more is written.
     pub(crate) fn write(&self, index: u64, within: u64, bytes: &[u8]) -> Result<(), Error> {
-        if self.store.as_ref().is_some_and(|store| !store.admit(bytes.len() as u64)) {
+        let offset = self.header().data_start() + index * BLOCK + within;
+        if self.store.as_ref().is_some_and(|store| !self.admit(store, offset, bytes.len() as u64)) {
             self.core.make_read_only();
             return Err(storage_error("the cache has no room", no_room()));
         }
@@ -452,6 +462,22 @@ impl Entry {
         if let Some(store) = self.store.as_ref().filter(|_| self.core.is_abandoned()) {
             store.remove_outdated(self);
         }
+    }
+
+    /// Counts the room that `len` bytes at `offset` take on the disk. False if there is none.
+    fn admit(&self, store: &Store, offset: u64, len: u64) -> bool {
+        if HAS_HOLES {
+            return store.admit(len);
+        }
+        // Another write may grow the file, too. Under the lock, which may scan the directory: the other one would wait for the same
+        // scan.
+        let mut counted = self.counted.lock();
+        let end = counted.max(offset + len);
+        let is_admitted = store.admit(end - *counted);
+        if is_admitted {
+            *counted = end;
+        }
+        is_admitted
     }
 
     /// All bytes. `None` if one of them is not there.
@@ -526,5 +552,5 @@ pub(super) fn time(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

@@ -16,6 +16,9 @@
 //! | the server sends an HTML page | it fails with [`ErrorKind::NotMedia`](crate::ErrorKind::NotMedia): a login, an error |
 //! | it is whole | length and [`sha256`](DownloadConfig::sha256) are checked, the bytes are synced, the file is renamed, and the directory synced |
 //!
+//! On Windows the file stays open for reading and writing until the [`Download`] and its streams are dropped. Programs that share
+//! a file with readers only can't open it until then. A file that is to be replaced must not be open in such a program.
+//!
 //! [`Download::stream`] plays the file while it is fetched, from the same bytes. The name that a server suggests
 //! (`Content-Disposition`) is never used.
 

@@ -61,7 +61,14 @@ pub fn run(subject: &mut (impl Read + Seek), step: &Step) -> Outcome {
         Step::Seek(to) => subject.seek(*to),
     };
     let position = subject.stream_position().unwrap();
-    (result.map_err(|error| error.kind()), bytes, position)
+    (result.map_err(|error| kind(&error)), bytes, position)
+}
+
+/// The kind of an error. std has none for that of Windows that a position is negative.
+fn kind(error: &io::Error) -> io::ErrorKind {
+    const ERROR_NEGATIVE_SEEK: i32 = 131;
+    let is_negative_seek = cfg!(windows) && error.raw_os_error() == Some(ERROR_NEGATIVE_SEEK);
+    if is_negative_seek { io::ErrorKind::InvalidInput } else { error.kind() }
 }
 
 /// Drives a file of `len` bytes of the pattern, and what `open` returns, with the same random steps. Panics with the fewest

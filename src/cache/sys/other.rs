@@ -1,32 +1,24 @@
-//! Systems without `flock` and directories as descriptors. There is no cache on them.
-//!
-//! The lock of Windows forbids others to write what its holder writes, so it can't stand for "in use". The share modes of open
-//! files could: an entry that is opened without `FILE_SHARE_DELETE` can't be removed, and a lock file that is opened with no
-//! share mode is locked exclusively. It has to be tried on Windows before it is relied on: a new entry gets its name by a
-//! rename, which needs that very mode, and virus scanners open files with modes of their own.
+//! Systems that are neither Unix nor Windows. There is no cache on them.
 
 use std::convert::Infallible;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::path::Path;
+
+use super::lock::Lock;
+
+pub(crate) const HAS_HOLES: bool = false;
 
 /// None can be opened.
 #[derive(Debug)]
 pub(crate) struct Folder(Infallible);
-
-/// Who else may have a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lock {
-    Shared,
-    Exclusive,
-}
 
 impl Folder {
     /// # Errors
     ///
     /// Always.
     pub(crate) fn open_own(_: &Path, _: &str) -> io::Result<(Self, Self)> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "the cache needs a Unix system"))
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the cache needs Unix or Windows"))
     }
 
     pub(crate) fn subfolder(&self, _: &str) -> io::Result<Self> {
@@ -45,23 +37,35 @@ impl Folder {
         match self.0 {}
     }
 
-    pub(crate) fn open_file(&self, _: &str) -> io::Result<File> {
+    pub(crate) fn open_locked(&self, _: &str, _: Lock) -> io::Result<Option<File>> {
         match self.0 {}
     }
 
-    pub(crate) fn open_or_create(&self, _: &str) -> io::Result<File> {
+    pub(crate) fn lock_file(&self, _: &str, _: Lock) -> io::Result<Option<File>> {
         match self.0 {}
     }
 
-    pub(crate) fn create_new(&self, _: &str) -> io::Result<File> {
+    pub(crate) fn create_locked(&self, _: &str) -> io::Result<File> {
         match self.0 {}
     }
 
-    pub(crate) fn rename_new(&self, _: &str, _: &str) -> io::Result<()> {
+    pub(crate) fn make_empty(&self, _: &str) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub(crate) fn rename_new(&self, _: File, _: &str, _: &str) -> io::Result<Option<File>> {
         match self.0 {}
     }
 
     pub(crate) fn remove(&self, _: &str) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub(crate) fn remove_used(&self, _: &str) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub(crate) fn remove_locked(&self, _: &str, _: Self, _: (&str, File)) -> io::Result<()> {
         match self.0 {}
     }
 
@@ -81,14 +85,28 @@ impl Folder {
 /// # Errors
 ///
 /// Always.
+pub(crate) fn lock_plain(_: &Path) -> io::Result<Option<File>> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "a download to a file needs Unix or Windows"))
+}
+
+/// # Errors
+///
+/// Always.
 pub(crate) fn open_plain(_: &Path, _: bool) -> io::Result<File> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "a download to a file needs a Unix system"))
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// # Errors
 ///
 /// Always.
 pub(crate) fn rename_new(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// # Errors
+///
+/// Always.
+pub(crate) fn remove_file(_: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -102,17 +120,13 @@ pub(crate) fn has_path(_: &File, _: &Path) -> io::Result<bool> {
 /// # Errors
 ///
 /// Always.
-pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {
+pub(crate) fn is_removed(_: &File) -> io::Result<bool> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 /// # Errors
 ///
 /// Always.
-pub(crate) fn try_lock(_: &File, _: Lock) -> io::Result<bool> {
+pub(crate) fn sync_name(_: &File, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
-}
-
-pub(crate) fn is_removed(_: &Metadata) -> bool {
-    false
 }

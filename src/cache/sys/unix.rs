@@ -10,16 +10,14 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::lock::Lock;
+
 /// An open directory.
 #[derive(Debug)]
 pub(crate) struct Folder(OwnedFd);
 
-/// Who else may have a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lock {
-    Shared,
-    Exclusive,
-}
+/// A file takes room for the bytes that were written, wherever they lie. Not on FAT and HFS+: there the next scan finds out.
+pub(crate) const HAS_HOLES: bool = true;
 
 /// How folders of the cache are opened: not through a link, and not in programs that the application starts.
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -92,42 +90,72 @@ impl Folder {
         is_file.then_some((blocks * 512, modified))
     }
 
-    /// Opens a regular file for reading and writing.
-    pub(crate) fn open_file(&self, name: &str) -> io::Result<File> {
+    /// Opens a regular file for reading and writing, and locks it. `None` if another lock excludes this one, or the file was
+    /// removed meanwhile.
+    pub(crate) fn open_locked(&self, name: &str, lock: Lock) -> io::Result<Option<File>> {
         // A named pipe would block.
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = File::from(rustix::fs::openat(&self.0, name, flags, Mode::empty())?);
-        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // After the lock: until then another process may remove it, and its name may be that of a new one by now.
+        Ok((try_lock(&file, lock)? && !is_removed(&file)?).then_some(file))
     }
 
-    /// Opens a regular file for reading and writing. Makes it if it does not exist.
-    pub(crate) fn open_or_create(&self, name: &str) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::CREATE;
+    /// Opens a file that exists for its lock, and makes it if it does not exist. `None` if another lock excludes this one.
+    pub(crate) fn lock_file(&self, name: &str, lock: Lock) -> io::Result<Option<File>> {
+        let file = self.open_or_create(name, OFlags::empty())?;
+        Ok(try_lock(&file, lock)?.then_some(file))
+    }
+
+    /// Makes a new file, and locks it.
+    pub(crate) fn create_locked(&self, name: &str) -> io::Result<File> {
+        let file = self.open_or_create(name, OFlags::EXCL)?;
+        if try_lock(&file, Lock::Shared)? { Ok(file) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    }
+
+    /// Makes an empty file if there is none, and waits until its name is on the disk.
+    pub(crate) fn make_empty(&self, name: &str) -> io::Result<()> {
+        self.open_or_create(name, OFlags::empty())?;
+        self.sync()
+    }
+
+    fn open_or_create(&self, name: &str, more: OFlags) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::CREATE | more;
         Ok(File::from(rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?))
     }
 
-    /// Makes a new file.
-    pub(crate) fn create_new(&self, name: &str) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL;
-        Ok(File::from(rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?))
-    }
-
-    /// Gives the file `from` the name `to`, which must not exist.
-    pub(crate) fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+    /// Gives the locked file `from` the name `to`, which must not exist, and returns it, still locked.
+    pub(crate) fn rename_new(&self, file: File, from: &str, to: &str) -> io::Result<Option<File>> {
         // A link fails if the name exists. `rename` would replace the entry that another process has just made.
         match rustix::fs::linkat(&self.0, from, &self.0, to, AtFlags::empty()) {
-            Ok(()) => Ok(rustix::fs::unlinkat(&self.0, from, AtFlags::empty())?),
+            Ok(()) => rustix::fs::unlinkat(&self.0, from, AtFlags::empty())?,
             // File systems without hard links, such as FAT. Two processes that make the same entry at once lose one's.
             Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::ACCESS) => {
-                Ok(rustix::fs::renameat(&self.0, from, &self.0, to)?)
+                rustix::fs::renameat(&self.0, from, &self.0, to)?;
             }
-            Err(error) => Err(error.into()),
+            Err(error) => return Err(error.into()),
         }
+        Ok(Some(file))
     }
 
     /// Removes a file.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+
+    /// As [`remove`](Self::remove), of an entry. Those who have it open find out by [`is_removed`].
+    pub(crate) fn remove_used(&self, name: &str) -> io::Result<()> {
+        self.remove(name)
+    }
+
+    /// Removes `folder`, the directory `name` in this one, in which only `lock` is left: the file of this name, locked.
+    pub(crate) fn remove_locked(&self, name: &str, folder: Self, lock: (&str, File)) -> io::Result<()> {
+        // The lock ends last: a process that opens the directory meanwhile fails, instead of losing its files.
+        let (lock, _held) = lock;
+        folder.remove(lock)?;
+        self.remove_folder(name)
     }
 
     /// Removes an empty directory.
@@ -172,14 +200,33 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// Opens a file at a path of the application's as [`open_plain`] does, and locks it against others. `None` if it is locked.
+pub(crate) fn lock_plain(path: &Path) -> io::Result<Option<File>> {
+    let file = open_plain(path, false)?;
+    Ok(try_lock(&file, Lock::Exclusive)?.then_some(file))
+}
+
+/// Removes a file, also if it is open.
+pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
+    std::fs::remove_file(path)
+}
+
 /// True if `path` names this open file, and no link.
 pub(crate) fn has_path(file: &File, path: &Path) -> io::Result<bool> {
     let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
-    Ok(identity(file.metadata()?) == identity(path.symlink_metadata()?))
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        named => Ok(identity(named?) == identity(file.metadata()?)),
+    }
 }
 
-/// Waits until the names in the directory of `path` are on the disk.
-pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+/// True if the file has been removed, and is only there for processes that have it open.
+pub(crate) fn is_removed(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.nlink() == 0)
+}
+
+/// Waits until the name of a file, whose path this is, is on the disk.
+pub(crate) fn sync_name(_: &File, path: &Path) -> io::Result<()> {
     // The parent of a bare file name is the empty path.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
@@ -187,7 +234,7 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Locks a file against other processes, and other opens of it in this one, until it is closed. False if there is a lock
 /// that excludes this one.
-pub(crate) fn try_lock(file: &File, lock: Lock) -> io::Result<bool> {
+fn try_lock(file: &File, lock: Lock) -> io::Result<bool> {
     let operation = match lock {
         Lock::Shared => FlockOperation::NonBlockingLockShared,
         Lock::Exclusive => FlockOperation::NonBlockingLockExclusive,
@@ -197,9 +244,4 @@ pub(crate) fn try_lock(file: &File, lock: Lock) -> io::Result<bool> {
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(error.into()),
     }
-}
-
-/// True if the file has been removed, and is only there for processes that have it open.
-pub(crate) fn is_removed(metadata: &Metadata) -> bool {
-    metadata.nlink() == 0
 }
