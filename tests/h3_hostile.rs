@@ -285,13 +285,14 @@ fn a_stream_that_goes_on_behind_its_body_is_stopped() {
 fn a_server_that_takes_one_byte_at_a_time_gets_whole_requests() {
     in_time("small windows", || {
         let mut options = Options::default();
-        options.transport.stream_receive_window(1_u32.into());
+        options.transport.stream_receive_window(1_u32.into()).receive_window(1_u32.into());
         options.transport.max_concurrent_bidi_streams(1_u32.into());
         let server = Server::start_with(options, |_, reply| good(&reply));
         let downloader = downloader(&[&server]);
         for _ in 0..3 {
             assert_eq!(get(&downloader, &server.url("/")).unwrap(), b"ok");
         }
+        server.wait_until("SETTINGS", |server| server.settings() == 1);
     });
 }
 

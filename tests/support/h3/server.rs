@@ -177,6 +177,7 @@ struct Shared {
     early: AtomicUsize,
     stopped: AtomicUsize,
     delivered: AtomicUsize,
+    settings: AtomicUsize,
     addresses: Mutex<Vec<SocketAddr>>,
     received: AtomicU64,
     /// PING frames that have arrived on all connections.
@@ -250,6 +251,11 @@ impl Server {
     /// Streams whose bytes have all been acknowledged.
     pub fn delivered(&self) -> usize {
         self.shared.delivered.load(Ordering::Acquire)
+    }
+
+    /// SETTINGS frames that have arrived.
+    pub fn settings(&self) -> usize {
+        self.shared.settings.load(Ordering::Acquire)
     }
 
     /// The client's addresses, in the order of their first packets.
@@ -371,6 +377,8 @@ struct Open {
     /// PING frames that are counted.
     pings: u64,
     control: Option<StreamId>,
+    /// Bytes of the client's control stream, until its SETTINGS are complete.
+    settings: Vec<u8>,
     is_ready: bool,
     reading: HashMap<StreamId, (FrameReader, Vec<u8>)>,
     answering: HashMap<StreamId, Answering>,
@@ -566,6 +574,14 @@ impl Run {
                     self.read(open, id);
                 }
             }
+            Event::Stream(StreamEvent::Opened { dir: Dir::Uni }) => {
+                while let Some(id) = open.quic.streams().accept(Dir::Uni) {
+                    self.read_control(open, id);
+                }
+            }
+            Event::Stream(StreamEvent::Readable { id }) if id.dir() == Dir::Uni => {
+                self.read_control(open, id);
+            }
             Event::Stream(StreamEvent::Readable { id }) => self.read(open, id),
             Event::Stream(StreamEvent::Stopped { id, .. }) => {
                 self.shared.stopped.fetch_add(1, Ordering::AcqRel);
@@ -583,6 +599,22 @@ impl Run {
                 open.answering.drain().for_each(|(_, answering)| answering.stop())
             }
             _ => {}
+        }
+    }
+
+    /// Reads the client's only unidirectional stream: its control stream.
+    fn read_control(&self, open: &mut Open, id: StreamId) {
+        let mut receiver = open.quic.recv_stream(id);
+        let Ok(mut chunks) = receiver.read(true) else { return };
+        while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
+            open.settings.extend(&chunk.bytes);
+        }
+        let _ = chunks.finalize();
+        // Behind the type of the stream.
+        let frame = open.settings.get(1..).map(|frames| FrameReader::new(Place::Control).next(frames));
+        if let Some(Ok((_, Some(Frame::Settings(_))))) = frame {
+            open.settings.clear();
+            self.shared.settings.fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -640,7 +672,16 @@ impl Run {
 impl Open {
     fn new(quic: Connection, number: usize) -> Self {
         let (reading, answering) = (HashMap::new(), HashMap::new());
-        Self { quic, number, pings: 0, control: None, is_ready: false, reading, answering }
+        Self {
+            quic,
+            number,
+            pings: 0,
+            control: None,
+            settings: Vec::new(),
+            is_ready: false,
+            reading,
+            answering,
+        }
     }
 
     /// Passes on what the handlers send. False if the connection is to be forgotten.

@@ -27,11 +27,10 @@ impl State {
                     self.read_unidirectional(id, now);
                 }
             }
-            Event::Stream(StreamEvent::Writable { id }) => {
-                if let Some(key) = self.by_stream.get(&id).copied() {
-                    self.write(key);
-                }
-            }
+            Event::Stream(StreamEvent::Writable { id }) => match self.by_stream.get(&id).copied() {
+                Some(key) => self.write(key),
+                None => self.write_control(),
+            },
             Event::Stream(StreamEvent::Available { dir }) => match dir {
                 Dir::Uni => self.open_control(),
                 Dir::Bi => self.notify_all(),
@@ -51,7 +50,7 @@ impl State {
             self.by_stream.clear();
             self.credit.clear();
             self.unidirectional.clear();
-            (self.control, self.has_control) = (Control::default(), false);
+            (self.control, self.own_control) = (Control::default(), None);
             for request in self.requests.values_mut() {
                 request.begin_again();
                 request.undecided = (!request.is_urgent).then(|| self.undecided.add());

@@ -45,8 +45,8 @@ pub(super) struct State {
     pub(super) next_request: u64,
     pub(super) control: Control,
     pub(super) unidirectional: HashMap<StreamId, UniStream>,
-    /// This client's control stream was opened.
-    pub(super) has_control: bool,
+    /// This client's control stream, and what is left to write to it. `None` until it is opened.
+    pub(super) own_control: Option<(StreamId, Vec<u8>)>,
     /// Maximum size of a response head in bytes.
     pub(super) max_head: usize,
     /// The handshake is complete.
@@ -124,7 +124,7 @@ impl State {
             next_request: 0,
             control: Control::default(),
             unidirectional: HashMap::new(),
-            has_control: false,
+            own_control: None,
             max_head: limits.max_head,
             is_ready: false,
             served: 0,

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use quinn_proto::{Dir, ReadError, StreamId};
+use quinn_proto::{Dir, ReadError, StreamId, WriteError};
 
 use super::state::{State, varint};
 use crate::client::h3::code::Code;
@@ -11,14 +11,27 @@ use crate::client::h3::control::{self, Notice};
 impl State {
     /// Opens this client's control stream (RFC 9114, section 6.2.1), once the server allows a stream.
     pub(super) fn open_control(&mut self) {
-        if self.has_control {
+        if self.own_control.is_some() {
             return;
         }
         let Some(id) = self.quic.streams().open(Dir::Uni) else { return };
-        self.has_control = true;
-        // A dozen bytes: each server allows more (section 6.2). A smaller window makes them come late, which is harmless.
-        if let Err(error) = self.quic.send_stream(id).write(&control::opening(self.max_head)) {
-            log::debug!("the settings were not sent: {error}");
+        self.own_control = Some((id, control::opening(self.max_head)));
+        self.write_control();
+    }
+
+    /// Writes what is left of the client's control stream.
+    pub(super) fn write_control(&mut self) {
+        let Some((id, unwritten)) = &mut self.own_control else { return };
+        while !unwritten.is_empty() {
+            match self.quic.send_stream(*id).write(unwritten) {
+                Ok(written) => drop(unwritten.drain(..written)),
+                // RFC 9114, section 6.2: servers should allow a kilobyte at once.
+                Err(WriteError::Blocked) => return,
+                Err(error) => {
+                    log::debug!("the settings were not sent: {error}");
+                    unwritten.clear();
+                }
+            }
         }
     }
 
