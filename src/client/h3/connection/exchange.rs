@@ -138,8 +138,10 @@ impl State {
                 break Ok(());
             }
         };
-        // `pump` sends the credit that this gives.
-        let _ = chunks.finalize();
+        // Also for what is skipped: the server may wait for this credit.
+        if chunks.finalize().should_transmit() && self.over.is_none() {
+            self.flush(now);
+        }
         result.map_err(|broken| self.handle_broken(key, broken, now))
     }
 

@@ -152,8 +152,6 @@ impl RequestStream {
                 if taken.is_empty() && !is_over {
                     return None;
                 }
-                // Sends the credit for what was taken.
-                state.pump(now);
                 Some(Ok(()))
             })?;
             read.ok_or_else(silent)
