@@ -147,7 +147,7 @@ impl Sender {
         let (head, body) = match (self.send_over_tcp(sent, request, exchange), &quic) {
             (Ok(answered), _) => answered,
             // It came further than TCP did.
-            (Err(_), Quic::Failed(error)) => return Err(error.clone()),
+            (Err(_), Quic::Failed(_, error)) => return Err(error.clone()),
             (Err(error), _) => return Err(error),
         };
         if let Some(origin) = &exchange.origin {

@@ -94,8 +94,8 @@ pub(super) enum Quic {
     Unused,
     /// There was no connection in time.
     Unreachable,
-    /// A connection that had not worked before failed with the request.
-    Failed(Error),
+    /// This connection, which had not worked before, failed with the request.
+    Failed(Arc<Connection>, Error),
 }
 
 /// Where a request goes.
@@ -150,11 +150,6 @@ struct Known {
 }
 
 impl State {
-    /// True if the connection to `origin` has brought a response.
-    fn has_served(&self, origin: &Origin) -> bool {
-        self.connections.get(origin).is_some_and(|known| known.connection.load().1 > 0)
-    }
-
     /// Removes the connections that were used longest ago, so that `most` are idle once the one to `origin` is.
     fn take_idle(&mut self, origin: &Origin, most: usize) -> Vec<Known> {
         let Self { connections, kept_alive, .. } = self;
@@ -229,8 +224,7 @@ impl Http3 {
         let silence = silence.unwrap_or(self.limits.silence);
         let may_be_early = may_be_early(self.early_data, request.headers());
         let head = headers_frame(request, origin);
-        let mut stream = RequestStream::enter(&connection, exchange.urgency());
-        exchange.hold_stream(stream.handle())?;
+        let mut stream = enter(&connection, exchange)?;
         // As long as no packet comes back, TCP is tried beside it as well: all requests are GETs, so both may be answered.
         let sent_early = if may_be_early { stream.send_early(&head) } else { None };
         if !self.await_ready(&stream, origin, is_broken)? {
@@ -239,26 +233,18 @@ impl Http3 {
         }
         let is_reused = connection.load().1 > 0;
         exchange.bind_stream(is_reused, sent_early)?;
-        let (mut answer, was_early) = match stream.send(&head, silence) {
-            Ok(answered) => answered,
+        let answer = match await_head(&mut stream, &head, silence, exchange) {
+            Ok(answer) => answer,
             // A server may complete handshakes and yet not serve HTTP/3. Over TCP it may still work.
             Err(error) if !is_reused && is_failure(&error) => {
                 exchange.unbind_stream();
-                return Ok(Sent::UseTcp(Quic::Failed(error)));
+                return Ok(Sent::UseTcp(Quic::Failed(connection, error)));
             }
             Err(error) => return Err(error),
         };
-        // RFC 8470, section 5.2: the server wants the request after the handshake.
-        if was_early && answer.status == StatusCode::TOO_EARLY {
-            stream = RequestStream::enter(&connection, exchange.urgency());
-            exchange.unbind_stream();
-            exchange.hold_stream(stream.handle())?;
-            exchange.bind_stream(is_reused, None)?;
-            (answer, _) = stream.send(&head, silence)?;
-        }
         // RFC 9110, section 15.5.20: another connection may lead to a server that is responsible.
         if answer.status == StatusCode::MISDIRECTED_REQUEST {
-            self.record_misdirected(origin);
+            self.record_misdirected(origin, &connection);
             exchange.unbind_stream();
             return Ok(Sent::UseTcp(Quic::Unused));
         }
@@ -284,36 +270,30 @@ impl Http3 {
 
     /// Records that TCP to `origin` worked after [`Sent::UseTcp`]: if QUIC had not, it is not tried again for a while.
     pub(super) fn record_tcp_worked(&self, origin: &Origin, quic: &Quic) {
-        let useless = {
-            let (mut state, now) = (self.state.lock(), Instant::now());
-            let useless = match quic {
-                Quic::Unused => return,
-                // Its handshake may succeed after all.
-                Quic::Unreachable => None,
-                // Another request was answered since.
-                Quic::Failed(_) if state.has_served(origin) => return,
-                Quic::Failed(_) => state.connections.remove(origin),
-            };
-            if let Some(target) = self.target(&state, origin, now) {
-                log::debug!("{} could not be used over HTTP/3 in time", origin.host);
-                state.alternatives.handle_broken(&target, now);
-            }
-            useless
-        };
-        useless.iter().for_each(|known| known.connection.retire());
+        match quic {
+            Quic::Unused => return,
+            // The handshake of its connection may succeed after all.
+            Quic::Unreachable => {}
+            // Another request was answered since.
+            Quic::Failed(connection, _) if connection.load().1 > 0 => return,
+            // Else later requests would use it although its target is broken.
+            Quic::Failed(connection, _) => connection.retire(),
+        }
+        let (mut state, now) = (self.state.lock(), Instant::now());
+        if let Some(target) = self.target(&state, origin, now) {
+            log::debug!("{} could not be used over HTTP/3 in time", origin.host);
+            state.alternatives.handle_broken(&target, now);
+        }
     }
 
-    /// Records that a server which was reached over QUIC does not answer for `origin`.
-    fn record_misdirected(&self, origin: &Origin) {
-        let known = {
-            let (mut state, now) = (self.state.lock(), Instant::now());
-            let Some(target) = self.target(&state, origin, now) else { return };
-            log::debug!("{}:{} is not responsible for {}", target.host, target.port, origin.host);
+    /// Records that the server of `connection` is not responsible for `origin`.
+    fn record_misdirected(&self, origin: &Origin, connection: &Connection) {
+        log::debug!("{} is not responsible for {}", connection.peer, origin.host);
+        connection.retire();
+        let (mut state, now) = (self.state.lock(), Instant::now());
+        if let Some(target) = self.target(&state, origin, now) {
             state.alternatives.handle_misdirected(origin, &target, now);
-            state.connections.remove(origin)
-        };
-        // Else later requests would use it although its target is broken.
-        known.iter().for_each(|known| known.connection.retire());
+        }
     }
 
     fn record_works(&self, origin: &Origin) {
@@ -579,6 +559,30 @@ impl Http3 {
             RequestStream::notify_all(&connection);
         });
     }
+}
+
+/// A request on `connection`, which an abort of `exchange` ends.
+fn enter(connection: &Arc<Connection>, exchange: &Exchange) -> Result<RequestStream, Error> {
+    let stream = RequestStream::enter(connection, exchange.urgency());
+    exchange.hold_stream(stream.handle())?;
+    Ok(stream)
+}
+
+/// Sends the request whose HEADERS frame is `head`, unless it was sent early. Blocks until the response head arrives.
+fn await_head(
+    stream: &mut RequestStream,
+    head: &[u8],
+    silence: Duration,
+    exchange: &Exchange,
+) -> Result<Head, Error> {
+    let (answer, was_early) = stream.send(head, silence)?;
+    if !was_early || answer.status != StatusCode::TOO_EARLY {
+        return Ok(answer);
+    }
+    // RFC 8470, section 5.2: the server wants the request after the handshake.
+    *stream = enter(stream.connection(), exchange)?;
+    exchange.bind_stream(exchange.is_reused(), None)?;
+    stream.send(head, silence).map(|(answer, _)| answer)
 }
 
 /// True if a request with these header fields may be sent before the handshake is complete.

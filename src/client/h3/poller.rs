@@ -54,7 +54,7 @@ impl Poller {
 
 /// Pollers for the callers of all connections.
 #[derive(Default)]
-pub(super) struct Pollers(Mutex<Vec<Poller>>);
+pub(crate) struct Pollers(Mutex<Vec<Poller>>);
 
 impl Pollers {
     /// `None` if the system has no more descriptors.

@@ -72,7 +72,7 @@ pub(super) struct Received<'a> {
 }
 
 /// Buffers for datagrams. One serves all sockets of a thread.
-pub(super) struct Buffers {
+pub(crate) struct Buffers {
     bytes: Vec<u8>,
     metas: [RecvMeta; BUFFERS],
 }
