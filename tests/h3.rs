@@ -176,6 +176,26 @@ fn a_request_carries_the_fields_of_one_over_tcp() {
 }
 
 #[test]
+fn a_password_of_a_redirect_is_sent_as_authorization() {
+    in_time("userinfo", || {
+        let (fields, seen) = std::sync::mpsc::channel();
+        let server = Server::start(move |request: Request, reply| {
+            let authority = request.field(":authority").unwrap().to_owned();
+            if request.path() == "/" {
+                let location = format!("https://user:secret@{authority}/there");
+                let _ = reply.send_last(head(&[(":status", "302"), ("location", &location)]));
+            } else {
+                fields.send((authority, request.field("authorization").map(str::to_owned))).unwrap();
+                say(&reply, "ok");
+            }
+        });
+        assert_eq!(get(&downloader(&[&server]), &server.url("/")).unwrap(), b"ok");
+        let expected = (server.address().to_string(), Some("Basic dXNlcjpzZWNyZXQ=".to_owned()));
+        assert_eq!(seen.recv().unwrap(), expected);
+    });
+}
+
+#[test]
 fn a_cancel_stops_the_stream_in_head_and_body_and_spares_the_connection() {
     in_time("cancel", || {
         let server = Server::start(|request, reply| {

@@ -14,6 +14,7 @@ use super::exchange::Exchange;
 use super::h1::agent::Http1;
 #[cfg(feature = "http3")]
 use super::h3::{Http3, Quic, Sent};
+use super::header_fields::take_userinfo;
 use super::pool::ConnectionPool;
 use super::request::Request;
 use super::stats::Counters;
@@ -170,8 +171,11 @@ impl Sender {
 
     /// The HTTP request that is sent to `url` for `request`.
     fn request(&self, request: &Request, url: &HttpUrl) -> Result<http::Request<()>, Error> {
+        // A redirect may have named both (RFC 9110, section 4.2.4): neither belongs into `:authority` (RFC 9114, section 4.3.1).
+        let mut plain = url.clone();
+        let authorization = take_userinfo(&mut plain);
         // RFC 9110, section 4.1, asks for 8,000 bytes at least; the `http` crate takes 65,534.
-        let Some(uri) = url.expose_uri() else {
+        let Some(uri) = plain.expose_uri() else {
             return Err(Error::new(ErrorKind::InvalidUrl, "the URL is too long to be requested"));
         };
         let mut sent = http::Request::new(());
@@ -185,6 +189,9 @@ impl Sender {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
         self.add_secrets(headers, request, url);
+        if let Some(authorization) = authorization {
+            headers.entry(header::AUTHORIZATION).or_insert(authorization);
+        }
         add_range(headers, request)?;
         Ok(sent)
     }
