@@ -21,7 +21,7 @@ pub enum Http3 {
     /// use TCP: on a fast local network it is faster.
     Advertised,
     /// Those that advertise it, and these origins at once, also with private addresses. An origin that does not answer over
-    /// QUIC in time is requested over TCP.
+    /// QUIC in time, or fails there before its first response, is requested over TCP.
     Always(Vec<String>),
 }
 

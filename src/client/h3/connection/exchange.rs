@@ -69,7 +69,7 @@ impl State {
     }
 
     /// Opens a stream for a request and writes `head`. False if it may have no stream now.
-    pub(super) fn open_stream(&mut self, key: u64, head: &[u8]) -> bool {
+    pub(super) fn open_stream(&mut self, key: u64, head: &[u8], now: Instant) -> bool {
         let Some(id) = self.take_stream(key) else { return false };
         let is_early = !self.is_ready;
         if is_early {
@@ -79,6 +79,7 @@ impl State {
         (request.stream, request.unwritten, request.is_early) = (Some(id), head.to_vec(), is_early);
         request.undecided = None;
         self.by_stream.insert(id, key);
+        self.last_sent = Some(now);
         self.write(key);
         true
     }

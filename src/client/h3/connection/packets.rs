@@ -32,7 +32,7 @@ impl State {
         let is_outstanding = |request: &Request| request.stream.is_some() && !request.is_complete;
         let is_needed = self.is_ready && (self.is_kept_alive || self.open_requests().any(is_outstanding));
         let heard = self.path.heard().filter(|_| is_needed)?;
-        Some(self.kept_alive.map_or(heard, |pinged| pinged.max(heard)) + self.keep_alive)
+        Some(self.last_sent.map_or(heard, |sent| sent.max(heard)) + self.ping_interval)
     }
 
     /// Receives what has arrived, and keeps the deadlines. True if more may have arrived.
@@ -51,7 +51,8 @@ impl State {
             // An ICMP error on some systems. It is no proof: RFC 9000, section 14.2.1.
             Err(error) => {
                 log::debug!("receiving on a UDP socket failed: {error}");
-                false
+                // Windows: each ICMP error is returned once, and what has arrived since is not reported again.
+                error.kind() == io::ErrorKind::ConnectionReset
             }
         }
     }
@@ -88,7 +89,7 @@ impl State {
         }
         if self.keep_alive_due().is_some_and(|due| due <= now) {
             self.quic.ping();
-            self.kept_alive = Some(now);
+            self.last_sent = Some(now);
         }
         self.pump(now);
     }

@@ -85,7 +85,7 @@ impl RequestStream {
     pub(crate) fn send_early(&self, head: &[u8]) -> Option<Instant> {
         let sent = self.connection.with(|state, now| {
             let is_early = !state.is_ready && state.quic.has_0rtt();
-            (is_early && state.open_stream(self.key, head)).then_some(now)
+            (is_early && state.open_stream(self.key, head, now)).then_some(now)
         });
         sent.flatten()
     }
@@ -121,7 +121,7 @@ impl RequestStream {
             let answered = self.wait(state, until, true, |state, now| {
                 let request = state.requests.get(&self.key)?;
                 if request.stream.is_none() {
-                    if !state.is_ready || state.over.is_some() || !state.open_stream(self.key, head) {
+                    if !state.is_ready || state.over.is_some() || !state.open_stream(self.key, head, now) {
                         return None;
                     }
                     state.pump(now);

@@ -61,11 +61,11 @@ pub(super) struct State {
     pub(super) over: Option<Error>,
     pub(super) path: PathWatch,
     /// Time without a packet after which a PING keeps the connection alive, if it is needed.
-    pub(super) keep_alive: Duration,
+    pub(super) ping_interval: Duration,
     /// It is needed, also without a request.
     pub(super) is_kept_alive: bool,
-    /// When the last of these PINGs was sent.
-    pub(super) kept_alive: Option<Instant>,
+    /// When the last of these PINGs, or the last request, was sent.
+    pub(super) last_sent: Option<Instant>,
 }
 
 /// How the streams of a connection are used.
@@ -132,9 +132,9 @@ impl State {
             is_retired: false,
             over: None,
             path: PathWatch::new(now),
-            keep_alive: limits.keep_alive(),
+            ping_interval: limits.keep_alive(),
             is_kept_alive: false,
-            kept_alive: None,
+            last_sent: None,
         }
     }
 }
