@@ -571,7 +571,8 @@ fn a_playlist_can_not_lead_to_other_schemes() {
     for uri in ["file:///etc/passwd", "ftp://host/a.ts"] {
         let origin = Site::default().with("/list.m3u8", vod(&extinf(uri))).serve();
         let mut hls = open(&origin, "/list.m3u8", |_| ());
-        // The only segment is skipped.
+        // The only segment is skipped. Nothing is played, so the reason is an error.
+        assert_eq!(hls.next_section().unwrap_err().kind(), ErrorKind::UnsupportedScheme);
         assert!(hls.next_section().unwrap().is_none());
         assert_eq!(origin.log().requests.len(), 1);
     }

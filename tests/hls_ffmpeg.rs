@@ -369,6 +369,47 @@ fn what_is_left_behind_skip_is_what_the_presentation_has_at_that_time() {
     }
 }
 
+#[test]
+#[ignore = "needs ffmpeg"]
+fn what_is_left_between_skip_and_padding_is_as_long_as_the_source() {
+    let folder = Folder::new();
+    let hls = "-f hls -hls_time 3 -hls_playlist_type vod -hls_segment_type fmp4 list.m3u8";
+    // This muxer writes the encoder delay into an edit list. The one of HLS does not.
+    let edited = "-movflags +frag_keyframe+delay_moov+default_base_moof -frag_duration 3000000 whole.mp4";
+    let packed = "-f segment -segment_time 3 -segment_format mp3 -segment_list list.m3u8 part%d.mp3";
+    // The delay that nothing tells of, in samples.
+    for (encode, muxer, name, rate, untold) in [
+        ("-c:a aac -b:a 128k", hls, "played.aac", 44_100, 1024),
+        ("-c:a aac -b:a 128k", edited, "played.aac", 44_100, 0),
+        ("-c:a aac -ar 22050", hls, "played.aac", 22_050, 1024),
+        ("-c:a libopus -ar 48000 -b:a 128k", hls, "played.ogg", 48_000, 0),
+        ("-c:a libopus -ar 48000 -b:a 128k", edited, "played.ogg", 48_000, 0),
+        ("-c:a libmp3lame -b:a 128k", hls, "played.mp3", 44_100, 1105),
+        ("-c:a libmp3lame -b:a 128k", packed, "played.mp3", 44_100, 0),
+        ("-c:a flac -strict -2", hls, "played.flac", 44_100, 0),
+        ("-c:a alac", hls, "played.mkv", 44_100, 0),
+    ] {
+        folder.ffmpeg(&format!("{encode} {muxer}"));
+        if muxer == edited {
+            list_fragments(&folder, "whole.mp4", "list.m3u8");
+        }
+        let origin = folder.serve();
+        let mut hls = open(&origin, "/list.m3u8");
+        let mut section = hls.next_section().unwrap().unwrap();
+        assert!(section.padding().is_none_or(|padding| padding < Duration::from_millis(50)));
+        let mut bytes = Vec::new();
+        section.read_to_end(&mut bytes).unwrap();
+        let (skip, padding) = (section.info().skip, section.padding().unwrap());
+        fs::write(folder.path().join(name), bytes).unwrap();
+        let count = |time: Duration| (time.as_secs_f64() * f64::from(rate)).round() as usize;
+        let decoded = left(&folder, name).len();
+        let is_exact = matches!(name, "played.flac" | "played.mkv");
+        assert_eq!(padding.is_zero(), is_exact, "{encode}, {muxer}: {padding:?}");
+        let rest = decoded - count(skip) - count(padding);
+        assert_eq!(rest, 20 * rate as usize + untold, "{encode}, {muxer}: {decoded}, {skip:?}, {padding:?}");
+    }
+}
+
 /// A program that runs until this is dropped.
 struct Running(Child);
 

@@ -21,6 +21,9 @@ use windway::{Downloader, DownloaderConfig, Error, ErrorKind};
 
 const KEY: [u8; 16] = [7; 16];
 
+/// Turns a good answer into another one.
+type Lie = fn(Answer) -> Answer;
+
 fn encrypt(plain: &[u8]) -> Vec<u8> {
     let cipher = cbc::Encryptor::<aes::Aes128>::new(&KEY.into(), &5_u128.to_be_bytes().into());
     cipher.encrypt_padded_vec_mut::<Pkcs7>(plain)
@@ -154,7 +157,7 @@ fn a_key_that_is_refused_once_or_comes_slowly_costs_no_frame() {
 
 #[test]
 fn a_key_server_that_hangs_is_an_error_in_time_or_another_level() {
-    let hanging: [fn(Answer) -> Answer; 3] =
+    let hanging: [Lie; 3] =
         [|good| good.stall_in_head(0), |good| good.stall_in_head(20), |good| good.stall_after(8)];
     for hang in hanging {
         let origin = serve(encrypted(), "/key", move |_, good| hang(good));

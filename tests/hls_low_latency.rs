@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use low_latency::LowLatency;
+use low_latency::{Edit, LowLatency};
 use presentation::{open, play};
 use support::{Answer, Content, Origin};
 use windway::hls::{Discontinuity, HlsKind, Quality};

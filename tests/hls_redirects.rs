@@ -23,20 +23,6 @@ fn all_of(count: u64) -> [(Discontinuity, Vec<u64>); 1] {
     [(Discontinuity::Start, (0..count * FRAMES).collect())]
 }
 
-/// The error with which playing ends.
-fn refusal(downloader: &Downloader, url: &str, config: HlsConfig) -> Error {
-    match downloader.open_hls(url, config) {
-        Err(error) => error,
-        Ok(mut hls) => loop {
-            match hls.next_section() {
-                Err(error) => break error,
-                Ok(Some(_)) => {}
-                Ok(None) => panic!("{url} is played"),
-            }
-        },
-    }
-}
-
 /// Redirects every path three times: within the origin, to another origin, and there once more, into another folder.
 fn chained(site: Site) -> (Origin, Origin) {
     let far = Origin::start(move |request| match request.path.strip_prefix("/first/") {
@@ -102,22 +88,15 @@ fn a_redirect_that_loops_is_a_failure_of_what_it_is_for() {
     assert!(frames.iter().copied().eq((0..FRAMES).chain(2 * FRAMES..3 * FRAMES)), "one segment is skipped");
     for path in ["/loop", "/key.m3u8", "/init.m3u8"] {
         let before = origin.log().requests.len();
-        let error = refusal_or_nothing(&origin.url(path));
-        assert!(error.is_none_or(|error| error.kind() == ErrorKind::Redirect), "{path}");
+        assert_eq!(refusal_at_once(&downloader(), &origin.url(path)).kind(), ErrorKind::Redirect, "{path}");
         assert!(origin.log().requests.len() - before < 60, "{path}");
     }
 }
 
-/// The error with which playing ends, or `None` if all segments are skipped.
-fn refusal_or_nothing(url: &str) -> Option<Error> {
-    match downloader().open_hls(url, HlsConfig::default()) {
-        Err(error) => Some(error),
-        Ok(mut hls) => match hls.next_section() {
-            Err(error) => Some(error),
-            Ok(Some(section)) => panic!("{:?} is played", section.info()),
-            Ok(None) => None,
-        },
-    }
+/// The error with which playing ends. Nothing may be played before.
+fn refusal_at_once(downloader: &Downloader, url: &str) -> Error {
+    let opened = downloader.open_hls(url, HlsConfig::default());
+    opened.and_then(|mut hls| hls.next_section().map(drop)).expect_err(url)
 }
 
 /// A live playlist that each request finds in another folder.
@@ -198,16 +177,8 @@ fn https_is_not_left_for_http_unless_that_is_allowed() {
     config.client.extra_roots.push(secure.root_pem());
     let downloader = Downloader::new(config).unwrap();
     for path in ["/first.m3u8", "/all.m3u8", "/key.m3u8", "/init.m3u8", "/segments.m3u8"] {
-        let opened = downloader.open_hls(&secure.url(path), HlsConfig::default());
-        let error = match opened {
-            Err(error) => Some(error),
-            Ok(mut hls) => match hls.next_section() {
-                Err(error) => Some(error),
-                Ok(Some(section)) => panic!("{path}: {:?} is played", section.info()),
-                Ok(None) => None,
-            },
-        };
-        assert!(error.is_none_or(|error| error.kind() == ErrorKind::Forbidden), "{path}");
+        let kind = refusal_at_once(&downloader, &secure.url(path)).kind();
+        assert_eq!(kind, ErrorKind::Forbidden, "{path}");
         assert!(plain.log().requests.is_empty(), "{path}: nothing is requested over http");
     }
     for path in ["/first.m3u8", "/all.m3u8", "/segments.m3u8"] {
@@ -222,7 +193,7 @@ fn https_is_not_left_for_http_unless_that_is_allowed() {
 fn redirects_to_other_schemes_and_without_a_target_are_typed_errors() {
     for target in ["file:///etc/passwd", "ftp://host/a", "data:,x", "", "http://", "//"] {
         let origin = Origin::start(move |_| Answer::redirect(302, target));
-        let error = refusal(&downloader(), &origin.url("/list.m3u8"), HlsConfig::default());
+        let error = refusal_at_once(&downloader(), &origin.url("/list.m3u8"));
         let kind = error.kind();
         assert!(
             matches!(

@@ -22,8 +22,10 @@ pub struct LowLatency {
     /// Parts are ranges of their segment, and hints leave the end of theirs open.
     pub has_ranges: bool,
     /// Changes the text of a playlist of so many parts, before it is sent.
-    pub edit: fn(String, u64) -> String,
+    pub edit: Edit,
 }
+
+pub type Edit = fn(String, u64) -> String;
 
 impl LowLatency {
     pub fn new(first: u64, end: u64, frames: u64) -> Self {

@@ -51,6 +51,15 @@ impl Section {
         self.look(|section| section.time_of(offset)).flatten()
     }
 
+    /// How much to drop from the end of the decoded audio, because the encoder has added it to fill its last frame. `None` until the
+    /// end of the section has arrived, at the latest when `read` returns 0; and after a seek.
+    ///
+    /// Fragmented MP4 gives it, by a shorter last sample as ffmpeg writes it or by an edit list, and so does the table at the
+    /// beginning of an MP3. In other segments, such as those of MPEG-TS, nothing does, and it is zero.
+    pub fn padding(&self) -> Option<Duration> {
+        self.look(|section| section.padding()).flatten()
+    }
+
     /// Number of bytes that were fetched and not read yet.
     pub(super) fn buffered(&self) -> u64 {
         self.look(|section| section.len() as u64).unwrap_or_default()

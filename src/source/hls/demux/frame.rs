@@ -49,6 +49,10 @@ pub struct Output {
     pub head: Vec<u8>,
     /// The beginning of a frame whose rest is in the next segment.
     pub tail: Vec<u8>,
+    /// How much of the first decoded audio the encoder has added, if the segment tells of it in another way than by times before 0.
+    pub delay: Duration,
+    /// How much of the last decoded audio the encoder has added. Known at the end of the segment.
+    pub padding: Duration,
 }
 
 impl Output {
@@ -58,5 +62,10 @@ impl Output {
         self.frames.clear();
         self.head.clear();
         self.tail.clear();
+        (self.delay, self.padding) = (Duration::ZERO, Duration::ZERO);
     }
+}
+
+pub(super) fn nanoseconds(samples: u64, rate: u32) -> u64 {
+    (u128::from(samples) * 1_000_000_000 / u128::from(rate.max(1))) as u64
 }

@@ -141,22 +141,6 @@ fn parse_mpeg(bytes: &[u8]) -> Option<Header> {
     header(codec, len, samples, sample_rate, channels)
 }
 
-/// True for a frame of layer 3 that holds a table for seeking instead of audio. A decoder takes its figures for those of
-/// everything that follows, and drops audio.
-pub(super) fn is_seek_table(frame: &[u8]) -> bool {
-    let (Some(version), Some(mode)) = (frame.get(1), frame.get(3)) else { return false };
-    // The table begins behind the side information of layer 3: 32, 17 or 9 bytes, by version and number of channels (ISO 11172-3
-    // and 13818-3).
-    let side = match (version >> 3 & 3 == 3, mode >> 6 == 3) {
-        (true, false) => 32,
-        (true, true) | (false, false) => 17,
-        (false, true) => 9,
-    };
-    let tag = |at: usize| frame.get(at..at + 4);
-    // VBRI lies 32 bytes behind the header, whatever the side information is.
-    matches!(tag(4 + side), Some(b"Xing" | b"Info")) || tag(36) == Some(b"VBRI")
-}
-
 /// Words of 16 bits in a frame of AC-3 at 48 kHz, divided by 64, by the upper bits of `frmsizecod` (4.4.1.4).
 const AC3_RATES: [u16; 19] =
     [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640];

@@ -23,6 +23,7 @@ mod mp4_track;
 mod ogg;
 mod packed;
 mod sample_entry;
+mod seek_table;
 mod sniff;
 mod splitter;
 mod ts;
@@ -40,12 +41,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::frame::nanoseconds;
 use self::headers::Family;
 use self::mp4::Mp4Demuxer;
 use self::mp4_track::Track;
 use self::packed::PackedDemuxer;
 use self::sniff::Container;
-use self::splitter::nanoseconds;
 use self::ts::TsDemuxer;
 use crate::error::{Error, ErrorKind};
 
@@ -129,8 +130,11 @@ impl Demuxer {
         match &mut self.state {
             State::Ts(ts) => ts.finish(output),
             State::Packed(packed) => packed.finish(output),
-            // A sample of MP4 is complete by its own bytes.
-            State::Mp4(_) | State::Sniffing(_) => Ok(()),
+            State::Mp4(mp4) => {
+                mp4.finish(output);
+                Ok(())
+            }
+            State::Sniffing(_) => Ok(()),
         }
     }
 

@@ -4,9 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::frame::{Frame, MediaTime, Output};
+use super::frame::{Frame, MediaTime, Output, nanoseconds};
 use super::mp4_track::{Sample, Track};
-use super::splitter::nanoseconds;
 use crate::error::{Error, ErrorKind};
 
 /// Bytes of a box that has to be read as a whole, at most. A `moof` of an hour of audio has less than 2 MiB.
@@ -14,6 +13,9 @@ const LONGEST_BOX: u64 = 16 << 20;
 
 /// Bytes of a sample, at most: FLAC at 192 kHz with 8 channels has less than 2 MiB.
 const LONGEST_SAMPLE: u32 = 4 << 20;
+
+/// Padding that is believed, at most: the last frame of Opus may have 120 ms, and encoders add less than two frames.
+const MOST_PADDING: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub(super) struct Mp4Demuxer {
@@ -28,6 +30,10 @@ pub(super) struct Mp4Demuxer {
     partial: Vec<u8>,
     /// Decode time of the first of them, in ticks.
     time: Option<u64>,
+    /// What decoders return of the last samples beyond their durations, in ticks.
+    padding: u64,
+    /// End of what a decoder returns, in ticks.
+    decoded_end: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -51,7 +57,16 @@ enum State {
 impl Mp4Demuxer {
     pub(super) fn new(track: Option<Arc<Track>>, position: u64) -> Self {
         let state = State::Header(Vec::new());
-        Self { track, position, state, samples: VecDeque::new(), partial: Vec::new(), time: None }
+        Self {
+            track,
+            position,
+            state,
+            samples: VecDeque::new(),
+            partial: Vec::new(),
+            time: None,
+            padding: 0,
+            decoded_end: None,
+        }
     }
 
     pub(super) fn push(&mut self, bytes: &[u8], output: &mut Output) -> Result<(), Error> {
@@ -183,8 +198,28 @@ impl Mp4Demuxer {
         self.time = time.map(|time| time.saturating_add(u64::from(sample.duration)));
     }
 
-    fn emit(&self, sample: Sample, parts: &[&[u8]], output: &mut Output) -> Result<(), Error> {
-        let Some(track) = &self.track else { return Ok(()) };
+    /// Ends the segment. A sample of MP4 is complete by its own bytes.
+    pub(super) fn finish(&self, output: &mut Output) {
+        let Some(track) = &self.track else { return };
+        let by_edit = track.presentation_end.zip(self.decoded_end);
+        let by_edit = by_edit.map_or(0, |(end, decoded)| decoded.saturating_sub(end));
+        // ffmpeg shortens the last sample. Other muxers have an edit list with the duration of the presentation.
+        let ticks = self.padding.max(by_edit);
+        let padding = Duration::from_nanos(nanoseconds(ticks, track.timescale));
+        // More is no padding, but a wrong edit list: some are of the first fragment only.
+        output.padding = if padding <= MOST_PADDING { padding } else { Duration::ZERO };
+    }
+
+    /// Notes how much more than its duration a decoder returns of a sample.
+    fn note_padding(&mut self, sample: Sample, time: Option<u64>, decoded: u64) {
+        let more = decoded.saturating_sub(sample.duration.into());
+        // Durations are rounded to a tick.
+        self.padding = if more > 1 { self.padding.saturating_add(more) } else { 0 };
+        self.decoded_end = time.map(|time| time.saturating_add(decoded));
+    }
+
+    fn emit(&mut self, sample: Sample, parts: &[&[u8]], output: &mut Output) -> Result<(), Error> {
+        let Some(track) = self.track.clone() else { return Ok(()) };
         let raw = parts.iter().map(|part| part.len()).sum::<usize>();
         let mut len = raw;
         if let Some(aac) = track.aac {
@@ -192,10 +227,14 @@ impl Mp4Demuxer {
             output.data.extend_from_slice(&header);
             len += header.len();
         }
+        let begin = output.data.len();
         parts.iter().for_each(|part| output.data.extend_from_slice(part));
+        let decoded = track.decoded(&output.data[begin..]);
         let duration = Duration::from_nanos(nanoseconds(u64::from(sample.duration), track.timescale));
         // Without a time of its own a fragment continues the one before.
-        let time = sample.time.or(self.time).map(|time| media_time(time, track));
+        let ticks = sample.time.or(self.time);
+        self.note_padding(sample, ticks, decoded.unwrap_or(sample.duration.into()));
+        let time = ticks.map(|ticks| media_time(ticks, &track));
         output.frames.push(Frame { time, duration, len, format: track.format.clone() });
         Ok(())
     }

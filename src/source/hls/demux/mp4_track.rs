@@ -3,8 +3,11 @@
 use super::adts::AacConfig;
 use super::boxes::{Reader, boxes, find};
 use super::frame::Format;
+use super::headers::Family;
+use super::ogg;
 use super::sample_entry::{SampleEntry, parse_entry};
 use crate::error::{Error, ErrorKind};
+use crate::media::AudioCodec;
 
 /// The audio track of an initialization section.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub(super) struct Track {
     pub(super) aac: Option<AacConfig>,
     /// Where presentation begins, in ticks of the media: the samples before are encoder delay.
     pub(super) presentation_start: i64,
+    /// Where it ends, in ticks of the media, if the edit list has its duration: what follows is padding.
+    pub(super) presentation_end: Option<u64>,
     default_duration: u32,
     default_size: u32,
 }
@@ -53,6 +58,7 @@ impl Track {
         for (_, trak) in tracks {
             match Self::parse_track(trak) {
                 Ok(mut track) => {
+                    track.read_end(trak, moov);
                     track.read_defaults(moov);
                     return Ok(track);
                 }
@@ -69,12 +75,47 @@ impl Track {
         let entries = find(trak, &[b"mdia", b"minf", b"stbl", b"stsd"]).ok_or_else(broken)?;
         let (kind, entry) = boxes(entries.get(8..).unwrap_or_default()).next().ok_or_else(broken)?;
         let SampleEntry { format, aac, pre_skip } = parse_entry(&kind, entry)?;
-        let edit = find(trak, &[b"edts", b"elst"]).and_then(first_edit).unwrap_or(0);
+        let edit = find(trak, &[b"edts", b"elst"]).and_then(first_edit).map_or(0, |edit| edit.time);
         // ffmpeg's muxer of HLS writes an edit list that does not count the pre-skip.
         let presentation_start = edit.max(i64::from(pre_skip) * i64::from(timescale) / 48_000);
         let rate = u64::from(format.sample_rate).max(1);
         let default_duration = aac.map_or(0, |_| (1024 * u64::from(timescale) / rate) as u32);
-        Ok(Self { id, timescale, format, aac, presentation_start, default_duration, default_size: 0 })
+        Ok(Self {
+            id,
+            timescale,
+            format,
+            aac,
+            presentation_start,
+            presentation_end: None,
+            default_duration,
+            default_size: 0,
+        })
+    }
+
+    /// The end of the presentation, from its edit list.
+    fn read_end(&mut self, trak: &[u8], moov: &[u8]) {
+        let edit = find(trak, &[b"edts", b"elst"]).and_then(first_edit);
+        let movie = find(moov, &[b"mvhd"]).and_then(timescale);
+        // 8.6.6.1: a duration of 0 lasts over all fragments, whose end is not known yet.
+        let Some((edit, movie)) = edit.filter(|edit| edit.duration > 0).zip(movie) else { return };
+        // In ticks of the movie, which may be milliseconds: rounded up, so that no audio counts as padding.
+        let ticks =
+            u128::from(edit.duration.saturating_add(1)) * u128::from(self.timescale) / u128::from(movie);
+        let end = self.presentation_start.checked_add_unsigned(u64::try_from(ticks).unwrap_or(u64::MAX));
+        self.presentation_end = end.and_then(|end| u64::try_from(end).ok());
+    }
+
+    /// Ticks that a decoder returns of a sample. `None` for codecs whose frames say themselves how long they are.
+    pub(super) fn decoded(&self, sample: &[u8]) -> Option<u64> {
+        let header = |family: Family| family.parse(sample).map(|header| header.samples);
+        let (samples, rate) = match self.format.codec {
+            AudioCodec::Aac | AudioCodec::HeAac => (1024, self.format.sample_rate),
+            AudioCodec::Opus => (ogg::samples(sample)?, 48_000),
+            AudioCodec::Mp3 => (header(Family::Mpeg)?, self.format.sample_rate),
+            AudioCodec::Ac3 | AudioCodec::Eac3 => (header(Family::Ac3)?, self.format.sample_rate),
+            _ => return None,
+        };
+        Some(u64::from(samples) * u64::from(self.timescale) / u64::from(rate.max(1)))
     }
 
     /// Defaults for the fragments of the track, from its `trex`.
@@ -211,23 +252,29 @@ fn decode_time(tfdt: &[u8]) -> Option<u64> {
     reader.number(if version == 1 { 8 } else { 4 })
 }
 
-/// Media time of the first edit that is not empty (8.6.6).
-fn first_edit(elst: &[u8]) -> Option<i64> {
+/// An entry of an edit list (8.6.6).
+struct Edit {
+    /// In ticks of the movie.
+    duration: u64,
+    /// In ticks of the media.
+    time: i64,
+}
+
+/// The first edit that is not empty (8.6.6).
+fn first_edit(elst: &[u8]) -> Option<Edit> {
     let mut reader = Reader(elst);
     let (version, _) = reader.version()?;
     for _ in 0..reader.u32()? {
-        // Behind segment_duration. An empty edit has -1.
-        let time = if version == 1 {
-            reader.take(8)?;
-            reader.number(8)? as i64
+        // segment_duration and media_time. An empty edit has a time of -1.
+        let (duration, time) = if version == 1 {
+            (reader.number(8)?, reader.number(8)? as i64)
         } else {
-            reader.take(4)?;
-            i64::from(reader.u32()? as i32)
+            (u64::from(reader.u32()?), i64::from(reader.u32()? as i32))
         };
         // media_rate.
         reader.take(4)?;
         if time >= 0 {
-            return Some(time);
+            return Some(Edit { duration, time });
         }
     }
     None

@@ -70,7 +70,7 @@ impl OggPages {
 }
 
 /// Samples of a packet at 48 kHz (RFC 6716, section 3.1).
-fn samples(packet: &[u8]) -> Option<u32> {
+pub(super) fn samples(packet: &[u8]) -> Option<u32> {
     let toc = *packet.first()?;
     let of_frame = match toc >> 3 {
         config @ 0..=11 => [480, 960, 1920, 2880][usize::from(config & 3)],

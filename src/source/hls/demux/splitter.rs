@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::frame::{Frame, MediaTime, Output};
-use super::headers::{Family, Header, LOAS_HEADER, is_seek_table};
+use super::frame::{Frame, MediaTime, Output, nanoseconds};
+use super::headers::{Family, Header, LOAS_HEADER};
 use super::id3;
 use super::latm::{LatmReader, Refusal};
+use super::seek_table::SeekTable;
 use crate::media::AudioCodec;
 
 /// What to do with the bytes at the cursor.
@@ -37,6 +38,8 @@ pub(super) struct Splitter {
     /// Reads AAC out of frames that are elements of LATM.
     latm: Option<LatmReader>,
     has_output: bool,
+    /// The table in place of the first frame, and the frames since.
+    table: Option<(SeekTable, u32)>,
     /// Bytes before the first frame.
     head: Vec<u8>,
 }
@@ -79,10 +82,6 @@ impl Clock {
     }
 }
 
-pub(super) fn nanoseconds(samples: u64, rate: u32) -> u64 {
-    (u128::from(samples) * 1_000_000_000 / u128::from(rate.max(1))) as u64
-}
-
 impl Splitter {
     pub(super) fn new(family: Family) -> Self {
         Self {
@@ -95,6 +94,7 @@ impl Splitter {
             clock: Clock::default(),
             latm: (family == Family::Loas).then(LatmReader::default),
             has_output: false,
+            table: None,
             head: Vec::new(),
         }
     }
@@ -248,8 +248,16 @@ impl Splitter {
             return;
         }
         self.clock.set(mark);
-        if is_first && header.format.codec == AudioCodec::Mp3 && is_seek_table(bytes) {
-            return;
+        if is_first && header.format.codec == AudioCodec::Mp3 {
+            if let Some(table) = SeekTable::parse(bytes) {
+                output.delay = table.delay(header.format.sample_rate);
+                self.table = Some((table, 0));
+                return;
+            }
+        }
+        if let Some((table, frames)) = &mut self.table {
+            *frames = frames.saturating_add(1);
+            output.padding = table.padding(*frames, header.format.sample_rate);
         }
         output.data.extend_from_slice(bytes);
         output.frames.push(self.clock.frame(header));

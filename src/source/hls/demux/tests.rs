@@ -221,6 +221,34 @@ fn encoder_delay_moves_the_time_of_mp4() {
     assert_eq!(times, [Some(-21_333_334), Some(0), Some(21_333_333)]);
 }
 
+/// An initialization section of AAC whose edit list has a duration, in seconds.
+fn edited(seconds: u64) -> Vec<u8> {
+    let mut init = mux::init(&Entry::Aac(3), 48_000, 1024);
+    let at = init.windows(4).position(|window| window == b"elst").unwrap() + 12;
+    init[at..at + 8].copy_from_slice(&(seconds * 1000).to_be_bytes());
+    let movie = mux::mp4_box(b"mvhd", &[&[0; 12][..], &1000_u32.to_be_bytes(), &[0; 84]].concat());
+    let moov = init.windows(4).position(|window| window == b"moov").unwrap();
+    let size = init.len() - (moov - 4) + movie.len();
+    init[moov - 4..moov].copy_from_slice(&(size as u32).to_be_bytes());
+    init.splice(moov + 4..moov + 4, movie);
+    init
+}
+
+#[test]
+fn padding_is_what_lies_behind_the_duration_of_the_edit_list() {
+    // 96 000 samples behind the first 1024, in 95 frames of 1024; the movie counts in milliseconds.
+    let padding = |seconds, frames| {
+        let init = edited(seconds);
+        demux(demuxer(Some(&init)), &fragment(&aac_frames(0, frames), 0), 100).unwrap().padding
+    };
+    let samples = |count: u64| Duration::from_nanos(nanoseconds(count, 48_000));
+    assert_eq!(padding(2, 95), samples(95 * 1024 - 1024 - 96_000 - 48));
+    assert_eq!(padding(2, 94), Duration::ZERO, "a segment before the last one");
+    assert_eq!(padding(1, 95), Duration::ZERO, "the edit list is of the first fragment");
+    assert_eq!(padding(0, 95), Duration::ZERO, "it has no duration");
+    assert_eq!(padding(u64::MAX / 1000, 95), Duration::ZERO);
+}
+
 #[test]
 fn opus_is_never_trimmed_by_its_head_and_its_delay_moves_the_time() {
     // 312 samples, with and without an edit list. A section may begin anywhere, and then a decoder must drop nothing.

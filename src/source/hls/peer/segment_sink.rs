@@ -117,7 +117,8 @@ impl SegmentSink {
     }
 
     fn deliver(&mut self) -> Result<(), Error> {
-        let is_empty = self.output.frames.is_empty() && self.output.tail.is_empty();
+        let Output { frames, tail, padding, .. } = &self.output;
+        let is_empty = frames.is_empty() && tail.is_empty() && padding.is_zero();
         if is_empty { Ok(()) } else { self.shared.store_frames(self.id, &mut self.output) }
     }
 

@@ -54,6 +54,9 @@ impl State {
             }
             let Some(queued) = self.queue.pop_front() else { return };
             self.replacements.handle_placed(&queued);
+            if let Some(section) = self.sections.buffers.back_mut().filter(|_| !queued.padding.is_zero()) {
+                section.padding = queued.padding;
+            }
             self.carried =
                 Some((queued.variant, queued.next, queued.tail)).filter(|(_, _, tail)| !tail.is_empty());
         }
@@ -144,13 +147,16 @@ impl State {
         let level =
             self.queue.front().map_or(self.level(), |queued| self.ladder.variants[queued.variant].level);
         let way = if is_sought { self.sections.target.saturating_sub(time) } else { Duration::ZERO };
+        // A table of MP3 at the beginning of a later segment says nothing of that one.
+        let delay =
+            self.queue.front().map(|queued| queued.delay).filter(|_| time.is_zero()).unwrap_or_default();
         let info = SectionInfo {
             codec: frame.format.codec,
             sample_rate: frame.format.sample_rate,
             channels: frame.format.channels,
             start: time,
             // A section begins with a segment, which may begin before the target of the seek.
-            skip: way.saturating_add(encoder_delay(frame, time)),
+            skip: way.saturating_add(encoder_delay(frame, time)).saturating_add(delay),
             discontinuity: reason,
             level,
             date_time: self.queue.front().and_then(|queued| self.date_time(queued)),

@@ -30,6 +30,9 @@ pub(crate) struct QueuedSegment {
     pub(crate) output: Output,
     /// The beginning of a frame that ends in the next segment.
     pub(crate) tail: Vec<u8>,
+    /// What the encoder has added to the decoded audio at its beginning and at its end, as far as the segment tells of it.
+    pub(super) delay: Duration,
+    pub(super) padding: Duration,
     /// How often its playlist was loaded again because of it.
     pub(crate) reloads: u32,
     /// Playlists requested before it failed: what they bring may have expired as well.
@@ -95,6 +98,8 @@ impl QueuedSegment {
             priority: Priority::Low,
             output: Output::default(),
             tail: Vec::new(),
+            delay: Duration::ZERO,
+            padding: Duration::ZERO,
             reloads: 0,
             requested_before: 0,
             fresh: None,
@@ -129,7 +134,7 @@ impl QueuedSegment {
     pub(crate) fn plan_again(&mut self) {
         // A fresh URL of the application is for one attempt only.
         (self.request, self.undemuxed, self.fresh, self.arriving) = (None, None, None, None);
-        self.hint = None;
+        (self.hint, self.delay, self.padding) = (None, Duration::ZERO, Duration::ZERO);
         self.output.clear();
         self.tail.clear();
         self.phase = SegmentPhase::Planned;

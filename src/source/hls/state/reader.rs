@@ -28,7 +28,6 @@ impl State {
             return ReadResult::Bytes(got);
         }
         if self.sections.buffers[index].is_closed {
-            self.forget_sections();
             return ReadResult::End;
         }
         match self.take_error() {
@@ -82,13 +81,10 @@ impl State {
         self.forget_sections();
     }
 
-    /// Forgets sections that were read, but the last one.
+    /// Forgets sections whose readers have ended, but the last one.
     pub(crate) fn forget_sections(&mut self) {
-        while self.sections.buffers.len() > 1
-            && self.sections.buffers.front().is_some_and(|section| section.is_closed && section.len() == 0)
-        {
-            self.sections.buffers.pop_front();
-        }
+        let last = self.sections.buffers.back().map(|section| section.id);
+        self.sections.buffers.retain(|section| !section.is_over() || Some(section.id) == last);
     }
 
     /// Continues at `target`. Returns the start of the segment there.

@@ -173,7 +173,7 @@ impl State {
 
     /// Returns the length of what was replaced.
     fn put_in_place(&mut self, queued: &QueuedSegment, target: &PlacedSegment) -> Result<usize, Unusable> {
-        let Output { data, frames, head, tail } = &queued.output;
+        let Output { data, frames, head, tail, .. } = &queued.output;
         if target.from < self.reader_time() + SOON {
             return Err(Unusable::TooLate);
         }

@@ -27,7 +27,8 @@ pub struct SectionInfo {
     /// Presentation time of the first frame.
     pub start: Duration,
     /// How much to drop from the beginning of the decoded audio: the distance from `start` to the target of a seek, and at the start
-    /// of a presentation the encoder delay, if its edit list gives one.
+    /// of a presentation the encoder delay, if its edit list or the table of an MP3 gives one. For the end see
+    /// [`Section::padding`](crate::hls::Section::padding).
     pub skip: Duration,
     /// Why the section begins.
     pub discontinuity: Discontinuity,
@@ -93,6 +94,8 @@ pub(crate) struct SectionBuffer {
     written: u64,
     marks: VecDeque<Mark>,
     framing: Option<Framing>,
+    /// How much of the last decoded audio the encoder has added, as far as the last segment that is whole tells of it.
+    pub(super) padding: Duration,
     /// Nothing more will be appended.
     pub(crate) is_closed: bool,
     /// Its reader was dropped: frames are counted, and their bytes are not kept.
@@ -122,12 +125,15 @@ impl SectionBuffer {
             read: 0,
             marks: VecDeque::new(),
             framing,
+            padding: Duration::ZERO,
             is_closed: false,
             is_dropped: false,
         }
     }
 
     pub(crate) fn push(&mut self, time: Duration, frame: &Frame, bytes: &[u8]) {
+        // What followed the last segment is in the middle now.
+        self.padding = Duration::ZERO;
         match &mut self.framing {
             None => self.push_bytes(time, frame, bytes),
             // What no decoder could play is left out.
@@ -243,6 +249,16 @@ impl SectionBuffer {
         self.read += done as u64;
         self.forget_read();
         done
+    }
+
+    /// What the encoder has added at the end. `None` until that has arrived.
+    pub(crate) fn padding(&self) -> Option<Duration> {
+        self.is_closed.then_some(self.padding)
+    }
+
+    /// True once nothing of it can be asked for.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_closed && self.is_dropped
     }
 
     pub(crate) fn position(&self) -> u64 {
