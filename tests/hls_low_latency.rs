@@ -199,9 +199,6 @@ fn skip_other(text: String, by: i64) -> String {
     }
 }
 
-/// Changes the text of an update, which is the one of this number.
-type Edit = fn(String, u64) -> String;
-
 #[test]
 fn s6_3_7_wrong_delta_updates_cost_no_frame() {
     let edits: [(&str, Edit); 6] = [
