@@ -193,9 +193,6 @@ fn fragments(inits: &[&str]) -> Site {
     site.with("/list.m3u8", vod(&lines))
 }
 
-/// What a server does instead of a good answer.
-type Lie = fn(Answer) -> Answer;
-
 #[test]
 fn an_initialization_section_that_can_not_be_had_skips_its_segments_only() {
     let lies: [(&str, Lie); 6] = [
