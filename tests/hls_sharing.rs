@@ -1,4 +1,4 @@
-//! Two HLS streams of one downloader share a slow network by their priorities.
+//! HLS on slow networks: two streams of one downloader share one by their priorities, and a proxy holds segments back.
 #![cfg(feature = "hls")]
 
 #[path = "support/mux.rs"]
@@ -7,7 +7,9 @@ mod mux;
 mod presentation;
 mod support;
 
+use std::collections::HashSet;
 use std::io::Read;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -95,4 +97,29 @@ fn the_stream_of_high_priority_gets_the_quality_that_it_would_have_alone() {
     println!("mean level and stalls of {SEGMENT:.0} s segments: high {high:.2?}, low {low:.2?}");
     assert!(high.0 > 1.5, "{high:?}");
     assert!(low.0 < 1.2, "787 kbit/s are what the other one needs: {low:?}");
+}
+
+#[test]
+#[ignore = "measures real time"]
+fn behind_a_proxy_that_holds_whole_segments_the_level_is_one_that_arrives_in_time() {
+    // Bytes a second of the network behind the proxy: 400 kbit/s.
+    const RATE: f64 = 50_000.0;
+    // What the proxy has. It receives one segment at a time, and each once, also if it is requested again in the meantime.
+    let held = Mutex::new(HashSet::new());
+    let origin = Origin::start(move |request| {
+        let size =
+            request.path.trim_start_matches('/').split_once('/').and_then(|(size, _)| size.parse().ok());
+        if let Some(size) = size.filter(|_: &f64| request.path.ends_with(".aac")) {
+            let mut held = held.lock().unwrap();
+            if held.insert(request.path.clone()) {
+                thread::sleep(Duration::from_secs_f64(size * FRAMES as f64 / RATE));
+            }
+        }
+        answer(request).unwrap_or_else(|| Answer::status(404))
+    });
+    let (level, stalled) = play(&downloader(), &origin.url("/master.m3u8"), Priority::High);
+    println!("mean level {level:.2}, stalled {stalled:.2?}");
+    assert!(level < 1.5, "787 kbit/s do not arrive in time: {level}");
+    // Three segments of 787 kbit/s are chosen before the first one has arrived, and each takes twice as long as it plays.
+    assert!(stalled < Duration::from_secs(10), "{stalled:?}");
 }

@@ -43,8 +43,13 @@ pub(super) struct Received {
 impl Received {
     /// The share of all bytes since `before` that this stream has received. 1 if it was alone.
     pub(super) fn share_since(self, before: Self) -> f64 {
-        let (own, all) = (self.own.saturating_sub(before.own), self.all.saturating_sub(before.all));
-        if all == 0 { 1.0 } else { own as f64 / all as f64 }
+        self.share_of(self.own.saturating_sub(before.own), before)
+    }
+
+    /// The share of all bytes since `before` that these `bytes` of them are. 1 if there were no others.
+    pub(super) fn share_of(self, bytes: u64, before: Self) -> f64 {
+        let all = self.all.saturating_sub(before.all);
+        if all == 0 { 1.0 } else { bytes as f64 / all as f64 }
     }
 }
 
@@ -108,6 +113,7 @@ mod tests {
         assert_eq!(one.received().share_since(before), 1.0);
         other.handle_received(10);
         assert_eq!(one.received().share_since(before), 0.75);
+        assert_eq!(one.received().share_of(20, before), 0.5);
         other.set_demand(Demand::new(1, 5.0));
         assert_eq!(one.others(), [Demand::new(1, 5.0)]);
         drop(other);

@@ -16,7 +16,7 @@ use crate::source::hls::group::Received;
 use crate::source::hls::hook::RequestKind;
 use crate::source::hls::pipeline::Pipeline;
 use crate::source::hls::shared::Shared;
-use crate::source::hls::state::{Needs, Undemuxed};
+use crate::source::hls::state::{Needs, SegmentTransfer, Undemuxed};
 use crate::types::RequestId;
 
 /// Bytes of a segment that are held while its key or its initialization section is missing: the default of
@@ -36,9 +36,10 @@ pub(crate) struct SegmentSink {
     raw: Vec<u8>,
     output: Output,
     received: u64,
-    began: Option<Instant>,
-    /// What all streams had received then.
-    before: Received,
+    /// When it was requested, and what all streams had received then.
+    asked: (Instant, Received),
+    /// The same for its response head.
+    began: Option<(Instant, Received)>,
     is_measured: bool,
     #[cfg(feature = "cache")]
     recorder: BodyRecorder,
@@ -46,6 +47,7 @@ pub(crate) struct SegmentSink {
 
 impl SegmentSink {
     pub(crate) fn new(shared: Arc<Shared>, id: u64, url: Url, needs: Needs) -> Self {
+        let asked = (Instant::now(), shared.link.received());
         Self {
             shared,
             id,
@@ -56,8 +58,8 @@ impl SegmentSink {
             raw: Vec::new(),
             output: Output::default(),
             received: 0,
+            asked,
             began: None,
-            before: Received::default(),
             is_measured: true,
             #[cfg(feature = "cache")]
             recorder: BodyRecorder::default(),
@@ -161,19 +163,26 @@ impl SegmentSink {
     /// Reports what the transfer has shown of the network.
     fn record_transfer(&self) {
         let (rate, ttfb) = self.shared.link.network();
-        let Some(began) = self.began.filter(|_| self.is_measured) else { return };
+        let Some((began, before)) = self.began.filter(|_| self.is_measured) else { return };
         // Two segments that arrive at the same time share the network: the rate of both together counts, and so does what
         // other streams have received in the meantime.
-        let share = self.shared.link.received().share_since(self.before);
+        let received = self.shared.link.received();
         // By the measured rate where there is one, and not by the clock: that also runs while this sink decrypts and demuxes, and
         // holds the body back.
-        let duration = match rate {
+        let body = match rate {
             Some(rate) if rate > 0.0 => Duration::from_secs_f64(self.received as f64 / rate),
             _ => began.elapsed(),
         };
-        let duration = duration.mul_f64(share);
-        let received = self.received;
-        self.shared.with(|state| state.handle_transfer(received, duration, ttfb.unwrap_or_default()));
+        // During the wait, the other segment of this stream has its share of the network too.
+        let (asked, before_wait) = self.asked;
+        let share_of_wait = received.share_of(self.received, before_wait).min(1.0);
+        let transfer = SegmentTransfer {
+            bytes: self.received,
+            body: body.mul_f64(received.share_since(before)),
+            wait: began.saturating_duration_since(asked).mul_f64(share_of_wait),
+            ttfb: ttfb.unwrap_or_default(),
+        };
+        self.shared.with(|state| state.handle_transfer(transfer));
     }
 }
 
@@ -188,8 +197,7 @@ impl Sink for SegmentSink {
         if self.began.is_none() {
             self.position = head.start();
             let now = Instant::now();
-            self.began = Some(now);
-            self.before = self.shared.link.received();
+            self.began = Some((now, self.shared.link.received()));
             if self.is_measured {
                 // A blocked reader checks from now on whether the segment arrives in time.
                 self.shared.store(|state| state.handle_segment_head(self.id, head.body_len(), now));
@@ -210,6 +218,11 @@ impl Sink for SegmentSink {
             None => collect(&mut self.raw, bytes, MOST_WAITING)?,
         }
         self.deliver()
+    }
+
+    fn retrying(&mut self, _: &Error, at: Instant) {
+        // The wait for the answer that failed shows nothing of the network.
+        self.asked = (at, self.shared.link.received());
     }
 
     fn finish(mut self: Box<Self>, outcome: Outcome) {

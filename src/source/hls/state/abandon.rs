@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::State;
 use super::arriving::Arriving;
+use super::network::SegmentTransfer;
 use super::queued_segment::QueuedSegment;
 use crate::abr::{Running, Snapshot};
 use crate::source::hls::event::HlsEvent;
@@ -81,7 +82,8 @@ impl State {
         let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
         let ttfb = self.network.estimator.ttfb();
         // It never ends as a transfer, but it has shown the rate of the network: count one second of it.
-        self.handle_transfer(rate as u64, Duration::from_secs(1), ttfb);
+        let (bytes, body, wait) = (rate as u64, Duration::from_secs(1), Duration::ZERO);
+        self.handle_transfer(SegmentTransfer { bytes, body, wait, ttfb });
         self.events.push(HlsEvent::Abandoned { level, at: start });
         self.level_cap.handle_abandoned(self.ladder.variants[other].level, start, duration);
         self.restart_at(start, other);

@@ -1,9 +1,7 @@
 //! What this stream needs of the network that it shares with other streams.
 
-use std::time::Duration;
-
 use super::State;
-use super::network::rank;
+use super::network::{SegmentTransfer, rank};
 use crate::abr::Demand;
 use crate::source::hls::config::Quality;
 use crate::source::hls::timeline::Timeline;
@@ -45,7 +43,7 @@ impl State {
     }
 
     /// A transfer has ended.
-    pub(crate) fn handle_transfer(&mut self, bytes: u64, duration: Duration, ttfb: Duration) {
-        self.network.estimator.handle_transfer(bytes, duration, ttfb);
+    pub(crate) fn handle_transfer(&mut self, transfer: SegmentTransfer) {
+        self.network.handle_transfer(transfer);
     }
 }

@@ -65,6 +65,7 @@ use crate::error::Error;
 use crate::types::Priority;
 
 pub(crate) use self::needs::{Needs, ResourceKey, Undemuxed};
+pub(crate) use self::network::SegmentTransfer;
 pub(crate) use self::planned::{Hinted, HintedPart, Planned, ReadResult, SectionResult};
 #[cfg(feature = "cache")]
 pub(crate) use self::unconfirmed::{Confirmation, Unconfirmed};

@@ -6,10 +6,28 @@ use crate::abr::{Demand, Estimator, Snapshot, share};
 use crate::source::hls::config::HlsConfig;
 use crate::types::Priority;
 
+/// A body that arrives in less than this fraction of the wait for its response head was held back on its way: virus scanners and
+/// some proxies receive the whole of it first.
+const HELD_BACK: u32 = 20;
+
+/// What the transfer of a segment has shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentTransfer {
+    pub(crate) bytes: u64,
+    /// Time in which the body arrived.
+    pub(crate) body: Duration,
+    /// Time from the request to the response head.
+    pub(crate) wait: Duration,
+    /// Shortest time to the first byte of the last few requests.
+    pub(crate) ttfb: Duration,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Network {
     /// Estimates what all streams of the downloader get together.
     pub(super) estimator: Estimator,
+    /// Shortest time to the first byte so far.
+    latency: Option<Duration>,
     /// The user pays for the data: nothing is fetched twice.
     pub(super) is_metered: bool,
     /// What the other streams need.
@@ -38,6 +56,20 @@ impl Network {
         snapshot
     }
 
+    pub(super) fn handle_transfer(&mut self, transfer: SegmentTransfer) {
+        let SegmentTransfer { bytes, body, wait, ttfb } = transfer;
+        let latency = self.latency.map_or(ttfb, |known| known.min(ttfb));
+        self.latency = Some(latency);
+        // Some of the last requests were for playlists, which are short: what these take longer is not latency.
+        let held = wait.saturating_sub(latency);
+        if held > body * HELD_BACK {
+            // The body alone shows how near the proxy is. The network brought it during the wait.
+            self.estimator.handle_transfer(bytes, held + body, latency);
+        } else {
+            self.estimator.handle_transfer(bytes, body, ttfb);
+        }
+    }
+
     /// What this stream may expect, in bits per second.
     pub(super) fn throughput(&self) -> Option<f64> {
         self.estimator.throughput().map(|total| share(total, self.rank, &self.others))
@@ -48,5 +80,36 @@ pub(super) fn rank(priority: Priority) -> u8 {
     match priority {
         Priority::Low => 0,
         Priority::High => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Expected throughput after ten segments of 200 kB. The first request was for a playlist, and took 30 ms.
+    fn after(body_ms: u64, wait_ms: u64, ttfb_ms: impl Fn(usize) -> u64) -> f64 {
+        let mut network = Network::default();
+        for index in 0..10 {
+            let [body, wait, ttfb] = [body_ms, wait_ms, ttfb_ms(index)].map(Duration::from_millis);
+            network.handle_transfer(SegmentTransfer { bytes: 200_000, body, wait, ttfb });
+        }
+        network.throughput().unwrap()
+    }
+
+    #[test]
+    fn a_body_that_a_proxy_holds_until_it_is_whole_shows_the_rate_of_the_network() {
+        // After eight segments the playlist is forgotten.
+        let rate = after(5, 4030, |index| if index < 7 { 30 } else { 4030 });
+        assert!((rate - 400_000.0).abs() < 4_000.0, "{rate}");
+    }
+
+    #[test]
+    fn latency_is_not_taken_for_the_rate_of_the_network() {
+        // A satellite, and a server that thinks before it answers.
+        for (body, wait) in [(80, 630), (10, 230)] {
+            let rate = after(body, wait, |_| wait.min(600));
+            assert!((rate - 1.6e6 / (body as f64 / 1e3)).abs() < 1e4, "{rate}");
+        }
     }
 }
