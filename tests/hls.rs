@@ -17,7 +17,7 @@ use presentation::{
     FRAMES, SEGMENT, Site, all, downloader, extinf, mp4, numbers, open, play, segment_frames, site, vod,
 };
 use support::{Answer, Content, Origin, Request};
-use windway::abr::{Abr, AbrConfig, Snapshot};
+use windway::abr::{Abr, AbrConfig, Running, Snapshot};
 use windway::config::{CookieJar, Cookies};
 use windway::hls::{Discontinuity, HlsConfig, HlsEvent, HlsKind, MakeAbr, Quality};
 use windway::media::AudioCodec;
@@ -546,6 +546,53 @@ fn an_application_chooses_the_level_itself() {
         requests.iter().any(|request| request.path.ends_with(".ts"))
             && requests.iter().any(|request| request.path.ends_with(".m4s"))
     );
+}
+
+/// Where a rule of an application panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PanicIn {
+    Make,
+    /// After this many choices.
+    Choose(usize),
+    Abandon,
+}
+
+/// Chooses the highest level, and panics as the test wants.
+struct Panicking(PanicIn);
+
+impl Abr for Panicking {
+    fn choose(&mut self, _: Instant, snapshot: &Snapshot<'_>) -> usize {
+        if let PanicIn::Choose(left) = &mut self.0 {
+            *left = left.checked_sub(1).expect("as the test wants");
+        }
+        snapshot.bitrates.len() - 1
+    }
+
+    fn abandon(&mut self, _: Instant, _: &Snapshot<'_>, _: &Running) -> Option<usize> {
+        assert!(self.0 != PanicIn::Abandon, "as the test wants");
+        None
+    }
+}
+
+#[test]
+fn a_rule_of_an_application_that_panics_is_not_asked_again_and_playing_goes_on() {
+    let master =
+        "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n/ts.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=2\n/mp4.m3u8\n";
+    for place in [PanicIn::Make, PanicIn::Choose(0), PanicIn::Choose(1), PanicIn::Choose(5), PanicIn::Abandon]
+    {
+        let site = site(20).with("/master.m3u8", master);
+        let origin = Origin::start(move |request| match request.path.ends_with("/1.m4s") {
+            // For seconds, so that it is checked while it arrives.
+            true if place == PanicIn::Abandon => site.answer(request).rate(5000),
+            _ => site.answer(request),
+        });
+        let make = MakeAbr::new(move || {
+            assert!(place != PanicIn::Make, "as the test wants");
+            Box::new(Panicking(place))
+        });
+        let mut hls = open(&origin, "/master.m3u8", |config| config.quality = Quality::Custom(make));
+        assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..20 * FRAMES).collect())], "{place:?}");
+    }
 }
 
 #[test]

@@ -99,7 +99,8 @@ impl Quality {
 
 /// Makes the [`Abr`] of an application.
 ///
-/// It runs under the lock of the player: it must not block, and must not call the player.
+/// It runs under the lock of the player: it must not block, and must not call the player. One that panics is not asked again:
+/// the level stays as it is.
 ///
 /// ```
 /// use windway::abr::{Abr, AbrConfig, Hybrid, Snapshot};

@@ -52,7 +52,9 @@ impl State {
     /// When [`poll_late_segment`](Self::poll_late_segment) has something to check.
     pub(crate) fn next_check(&self) -> Option<Instant> {
         // Without a rule nothing is ever abandoned.
-        self.abr.0.as_ref()?;
+        if !self.abr.has_rule() {
+            return None;
+        }
         self.queue.iter().filter_map(QueuedSegment::next_check).min()
     }
 
@@ -74,10 +76,10 @@ impl State {
         let buffered = start.saturating_sub(self.needed_time());
         let is_starting = self.is_starting;
         let snapshot = Snapshot { current: Some(level), buffered, is_starting, ..snapshot };
-        let Some(abr) = &mut self.abr.0 else { return false };
         let running = Running::new(left, rate * 8.0);
         // A rule of the application may return any level. Only a lower one can arrive earlier.
-        let other = abr.abandon(now, &snapshot, &running).filter(|other| *other < level);
+        let other = self.abr.ask("Abr::abandon", |rule| rule.abandon(now, &snapshot, &running)).flatten();
+        let other = other.filter(|other| *other < level);
         let lower = |variant: &VariantStream| variant.level < level;
         let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
         let ttfb = self.network.estimator.ttfb();

@@ -196,8 +196,8 @@ impl State {
                 // No media playlist was loaded yet. Apple's authoring specification recommends segments of 6 s.
                 let mut snapshot = Snapshot::new(bitrates, Duration::from_secs(6), config.buffer);
                 snapshot.throughput = estimator.throughput();
-                let abr = Choice::new(&config.quality).0;
-                abr.map_or(0, |mut abr| abr.choose(now, &snapshot))
+                let mut abr = Choice::new(&config.quality);
+                abr.ask("Abr::choose", |rule| rule.choose(now, &snapshot)).unwrap_or(0)
             }
         };
         chosen.min(bitrates.len() - 1)

@@ -243,8 +243,9 @@ impl State {
         let buffered = self.cursor.saturating_sub(self.needed_time());
         let is_starting = self.is_starting;
         let snapshot = Snapshot { current, buffered, is_starting, ..snapshot };
-        let level = match (&mut self.abr.0, &self.config.quality) {
-            (Some(abr), _) => abr.choose(now, &snapshot),
+        let chosen = self.abr.ask("Abr::choose", |rule| rule.choose(now, &snapshot));
+        let level = match (chosen, &self.config.quality) {
+            (Some(level), _) => level,
             (None, Quality::Fixed(index)) => *index,
             (None, Quality::Auto(_) | Quality::Custom(_)) => self.level(),
         };

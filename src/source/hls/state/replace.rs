@@ -72,7 +72,8 @@ impl State {
         let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
         let is_starting = self.is_starting;
         let snapshot = Snapshot { current, buffered: ahead, is_starting, ..snapshot };
-        let (index, level) = self.abr.0.as_mut()?.replace(now, &snapshot, &buffered)?;
+        let (index, level) =
+            self.abr.ask("Abr::replace", |rule| rule.replace(now, &snapshot, &buffered))??;
         // What an application chooses may be anything.
         let level = level.min(self.bitrates.len() - 1);
         let target = candidates.get(index)?;
@@ -115,7 +116,9 @@ impl State {
         let reader = self.reader_time();
         let Some(replacement) = &self.replacements.running else { return false };
         let starts_in = replacement.target.from.saturating_sub(reader);
-        let keeps = self.abr.0.as_mut().is_some_and(|abr| abr.keeps_replacing(now, running, starts_in));
+        let keeps =
+            self.abr.ask("Abr::keeps_replacing", |rule| rule.keeps_replacing(now, running, starts_in));
+        let keeps = keeps.unwrap_or(false);
         if !keeps {
             self.give_up_replacement();
         }
