@@ -17,7 +17,7 @@ use support::content::assert_pattern;
 use support::dice::Dice;
 use support::{Answer, Content, Origin, Request, in_time};
 use windway::cache::{Cache, CacheConfig, CacheKey};
-use windway::config::{Hook, ReadAhead, RequestHook, RequestKind};
+use windway::config::ReadAhead;
 use windway::event::Event;
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Stream};
 
@@ -292,35 +292,49 @@ fn a_directory_that_is_removed_or_replaced_while_it_is_used_is_one_event_and_the
     }
 }
 
+#[test]
+#[ignore = "needs a full disk: WINDWAY_FULL is an empty tmpfs of 1 to 1.5 MB"]
+fn a_full_disk_is_one_event_a_stream_while_nothing_can_be_evicted() {
+    let directory = PathBuf::from(std::env::var("WINDWAY_FULL").unwrap());
+    let origin = serving(fresh);
+    let cache = open(&directory, CacheConfig::new());
+    let played = |name: &str| {
+        let downloader = downloader();
+        let events = downloader.subscribe();
+        let mut stream = downloader.open_with(&origin.url(name), config(&cache)).unwrap();
+        assert_eq!(read_all(&mut stream).unwrap(), LEN);
+        drop((stream, downloader));
+        events.into_iter().filter(|event| matches!(event, Event::CacheOff { .. })).count()
+    };
+    // Each of them makes room for itself, unless the other one is in use.
+    assert_eq!(["/b", "/a"].map(played), [0, 0]);
+    let held = downloader().open_with(&origin.url("/a"), config(&cache)).unwrap();
+    assert_eq!(["/c", "/d"].map(played), [1, 1]);
+    drop(held);
+    let before = origin.log().requests.len();
+    assert_eq!((played("/a"), origin.log().requests.len()), (0, before));
+    cache.clear().unwrap();
+    assert_eq!(["/e", "/e"].map(played), [0, 0]);
+}
+
 fn read_all_again(stream: &mut Stream) -> Result<u64, Error> {
     stream.rewind().map_err(Error::from)?;
     read_all(stream)
 }
 
 #[test]
-fn what_a_hook_adds_to_a_request_decides_what_is_stored() {
-    struct Adds(&'static str);
-    impl RequestHook for Adds {
-        fn headers(&self, _: RequestKind, _: &str) -> Vec<(String, String)> {
-            vec![(self.0.to_owned(), "Bearer secret".to_owned())]
-        }
-    }
-    // A hook may add credentials to any request, so only an answer that is public is stored.
-    for (name, vary, control, is_stored) in [
-        ("Authorization", "Accept", "max-age=60", false),
-        ("X-Me", "Accept", "max-age=60", false),
-        ("X-Me", "X-Me", "max-age=60, public", false),
-        ("X-Me", "Accept", "max-age=60, public", true),
-    ] {
+fn an_answer_that_varies_with_a_default_header_of_the_client_is_not_stored() {
+    for (vary, is_stored) in [("X-Me", false), ("User-Agent", true)] {
         let place = Place::new();
-        let origin = serving(move |request, content| {
-            fresh(request, content).header("Vary", vary).header("Cache-Control", control)
-        });
-        let config = config(&place.open()).hook(Hook::new(Adds(name)));
-        let mut stream = downloader().open_with(&origin.url("/a"), config).unwrap();
+        let origin = serving(move |request, content| fresh(request, content).header("Vary", vary));
+        let mut config = DownloaderConfig::default();
+        config.client.default_headers = vec![("X-Me".to_owned(), "5".to_owned())];
+        let downloader = Downloader::new(config).unwrap();
+        let config = FileConfig::new().read_ahead(ReadAhead::Whole).cache(place.open());
+        let mut stream = downloader.open_with(&origin.url("/a"), config).unwrap();
         assert_eq!(read_all(&mut stream).unwrap(), LEN);
         drop(stream);
-        assert_eq!(place.files().len(), usize::from(is_stored), "{name}, {vary}, {control}");
+        assert_eq!(place.files().len(), usize::from(is_stored), "{vary}");
     }
 }
 
