@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use support::content::assert_pattern;
+use support::dice::Dice;
 use support::{Answer, Content, Origin, Request, poll_until};
 use windway::config::{Hook, RequestHook, RequestKind};
 use windway::download::{Download, DownloadConfig, DownloadPhase};
@@ -493,4 +495,66 @@ fn no_url_is_written_beside_the_file() {
     for secret in ["secret", "token", "hush", "127.0.0.1", "http"] {
         assert!(!text.contains(secret), "{secret}");
     }
+}
+
+/// Kills one process after the other while it downloads, from servers with and without ranges and lengths, which change the file
+/// now and then. What gets its name is a whole version.
+fn kill(kills: usize) {
+    let versions: [Vec<u8>; 2] = [
+        (0..LEN).map(|at| (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect(),
+        (0..LEN + 500).map(|at| (at.wrapping_mul(0xD134_2543_DE82_EF95) >> 56) as u8).collect(),
+    ];
+    let contents = versions.clone().map(Content::bytes);
+    let current = Arc::new(AtomicUsize::new(0));
+    let served = Arc::clone(&current);
+    let origin = Origin::start(move |request| {
+        let number = served.load(Ordering::SeqCst);
+        let content = &contents[number];
+        let answer = match request.path.as_str() {
+            "/ranges" => Answer::file(request, content),
+            "/whole" => Answer::whole(content),
+            _ => Answer::whole(content).chunked(),
+        };
+        answer.header("ETag", &format!("\"{number}\"")).rate(50_000_000)
+    });
+    let (directory, mut dice, mut whole) = (tempfile::tempdir().unwrap(), Dice(kills as u64), 0);
+    for round in 0..kills {
+        let name = ["ranges", "whole", "chunked"][round % 3];
+        let path = directory.path().join(name);
+        let argument = format!("{}|{}", path.display(), origin.url(&format!("/{name}")));
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["child", "--exact", "--ignored"]).env(CHILD, argument).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        // At any point of its life.
+        std::thread::sleep(Duration::from_micros(dice.roll(100_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if let Ok(bytes) = fs::read(&path) {
+            assert!(versions.contains(&bytes), "round {round}: a mixture of {} bytes", bytes.len());
+            fs::remove_file(&path).unwrap();
+            whole += 1;
+        }
+        if dice.roll(8) == 0 {
+            current.fetch_xor(1, Ordering::SeqCst);
+        }
+    }
+    println!("{whole} files were whole after {kills} kills");
+    for name in ["ranges", "whole", "chunked"] {
+        let path = directory.path().join(name);
+        let url = origin.url(&format!("/{name}"));
+        downloader().download(&url, &path, DownloadConfig::new()).unwrap().wait().unwrap();
+        assert!(fs::read(&path).unwrap() == versions[current.load(Ordering::SeqCst)], "{name}");
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn downloads_of_processes_that_are_killed_are_whole_or_not_there() {
+    kill(30);
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn downloads_of_a_thousand_processes_that_are_killed_are_whole_or_not_there() {
+    kill(1000);
 }
