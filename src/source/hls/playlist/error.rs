@@ -36,6 +36,8 @@ pub struct PlaylistError {
 pub enum PlaylistProblem {
     /// The text does not begin with `#EXTM3U`.
     NotAPlaylist,
+    /// The text is markup, such as the login page of a network.
+    Markup,
     /// The text has tags of neither a media playlist nor a multivariant playlist.
     UnknownKind,
     /// The playlist has more bytes than this limit.
@@ -90,6 +92,7 @@ impl fmt::Display for PlaylistProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAPlaylist => f.write_str("not an HLS playlist: the text does not begin with #EXTM3U"),
+            Self::Markup => f.write_str("not an HLS playlist but markup, such as a login page"),
             Self::UnknownKind => f.write_str(
                 "not an HLS playlist: it has neither segments nor variants, nor a target duration",
             ),

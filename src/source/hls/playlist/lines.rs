@@ -88,6 +88,7 @@ impl<'a> Lines<'a> {
         let is_whole_line = |rest: &&[u8]| rest.first().is_none_or(u8::is_ascii_whitespace);
         match rest.filter(is_whole_line) {
             Some(rest) => Ok(Self { rest, number, tag: "" }),
+            None if text[blank..].starts_with(b"<") => Err(PlaylistError::whole(PlaylistProblem::Markup)),
             None => Err(PlaylistError::whole(PlaylistProblem::NotAPlaylist)),
         }
     }

@@ -46,9 +46,11 @@ fn s4_1_a_byte_order_mark_and_blank_lines_before_the_head_are_accepted() {
 
 #[test]
 fn s4_1_what_does_not_begin_with_the_head_is_no_playlist() {
-    for text in ["", "#EXTM3U8\n", "#EXTINF:1,\na\n", "<html>", "x#EXTM3U\n"] {
+    for text in ["", "#EXTM3U8\n", "#EXTINF:1,\na\n", "x#EXTM3U\n"] {
         assert_eq!(problem(parse(text)), wrong(0, "", PlaylistProblem::NotAPlaylist), "{text}");
     }
+    let page = problem(parse("\n<!DOCTYPE html><html>Log in"));
+    assert_eq!(page, wrong(0, "", PlaylistProblem::Markup));
     assert_eq!(problem(parse("#EXTM3U\n#EXT-X-VERSION:7\n")), wrong(0, "", PlaylistProblem::UnknownKind));
     assert_eq!(problem(parse("#EXTM3U\na.mp3\n")), wrong(2, "", PlaylistProblem::UriWithoutTag));
 }
