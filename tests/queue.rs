@@ -311,6 +311,29 @@ fn a_track_that_fails_is_an_error_with_its_id_and_the_queue_goes_on() {
 }
 
 #[test]
+fn a_track_that_has_failed_is_opened_again_by_a_skip_to_it() {
+    static IS_OFFLINE: AtomicBool = AtomicBool::new(true);
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |request| match IS_OFFLINE.load(Ordering::SeqCst) {
+        true => Answer::status(404),
+        false => Answer::file(request, &content),
+    });
+    let (mut queue, handle) = queue(&downloader());
+    let (offline, behind) = (push(&handle, &origin, "/offline"), push(&handle, &origin, "/behind"));
+    for _ in 0..2 {
+        assert_eq!(failed(&mut queue).id, offline);
+        assert!(handle.skip_to(offline));
+    }
+    IS_OFFLINE.store(false, Ordering::SeqCst);
+    for id in [offline, behind] {
+        let mut playing = play(&mut queue);
+        assert_eq!(playing.id, id);
+        read_all(&mut playing);
+    }
+    assert!(queue.next().is_none());
+}
+
+#[test]
 fn a_call_that_changes_nothing_is_no_event() {
     let downloader = downloader();
     let (_queue, handle) = queue(&downloader);
