@@ -94,6 +94,11 @@ impl Socket {
         Ok(Self { io, sender, home: None, polled_at: None, is_full: false })
     }
 
+    /// True if the system may split packets that are too large, because it can't be told not to.
+    pub(super) fn may_fragment(&self) -> bool {
+        self.sender.state.may_fragment()
+    }
+
     /// Lets the thread poll it at `registry`.
     pub(super) fn register(&mut self, registry: &Arc<Registry>, token: Token) -> io::Result<()> {
         self.home = Some((Arc::clone(registry), token));

@@ -56,10 +56,11 @@ impl Connection {
         let failed = |cause: io::Error| {
             Error::new(ErrorKind::Unreachable, "can't open a UDP socket for HTTP/3").with_cause(cause)
         };
-        // True for MTU discovery: quinn-udp forbids the system to split packets, so a packet that is too large is lost, and shows
-        // that.
-        let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None);
         let socket = Socket::bind(remote).map_err(failed)?;
+        // A packet that is too large has to be lost to show that it is: RFC 9000, section 14, forbids fragments, and RFC 8899 finds
+        // the MTU by what is lost.
+        let discovers_mtu = !socket.may_fragment();
+        let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, discovers_mtu, None);
         let now = Instant::now();
         let (handle, quic) = endpoint.connect(now, config, remote, name).map_err(|cause| {
             Error::new(ErrorKind::Unreachable, "can't begin a QUIC connection").with_cause(cause)
