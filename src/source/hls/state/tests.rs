@@ -1047,8 +1047,44 @@ mod from_the_cache {
         panic!("it neither ends nor fails: {:?}", player.state);
     }
 
+    /// The first frame that no level has.
+    fn first_hole(levels: &[StoredLevel]) -> Option<u64> {
+        (0..LENGTH * 2).find(|frame| !levels.iter().any(|level| level.has(*frame)))
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn offline_only_levels_are_played_that_the_user_allows(
+            mut levels in proptest::collection::vec(stored_level(), 1..5),
+            (most, first) in (0_usize..4, 0_usize..4),
+        ) {
+            let most = most % levels.len();
+            let first = first % (most + 1);
+            levels[first].has_playlist = true;
+            let config = crate::abr::AbrConfig { at_most: Some(most as u64), ..Default::default() };
+            let Player { played, levels: of_frames, .. } = play_offline(&levels, first, Quality::Auto(config));
+            let hole = first_hole(&levels[..=most]).unwrap_or(LENGTH * 2);
+            prop_assert!(played.into_iter().map(u64::from).eq(0..hole));
+            prop_assert!(of_frames.iter().all(|level| usize::from(*level) <= most), "{of_frames:?}");
+        }
+
+        #[test]
+        fn offline_a_fixed_level_is_played_wherever_it_is_stored(
+            mut levels in proptest::collection::vec(stored_level(), 1..5),
+            fixed in 0_usize..4,
+        ) {
+            let fixed = fixed % levels.len();
+            levels[fixed].has_playlist = true;
+            let seconds = levels[fixed].seconds;
+            levels.iter_mut().for_each(|level| level.seconds = seconds);
+            let Player { levels: of_frames, .. } = play_offline(&levels, fixed, Quality::Fixed(fixed));
+            prop_assert_eq!(of_frames.len() as u64, first_hole(&levels).unwrap_or(LENGTH * 2));
+            for (frame, level) in (0_u64..).zip(of_frames) {
+                prop_assert_eq!(usize::from(level) == fixed, levels[fixed].has(frame), "frame {}", frame);
+            }
+        }
 
         #[test]
         fn offline_each_segment_is_played_that_is_stored_at_some_level_up_to_the_first_hole(
@@ -1059,7 +1095,7 @@ mod from_the_cache {
             // It was opened with that one.
             levels[first].has_playlist = true;
             let Player { played, levels: of_frames, error, .. } = play_offline(&levels, first, Quality::Auto(crate::abr::AbrConfig::default()));
-            let hole = (0..LENGTH * 2).find(|frame| !levels.iter().any(|level| level.has(*frame)));
+            let hole = first_hole(&levels);
             let expected: Vec<u8> = (0..hole.unwrap_or(LENGTH * 2) as u8).collect();
             prop_assert_eq!(played, expected);
             prop_assert_eq!(hole.is_some(), error.is_some());
