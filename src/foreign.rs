@@ -1,11 +1,13 @@
 //! Foreign code: values of the user that windway calls and drops.
 //!
-//! Peers, sinks, `validate` closures, cancel hooks, `on_hang`, rules of bitrates and the causes of errors are foreign. Each may panic when it is
-//! called *and when it is dropped*, and each may call windway. So each is kept in a [`Foreign`]. Its calls and its drop catch
-//! and log a panic, and mark the thread while they run. No code can forget this, because it can't reach the bare value.
+//! Peers, sinks, `validate` closures, cancel hooks, `on_hang`, rules that choose bitrates and the causes of errors are foreign.
+//! Each may panic when it is called *and when it is dropped*, and each may call windway. So each is kept in a [`Foreign`]. Its
+//! calls and its drop catch and log a panic, and mark the thread while they run. No code can forget this, because it can't reach
+//! the bare value.
 //!
-//! windway holds no lock while foreign code runs, but for a rule of bitrates, which must not call windway. So other foreign code may make every call that does not block. A call that blocks
-//! could wait for its own thread, which is forever. So in a callback these calls return
+//! windway holds no lock while foreign code runs, so foreign code may make every call that does not block. (A rule that chooses
+//! bitrates is the exception: it runs under the lock of its player, and must not call it.) A call that blocks could wait for its
+//! own thread, which is forever. So in a callback these calls return
 //! [`ErrorKind::WouldDeadlock`](crate::ErrorKind::WouldDeadlock), also if they would not have to wait this time: an error that
 //! is returned each time is found by the first test. The crate's documentation lists both groups of calls.
 //!

@@ -63,6 +63,10 @@ impl Estimator {
     ///
     /// Bytes from a cache, and bytes that the server held back, must not be recorded.
     pub fn handle_transfer(&mut self, bytes: u64, duration: Duration, ttfb: Duration) {
+        if bytes == 0 && duration.is_zero() {
+            // An empty body. Where time has passed, 0 bytes show that the network brings nothing.
+            return;
+        }
         // A short body may arrive in one read: its duration is that of a copy, and may be 0.
         let (bits, seconds) = (bytes as f64 * 8.0, duration.as_secs_f64().max(0.000_1));
         if let Some(predicted) = self.plain() {
@@ -79,7 +83,7 @@ impl Estimator {
             *weight = *weight * kept + counted;
         }
         // A quarter of each new value: a single slow answer must not change it much.
-        self.ttfb = Some(self.ttfb.map_or(ttfb, |known| (known * 3 + ttfb) / 4));
+        self.ttfb = Some(self.ttfb.map_or(ttfb, |known| known.saturating_mul(3).saturating_add(ttfb) / 4));
     }
 
     /// Expected throughput in bits per second. `None` before the first transfer.
@@ -111,6 +115,8 @@ impl Estimator {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn after(rates: &[f64]) -> f64 {
@@ -133,6 +139,38 @@ mod tests {
         assert!(once < 650_000.0 && later > once && later < 790_000.0, "{once} {later}");
         // What an earlier session has measured was tested there.
         assert_eq!(Estimator::remembering(2e6).throughput(), Some(2e6));
+    }
+
+    #[test]
+    fn nothing_in_no_time_shows_nothing() {
+        let mut estimator = Estimator::default();
+        let mut handle = |bytes| estimator.handle_transfer(bytes, Duration::ZERO, Duration::ZERO);
+        (0..10).for_each(|_| handle(0));
+        assert_eq!(estimator.throughput(), None);
+    }
+
+    fn duration() -> impl Strategy<Value = Duration> {
+        prop_oneof![
+            Just(Duration::ZERO),
+            Just(Duration::MAX),
+            (0..10_000_u64).prop_map(Duration::from_millis)
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_transfer_makes_an_estimate_that_is_no_rate(
+            transfers in proptest::collection::vec(
+                (prop_oneof![Just(0), Just(u64::MAX), 0..10_000_000_u64], duration(), duration()),
+                1..30,
+            ),
+        ) {
+            let mut estimator = Estimator::default();
+            for (bytes, duration, ttfb) in transfers {
+                estimator.handle_transfer(bytes, duration, ttfb);
+                prop_assert!(estimator.throughput().is_none_or(|rate| rate.is_finite() && rate >= 0.0));
+            }
+        }
     }
 
     #[test]

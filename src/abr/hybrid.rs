@@ -243,7 +243,42 @@ mod tests {
         assert_eq!(choose(AbrConfig::default(), None, 0, Some(10_000.0)), 0);
     }
 
+    fn extreme() -> impl Strategy<Value = Duration> {
+        prop_oneof![Just(Duration::ZERO), Just(Duration::MAX), (0..200_u64).prop_map(Duration::from_secs)]
+    }
+
+    fn any_rate() -> impl Strategy<Value = f64> {
+        prop_oneof![Just(0.0), Just(f64::INFINITY), Just(f64::NAN), Just(-1.0), 1.0..1e9_f64]
+    }
+
     proptest! {
+        #[test]
+        fn whatever_a_snapshot_says_the_levels_exist(
+            mut bitrates in proptest::collection::vec(prop_oneof![Just(0), Just(u64::MAX), 0..2_000_000_u64], 1..6),
+            (segment, capacity, buffered, ttfb) in (extreme(), extreme(), extreme(), extreme()),
+            (throughput, limit) in (proptest::option::of(any_rate()), proptest::option::of(any_rate())),
+            (current, is_starting) in (proptest::option::of(0_usize..6), any::<bool>()),
+            (left, rate) in (any::<u64>(), any_rate()),
+            (at_least, at_most) in (proptest::option::of(any::<u64>()), proptest::option::of(any::<u64>())),
+        ) {
+            bitrates.sort_unstable();
+            let last = bitrates.len() - 1;
+            let mut snapshot = Snapshot::new(&bitrates, segment, capacity);
+            (snapshot.buffered, snapshot.ttfb, snapshot.is_starting) = (buffered, ttfb, is_starting);
+            (snapshot.throughput, snapshot.limit) = (throughput, limit);
+            snapshot.current = current.map(|current| current.min(last));
+            let mut rule = Hybrid::new(AbrConfig { at_least, at_most, ..Default::default() });
+            let (now, running) = (Instant::now(), Running::new(left, rate));
+            prop_assert!(rule.choose(now, &snapshot) <= last);
+            let other = rule.abandon(now, &snapshot, &running);
+            prop_assert!(other.is_none_or(|other| Some(other) < snapshot.current));
+            let buffered: Vec<Buffered> = (0..20).map(|index| Buffered::new(index % (last + 1), buffered)).collect();
+            if let Some((index, level)) = rule.replace(now, &snapshot, &buffered) {
+                prop_assert!(index < buffered.len() && level <= last);
+            }
+            rule.keeps_replacing(now, &running, ttfb);
+        }
+
         #[test]
         fn the_choice_is_within_bounds_and_more_is_never_worse(
             current in proptest::option::of(0_usize..4),
