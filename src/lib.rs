@@ -46,7 +46,7 @@
 //! |---|---|
 //! | [`Peer::next_fetch`](downloader::Peer::next_fetch) | a worker |
 //! | [`Sink`](downloader::Sink): `accepted`, `head`, `write`, `write_block`, `retrying`, `detached` | a worker |
-//! | [`Sink::finish`](downloader::Sink::finish) | any of windway's threads; never inside another callback |
+//! | [`Sink::finish`](downloader::Sink::finish) | a worker; the watchdog's thread if the fetch is cancelled while it waits; never inside another callback |
 //! | [`Fetch::validate`] | a worker; the caller of `execute`; the reader of a [`Response`] that requests the rest of a broken body |
 //! | [`Epoch::on_cancel`](downloader::Epoch::on_cancel) | the thread that cancels, stops, or drops the last handle |
 //! | [`HangPolicy::on_hang`](config::HangPolicy::on_hang) | the watchdog's thread |

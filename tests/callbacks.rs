@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use support::peers::{At, Calling, List, collect, downloader};
+use support::peers::{At, Calling, List, collect, downloader, read_all};
 use support::{Answer, Content, Origin, PATIENCE, in_time};
 use windway::config::{HangPolicy, Hook, RequestHook, RequestKind};
 use windway::downloader::{Next, Peer, PeerHandle, ResponseHead, Sink};
@@ -394,4 +394,38 @@ fn a_callback_that_blocks_holds_no_other_fetch_while_a_worker_is_left() {
         got.assert_done(0..1000);
         drop(go);
     }
+}
+
+#[test]
+fn the_end_of_a_cancelled_fetch_that_blocks_does_not_hold_the_retries_of_others() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |request| match (request.path.as_str(), request.again) {
+        ("/other", 0) => Answer::status(503),
+        ("/running", _) => Answer::file(request, &content).stall_after(100),
+        _ => Answer::file(request, &content),
+    });
+    let downloader = downloader(|config| config.max_per_origin = 1);
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let ((blocks, is_blocked), (go, may_go)) = (mpsc::channel(), mpsc::channel::<()>());
+    let (running, _end) = collect(0);
+    list.put(Fetch::get(&origin.url("/running")).unwrap(), running);
+    // Waits for the origin, so no worker has it when it is cancelled.
+    let waiting = Calling::new(At::Finish, move |at, _| {
+        if at == At::Finish {
+            blocks.send(()).unwrap();
+            // Fails when the test is over.
+            may_go.recv().unwrap_or_default();
+        }
+    });
+    list.put(Fetch::get(&origin.url("/waiting")).unwrap(), waiting);
+    peer.wake(Priority::Low);
+    origin.wait_until("the prefetch", |log| log.requests.len() == 1);
+    peer.cancel();
+    is_blocked.recv_timeout(PATIENCE).unwrap();
+    let other = downloader.register((), Priority::High).unwrap();
+    let fetch = Fetch::get(&origin.url("/other")).unwrap();
+    let body = in_time("a retry", move || read_all(&other, fetch));
+    assert_eq!(body.len(), 1000);
+    drop(go);
 }

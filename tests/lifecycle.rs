@@ -363,7 +363,7 @@ fn a_fetch_with_a_validator_ends_after_the_downloader_was_stopped() {
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     let peer = downloader.register((), Priority::High).unwrap();
     downloader.stop();
-    // Closures are dropped by the scheduler thread. It has ended, so the caller's thread has to drop this one.
+    // Closures are dropped by the watchdog thread. It has ended, so the caller's thread has to drop this one.
     let validated = || Fetch::get("http://127.0.0.1:1/").unwrap().validate(|_| Ok(()));
     let (ends, end) = mpsc::channel();
     std::thread::spawn(move || {

@@ -12,8 +12,8 @@
 //!
 //! | thread | count | what it does | what it waits for |
 //! |---|---|---|---|
-//! | `windway-scheduler` | 1 | applies the schedule's deadlines; ends jobs whose user code must not run on a caller's thread | its signal, with the schedule's next deadline |
-//! | `windway-watchdog` | 1 | reports a fetch that is stalled on a worker | its signal, with the next time to look |
+//! | `windway-scheduler` | 1 | applies the schedule's deadlines | its signal, with the schedule's next deadline |
+//! | `windway-watchdog` | 1 | reports a fetch that is stalled on a worker; ends jobs that are cancelled while they wait, whose user code must hold up neither a caller nor the schedule | its signal, with the next time to look |
 //! | `windway-fetch-N` | `max_concurrent` | asks peers, runs fetches, writes into sinks | the queue of tasks; the network, with a limit |
 //!
 //! Callers, workers and the scheduler thread share one schedule behind a combiner. A thread posts its message and, if no

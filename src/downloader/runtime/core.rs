@@ -18,7 +18,6 @@ use super::liveness::Observation;
 use super::machine::{Actions, Assigned, Ending, Machine};
 use super::message::{Channel, Message, Report};
 use super::one_shot::OneShot;
-use super::own_thread::on_own_thread;
 use super::preemption::Preemptions;
 use super::task::{PeerEntry, Task};
 use super::task_queue::{Announced, TaskQueue};
@@ -30,7 +29,6 @@ use crate::downloader::origins::Origins;
 use crate::downloader::pacer::Pacer;
 use crate::downloader::schedule::{Counts, PeerKey, WorkerId};
 use crate::downloader::stats::PeerStats;
-use crate::foreign::in_callback;
 use crate::types::{Priority, RequestId};
 
 /// What all threads of a downloader share. Holds no handle whose drop would have to end them.
@@ -64,8 +62,8 @@ pub(crate) struct Core {
     pub(super) signal: OneShot<()>,
     /// Wakes the watchdog.
     watch_signal: OneShot<()>,
-    /// Jobs that have ended and whose sinks are foreign: for the scheduler thread. `None` once that thread has ended.
-    pub(super) endings: Mutex<Option<Vec<Ending>>>,
+    /// Jobs that have ended while they waited, and that are foreign: for the watchdog thread. `None` once that thread has ended.
+    endings: Mutex<Option<Vec<Ending>>>,
 }
 
 impl Core {
@@ -279,24 +277,26 @@ impl Core {
             // A prefetch that waits there may be urgent now, or has to give its worker to urgent work.
             self.pacer.recheck();
         }
-        // After the tasks: the watchdog sleeps for `hang_timeout` from its look on, and has to see them.
-        if actions.watch {
-            self.watch_signal.put(());
-        }
-        for ending in actions.endings {
-            signal |= self.end_or_defer(ending);
-        }
         if signal {
             self.signal.put(());
+        }
+        let mut watch = actions.watch;
+        for ending in actions.endings {
+            watch |= self.end_or_defer(ending);
+        }
+        // After the tasks: the watchdog sleeps for `hang_timeout` from its look on, and has to see them.
+        if watch {
+            self.watch_signal.put(());
         }
         // Outside of the lock of the machine: their drops run code of peers and readers, and close connections.
         drop((actions.peers, actions.threads, actions.bodies));
     }
 
-    /// Ends a job, here or on the scheduler thread. True if that thread has to do it.
+    /// Ends a job, here or on the watchdog thread. True if that thread has to do it.
     fn end_or_defer(&self, ending: Ending) -> bool {
-        // Not within a callback: it may hold a lock of the application, which the callback of this job may take too.
-        if ending.job.is_foreign() && (!on_own_thread() || in_callback()) {
+        // Foreign code may block, and this thread may apply the messages of others: a worker has a task of its own to run, and the
+        // deadlines wait for the scheduler thread. In a callback it may hold a lock of the application, too.
+        if ending.job.is_foreign() {
             let mut endings = self.endings.lock();
             if let Some(endings) = &mut *endings {
                 endings.push(ending);
@@ -309,8 +309,34 @@ impl Core {
         false
     }
 
+    /// Ends the jobs that were deferred to the watchdog thread.
+    pub(super) fn run_endings(&self) {
+        let ready = self.endings.lock().as_mut().map(std::mem::take);
+        for ending in ready.into_iter().flatten() {
+            ending.job.end_cancelled(ending.reason);
+        }
+    }
+
+    /// True if the downloader has stopped, its workers have ended, and no job waits for its end. Nothing is deferred from then on.
+    pub(super) fn close_endings(&self) -> bool {
+        if !self.is_over() {
+            return false;
+        }
+        let mut endings = self.endings.lock();
+        // One look and one step: what is pushed between the two would never be ended.
+        let is_empty = endings.as_ref().is_none_or(Vec::is_empty);
+        if is_empty {
+            *endings = None;
+        }
+        is_empty
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.with(|machine| machine.stopped && machine.workers_left == 0)
+    }
+
     /// What the watchdog sees, and what the workers have. `None` once the downloader has stopped.
-    pub(crate) fn watch(&self) -> Option<(Observation, Vec<Option<Assigned>>)> {
+    pub(super) fn watch(&self) -> Option<(Observation, Vec<Option<Assigned>>)> {
         let (observation, assigned) = self.with(|machine| {
             machine.watched = machine.is_pending();
             let overlooked = machine.schedule.is_overlooking(Instant::now());
@@ -321,8 +347,8 @@ impl Core {
         Some((Observation { workers, ..observation }, assigned))
     }
 
-    /// Blocks the watchdog until `deadline`, or until something is to be done while nothing is watched.
-    pub(crate) fn wait_to_watch(&self, deadline: Option<Instant>) {
+    /// Blocks the watchdog until `deadline`, or until there is work while nothing is watched, or a job to be ended.
+    pub(super) fn wait_to_watch(&self, deadline: Option<Instant>) {
         self.watch_signal.take_until(deadline);
     }
 }

@@ -173,7 +173,8 @@ impl Machine {
             Message::Stopped => self.stop(now, actions),
             Message::Left => {
                 self.workers_left -= 1;
-                actions.signal = true;
+                // Both threads end with the last worker.
+                (actions.signal, actions.watch) = (true, true);
             }
         }
     }

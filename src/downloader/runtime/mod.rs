@@ -14,8 +14,8 @@
 //! | thread | sleeps on | woken by |
 //! |---|---|---|
 //! | thread of the pool | the queue of tasks | [`Core::act`](core::Core), which puts a task there |
-//! | scheduler | the signal, until the machine's next deadline, or until a task is overdue | `act`: an earlier deadline, an ending to run, the stop |
-//! | watchdog | its signal, until its next look | `act`: work although nothing was watched, the stop |
+//! | scheduler | the signal, until the machine's next deadline, or until a task is overdue | `act`: an earlier deadline, a task that may become overdue, the stop |
+//! | watchdog | its signal, until its next look | `act`: work although nothing was watched, an ending to run, the stop |
 //! | caller of `execute`, `batch` | the one-shot of its reply | the worker that has the response head, or drops the job |
 //! | caller beyond `peer_capacity`, `max_open_bodies` | a condvar beside the count | the drop of a credit or of a body; cancellation |
 //! | blocked reader | the condvar of its storage | a sink that writes; an offered transfer; a task for its lent thread |

@@ -1,4 +1,5 @@
-//! The watchdog thread: checks the workers for progress and reports those that are stalled.
+//! The watchdog thread: checks the workers for progress and reports those that are stalled. It also ends the jobs that are
+//! cancelled while they wait, because their user code must run neither on a caller's thread nor where others would wait for it.
 //!
 //! It sleeps while nothing is pending. A fetch that waits for its next attempt, a body handed to a caller and a preempted
 //! body occupy no worker, so they are never reported as stalled.
@@ -12,11 +13,19 @@ use super::own_thread::enter_own_thread;
 use crate::config::HangPolicy;
 use crate::event::{Event, Hang, HangCause};
 
-/// Runs until the downloader has stopped.
+/// Runs until the downloader has stopped and its workers have ended.
 pub(crate) fn run(core: &Core) {
     enter_own_thread();
     let mut monitor = LivenessMonitor::new(core.config.hang_timeout);
-    while let Some((observation, assigned)) = core.watch() {
+    loop {
+        core.run_endings();
+        let Some((observation, assigned)) = core.watch() else {
+            if core.close_endings() {
+                return;
+            }
+            core.wait_to_watch(None);
+            continue;
+        };
         let now = Instant::now();
         monitor.handle_observation(observation, now);
         while let Some(stall) = monitor.poll_stalled(now) {
