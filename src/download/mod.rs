@@ -18,6 +18,7 @@
 //!
 //! On Windows the file stays open for reading and writing until the [`Download`] and its streams are dropped. Programs that share
 //! a file with readers only can't open it until then. A file that is to be replaced must not be open in such a program.
+//! A temporary file, `.tmp…`, lies beside it meanwhile, for a body without a length.
 //!
 //! [`Download::stream`] plays the file while it is fetched, from the same bytes. The name that a server suggests
 //! (`Content-Disposition`) is never used.

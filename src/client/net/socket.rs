@@ -107,7 +107,8 @@ impl Socket {
 }
 
 impl ShutdownHandle {
-    /// Shuts down both directions, which ends a blocked read or write on the socket.
+    /// Shuts down both directions, which ends a blocked read or write on the socket. On Windows a blocked read only ends when the
+    /// server closes the connection in turn, or at its time limit (rust-lang/rust#121594).
     pub(crate) fn shut_down(&self) {
         // Not a close: another thread may be reading, and the number of a closed descriptor may be given to another file.
         drop(self.stream.shutdown(Shutdown::Both));
