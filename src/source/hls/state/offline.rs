@@ -152,14 +152,15 @@ impl State {
         if !self.offline()?.unstored.contains(&variant) {
             return Some(variant);
         }
-        self.pending_playlist = None;
-        // A level that is not stored: the one in use is. Of another rendition nothing is.
-        if !self.can_continue() {
+        // A level that is not stored: the one in use is. Of another rendition the next level may be.
+        let next = if self.can_continue() { None } else { self.choose_stored() };
+        self.pending_playlist = next.map(|next| (next, false));
+        if next.is_none() && !self.can_continue() {
             let offline = self.unconfirmed.as_mut()?.offline.take()?;
             let why = "no playlist of the rendition is in the cache, and none can be loaded";
             self.pause(Error::new(ErrorKind::NotCached, why).with_cause(offline.error), now, true);
         }
-        None
+        next
     }
 
     /// The variant of the next segment while nothing but what is stored is played. `None` if that does not matter.

@@ -956,6 +956,38 @@ mod from_the_cache {
         assert_eq!(kinds(&mut state, now), ["segment"; 2]);
     }
 
+    #[test]
+    fn a_rendition_that_is_selected_offline_is_looked_for_at_all_its_levels() {
+        let now = Instant::now();
+        let media = |group: &str, name: &str, uri: &str| {
+            format!("#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{group}\",NAME=\"{name}\",URI=\"{uri}\"\n")
+        };
+        let group = |group: &str, rate: u32| {
+            let variant =
+                format!("#EXT-X-STREAM-INF:BANDWIDTH={rate},AUDIO=\"{group}\",CODECS=\"mp4a.40.2\"\nv\n");
+            let [en, de] = ["en", "de"].map(|name| media(group, name, &format!("{group}-{name}")));
+            en + &de + &variant
+        };
+        let lines = group("a", 1) + &group("b", 2) + &group("c", 3);
+        for stored in [None, Some("a-de"), Some("b-de"), Some("c-de")] {
+            let mut state = fresh(&lines, 0);
+            assert_eq!(kinds(&mut state, now), ["segment"; 2]);
+            state.select_rendition(1).unwrap();
+            assert_eq!([kinds(&mut state, now), kinds(&mut state, now)].concat(), ["confirm"]);
+            state.handle_unconfirmed(Error::new(ErrorKind::Disconnected, "no network"));
+            let mut asked = 0;
+            while let Some(Planned::Stored { variant, url }) = state.plan(now, Priority::Low) {
+                asked += 1;
+                assert!(asked <= 3, "each level is looked for once");
+                let is_stored = stored.is_some_and(|stored| url.path().ends_with(stored));
+                state.handle_stored_playlist(variant, is_stored.then(|| (list(), url)));
+            }
+            let is_failed = matches!(state.next_section(), SectionResult::Failed(_));
+            assert_eq!(is_failed, stored.is_none(), "{stored:?}");
+            assert_eq!(state.queue.is_empty(), stored.is_none(), "{stored:?}");
+        }
+    }
+
     /// Seconds of the presentations below.
     const LENGTH: u64 = 12;
 
