@@ -80,19 +80,29 @@ impl Directory {
         for name in self.parent.names()? {
             let version = name.strip_prefix(PREFIX).and_then(|version| version.parse::<u32>().ok());
             let Some(version) = version.filter(|version| *version != self.version) else { continue };
-            let Ok(other) = self.parent.existing(&name) else { continue };
             if version < self.version {
-                if let Some(lock) = lock_unused(&other) {
-                    clear(&other)?;
-                    self.parent.remove_locked(&name, other, (LOCK, lock))?;
-                    continue;
+                match self.remove_unused(&name) {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    // Something in it is not windway's. It must not keep this version from storing anything.
+                    Err(error) => log::debug!("{name} can't be removed: {error}"),
                 }
             }
+            let Ok(other) = self.parent.existing(&name) else { continue };
             for (folder, file) in files_in(&other) {
                 bytes += folder.stat(&file).map_or(0, |(bytes, _)| bytes);
             }
         }
         Ok(bytes)
+    }
+
+    /// Removes the directory of another version. False if a process uses it.
+    fn remove_unused(&self, name: &str) -> io::Result<bool> {
+        let other = self.parent.existing(name)?;
+        let Some(lock) = lock_unused(&other) else { return Ok(false) };
+        clear(&other)?;
+        self.parent.remove_locked(name, other, (LOCK, lock))?;
+        Ok(true)
     }
 
     /// Names of the entries of a key: one for each version of the file.
@@ -353,6 +363,20 @@ mod tests {
     }
 
     #[cfg(unix)]
+    #[test]
+    fn an_older_version_that_can_not_be_removed_is_counted_and_no_error() {
+        let (temporary, directory, _) = with_entry();
+        let parent = temporary.path().join("made/for it");
+        // Not windway's: it makes no folders there.
+        std::fs::create_dir_all(parent.join("windway-cache-0/ab/nested")).unwrap();
+        std::fs::write(parent.join("windway-cache-0/ab/nested/precious"), "precious").unwrap();
+        std::fs::write(parent.join("windway-cache-0/ab/old"), [7; 5000]).unwrap();
+        directory.scan_others().unwrap();
+        assert!(parent.join("windway-cache-0/ab/nested/precious").exists());
+        std::fs::write(parent.join("windway-cache-0/ab/old"), [7; 5000]).unwrap();
+        assert!(directory.scan_others().unwrap() >= 5000 || !parent.join("windway-cache-0/ab/old").exists());
+    }
+
     #[test]
     fn only_the_user_may_look_inside() {
         let (temporary, directory, name) = with_entry();
