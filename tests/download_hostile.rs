@@ -675,6 +675,19 @@ fn a_download_that_has_ended_leaves_its_path_to_the_next_one() {
 }
 
 #[test]
+fn a_name_that_the_server_suggests_is_not_used() {
+    for name in ["b", "../b", "/tmp/windway-test-b", "..", "a.part.meta"] {
+        let disposition = format!("attachment; filename=\"{name}\"");
+        let origin = serving(LEN, move |request, content| {
+            Answer::file(request, content).header("Content-Disposition", &disposition)
+        });
+        let place = Place::new();
+        assert_eq!(place.download(&origin.url("/c")).unwrap().wait().unwrap(), LEN);
+        place.check(LEN);
+    }
+}
+
+#[test]
 fn an_encoded_body_is_refused() {
     let origin =
         serving(LEN, |request, content| Answer::file(request, content).header("Content-Encoding", "gzip"));

@@ -392,6 +392,18 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
+    fn the_directory_of_another_user_is_refused() {
+        let (temporary, directory, _) = with_entry();
+        drop(directory);
+        let root = temporary.path().join("made/for it/windway-cache-1");
+        // Only root may give a file away; another user can't make this situation.
+        if std::os::unix::fs::chown(&root, Some(12_345), None).is_ok() {
+            let opened = Directory::open(&temporary.path().join("made/for it"));
+            assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        }
+    }
+
+    #[test]
     fn a_link_is_not_followed() {
         let (temporary, directory, name) = with_entry();
         let root = temporary.path().join("made/for it/windway-cache-1");

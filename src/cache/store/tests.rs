@@ -70,6 +70,26 @@ fn an_entry_that_another_process_removes_is_not_found_again() {
 }
 
 #[test]
+fn how_long_an_entry_is_used_unasked_depends_on_the_clock_and_the_stamp() {
+    let (_temporary, [store, _]) = processes();
+    let key = header(LEN).key;
+    let at = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs((1000 + days) * 86_400);
+    let stamp = |must_revalidate| Stamp { validated_at: seconds(at(0)), fresh_for: 86_400, must_revalidate };
+    let usable = |now| store.lookup(&key, "", now).map(|(_, usable)| usable);
+    let _held = store.enter(header(LEN), stamp(false)).unwrap();
+    // `max_age` has 30 days. A clock that was set back says nothing about the age.
+    let expected = [Some(Use::Fresh), Some(Use::Stale), Some(Use::Stale), None, None];
+    assert_eq!([at(0), at(1), at(30), at(31), at(0) - Duration::from_secs(1)].map(usable), expected);
+    assert!(store.newest(&key, "").is_some());
+    store.enter(header(LEN), stamp(true)).unwrap();
+    assert_eq!([at(0), at(1)].map(usable), [Some(Use::Fresh), None]);
+    // Another process sees the same.
+    let (_temporary, [first, other]) = processes();
+    first.enter(header(LEN), stamp(false)).unwrap();
+    assert!(other.lookup(&key, "", at(1)).is_some() && other.lookup(&key, "", at(31)).is_none());
+}
+
+#[test]
 fn an_outdated_entry_is_removed_once_and_its_successor_stays() {
     let (_temporary, [store, _]) = processes();
     let old = enter(&store);
