@@ -323,6 +323,62 @@ fn read_all_again(stream: &mut Stream) -> Result<u64, Error> {
 }
 
 #[test]
+fn what_the_server_answers_instead_of_a_confirmation_ends_the_stream_only_if_it_shows_a_change() {
+    type Make = fn(&Request, &Content) -> Answer;
+    let cases: [(&str, Make, bool); 7] = [
+        ("a shorter file", |request, _| Answer::file(request, &Content::pattern(LEN / 2)), true),
+        ("a longer file", |request, _| Answer::file(request, &Content::pattern(LEN + 1)), true),
+        (
+            "another length",
+            |_, content| {
+                let range = format!("bytes {}-{}/{}", LEN - 64, LEN - 1, LEN + 7);
+                Answer::whole(content).partial(LEN - 64..LEN).header("Content-Range", &range)
+            },
+            true,
+        ),
+        (
+            "304",
+            |_, _| Answer::status(304).header("ETag", "\"2\"").header("Cache-Control", "no-store"),
+            false,
+        ),
+        ("another part", |_, content| Answer::whole(content).partial(0..64), false),
+        ("500", |_, _| Answer::status(500), false),
+        (
+            "a page",
+            |_, _| {
+                let page = b"<!doctype html><html><body>Log in, please.</body></html>";
+                Answer::whole(&Content::bytes(&page[..])).header("Content-Type", "text/html")
+            },
+            false,
+        ),
+    ];
+    for (name, answer, is_changed) in cases {
+        let (place, is_new) = (Place::new(), Arc::new(AtomicBool::new(false)));
+        let served = Arc::clone(&is_new);
+        let origin = serving(move |request, content| match served.load(Ordering::SeqCst) {
+            false => Answer::file(request, content),
+            true => answer(request, content),
+        });
+        let url = origin.url("/a");
+        assert_eq!(play(&url, &place.open()).unwrap(), LEN);
+        is_new.store(true, Ordering::SeqCst);
+        let downloader = Downloader::new(DownloaderConfig::new().max_retries(0)).unwrap();
+        let events = downloader.subscribe();
+        let mut stream = downloader.open_with(&url, config(&place.open())).unwrap();
+        in_time(name, move || {
+            // The confirmation is the only request.
+            let is_end = |event: &Event| event.is_end();
+            assert!(std::iter::from_fn(|| events.recv()).any(|event| is_end(&event)));
+        });
+        downloader.stop();
+        let ended = read_all(&mut stream);
+        drop(stream);
+        let left = place.open().entries().unwrap().len();
+        assert_eq!((ended.is_err(), left), (is_changed, usize::from(!is_changed)), "{name}: {ended:?}");
+    }
+}
+
+#[test]
 fn an_answer_that_varies_with_a_default_header_of_the_client_is_not_stored() {
     for (vary, is_stored) in [("X-Me", false), ("User-Agent", true)] {
         let place = Place::new();

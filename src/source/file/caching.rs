@@ -343,10 +343,16 @@ impl Sink for ConfirmSink {
         if let Err(error) = self.compare() {
             self.shared.handle_changed(&error);
         }
-        if let Outcome::Failed(error) = &outcome {
-            if error.kind() != ErrorKind::Refusal {
+        match &outcome {
+            // RFC 9110, section 15.5.17: the range begins behind the end. The file had these bytes once.
+            Outcome::Failed(error) if error.status() == Some(416) => {
+                let why = "the file changed since it was stored: it is shorter now";
+                self.shared.handle_changed(&Error::new(ErrorKind::Changed, why).with_url(self.shared.url()));
+            }
+            Outcome::Failed(error) if error.kind() != ErrorKind::Refusal => {
                 log::debug!("{} is played from the cache, unconfirmed: {error}", self.shared.url());
             }
+            _ => {}
         }
         self.shared.resource.notify();
         self.shared.replan(Priority::Low);
