@@ -30,8 +30,10 @@
 //!    removed.
 //! 6. The name contains the identity: key, validator and length. Processes that write the same file write equal bytes to equal
 //!    offsets. If two write one slot, the last one counts: fewer bytes may have a checksum, never others.
-//! 7. An entry is removed only under an exclusive lock, and users hold a shared one. One that was opened while it was removed
-//!    is found to have no name, and is opened again.
+//! 7. An entry is evicted only under an exclusive lock, and users hold a shared one. [`Cache::remove`] takes the name of one that
+//!    is in use. So each stream that opens an entry asks whether the file still has its name; without one it is opened again.
+//! 8. Another program may truncate a file that is open. A file that has become shorter is not written any more, so a hole never
+//!    takes the place of bytes that were checked.
 //!
 //! ## Windows
 //!

@@ -6,7 +6,7 @@
 //! | what happens | what follows |
 //! |---|---|
 //! | the process ends, or crashes | the next download to the same path continues; each block is held against its checksum |
-//! | the file has changed on the server, or it has no validator, or no ranges | from the start |
+//! | the file has changed on the server, or it has no ranges, or no strong validator: an `ETag` that is not weak, or a `Last-Modified` that is a minute older than the response | from the start |
 //! | the next download has another URL | it continues if the URLs differ in the query only, such as a token, and the server sends the same validator; else from the start. A [mirror](DownloadConfig::mirrors) of the same URL continues |
 //! | the network fails | it is retried for as long as the download is not cancelled |
 //! | the disk is full, or the directory is removed | it fails with [`ErrorKind::Storage`](crate::ErrorKind::Storage); the next download continues with what could be written |
