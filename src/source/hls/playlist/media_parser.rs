@@ -122,7 +122,9 @@ impl Parser {
                 self.list.playlist_type = match value.trim() {
                     "EVENT" => Some(PlaylistType::Event),
                     "VOD" => Some(PlaylistType::Vod),
-                    _ => return Err(PlaylistProblem::InvalidValue("playlist type")),
+                    // Section 6.3.1 asks to ignore what is not recognised. Without the tag the server may change the playlist
+                    // in any way (section 4.4.3.5), so a reader that assumes nothing of it is right for an unknown type too.
+                    _ => None,
                 };
             }
             "EXT-X-I-FRAMES-ONLY" => self.list.is_i_frames_only = true,

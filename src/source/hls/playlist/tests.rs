@@ -345,6 +345,14 @@ fn s4_4_6_3_i_frame_variants_are_no_variants_to_play() {
 }
 
 #[test]
+fn s4_4_3_5_an_unknown_playlist_type_counts_as_none() {
+    let list = media("#EXT-X-PLAYLIST-TYPE:LOOP\n#EXTINF:6,\n0.ts").expect("the rest is a playlist");
+    assert_eq!((list.playlist_type, list.segments.len()), (None, 1));
+    let list = media("#EXT-X-PLAYLIST-TYPE:EVENT\n#EXTINF:6,\n0.ts").expect("a playlist");
+    assert_eq!(list.playlist_type, Some(PlaylistType::Event));
+}
+
+#[test]
 fn s4_2_a_variant_with_an_unknown_requirement_is_not_used() {
     let list = multivariant(
         "#EXT-X-STREAM-INF:BANDWIDTH=1,REQ-NEW=1\na\n#EXT-X-STREAM-INF:BANDWIDTH=2,REQ-VIDEO-LAYOUT=\"CH-STEREO\"\nb",
