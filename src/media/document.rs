@@ -176,6 +176,8 @@ fn by_content_type(content_type: &str) -> Option<ListFormat> {
     let has = |name: &str| essence.contains(name);
     if has("mpegurl") {
         Some(ListFormat::M3u)
+    // `pls+xml` is the type of pronunciation lexicons (RFC 4267). They share the extension `.pls` with playlists, so servers
+    // that go by the extension send it for both.
     } else if has("scpls") || has("pls+xml") {
         Some(ListFormat::Pls)
     } else if has("xspf") {

@@ -24,11 +24,13 @@ impl Element {
     /// The element that begins at `at` in `bytes`.
     pub(super) fn read(bytes: &[u8], at: u64) -> Option<Self> {
         let rest = bytes.get(usize::try_from(at).ok()?..)?;
+        // RFC 8794, sections 11.2.4 and 11.2.5: unless a header says otherwise, an id has 4 bytes at most, and a size 8.
         let id_len = vint_len(rest, 4)?;
         let id = number(&rest[..id_len]);
         let rest = &rest[id_len..];
         let size_len = vint_len(rest, 8)?;
-        // The marker is the highest bit.
+        // RFC 8794, section 4: the marker bit gives the length of the number, and is no part of it. Only an id is written
+        // with its marker.
         let values = u64::MAX >> (64 - 7 * size_len);
         let size = number(&rest[..size_len]) & values;
         // RFC 8794, section 6.2: all value bits set mean an unknown size, as in a live recording.
@@ -55,6 +57,7 @@ impl Element {
     /// The number that the body is, if it is here.
     fn value(&self, bytes: &[u8]) -> Option<u64> {
         let start = usize::try_from(self.body).ok()?;
+        // RFC 8794, section 7.2: an unsigned integer has 8 bytes at most.
         let len = usize::try_from(self.size).ok().filter(|len| *len <= 8)?;
         Some(number(bytes.get(start..start + len)?))
     }

@@ -92,6 +92,8 @@ pub(crate) fn upcoming(first: &[u8], len: u64) -> Vec<Range<u64>> {
         [0x1a, 0x45, 0xdf, 0xa3, ..] => ranges.add_matroska(bytes),
         // The syncword of ADTS with layer 0 (ISO 13818-7, section 6.2).
         [0xff, second, ..] if second & 0xf6 == 0xf0 => {
+            // ADTS has no index and no bit rate. symphonia looks at the start and at each quarter to estimate the duration
+            // (table above).
             (1..4)
                 .for_each(|quarter| ranges.add(len / 4 * quarter..(len / 4 * quarter).saturating_add(PROBE)));
         }
@@ -223,7 +225,7 @@ fn chunk_start(bytes: &[u8], id: &[u8; 4], size_of: fn([u8; 4]) -> u32) -> u64 {
             return at;
         }
         let size = u64::from(size_of(*size));
-        // Chunks are padded to even lengths.
+        // RIFF and IFF pad chunks to even lengths, and do not count the padding in the size.
         at += size + size % 2;
     }
 }
@@ -235,6 +237,7 @@ fn box_header(bytes: &[u8]) -> Option<(&[u8; 4], u64)> {
     let size = match u32::from_be_bytes(*size) {
         // ISO 14496-12, section 4.2: 0 is the last box, which goes on to the end of the file.
         0 => u64::MAX,
+        // 1 is a size of 64 bits, which follows the name.
         1 => u64::from_be_bytes(*rest.first_chunk()?),
         size => size.into(),
     };
@@ -262,7 +265,8 @@ pub(super) fn ogg_head(bytes: &[u8]) -> u64 {
         let Some(comment) = field(at) else { break };
         at += 4 + comment;
     }
-    // A page of 255 segments of 255 bytes has a header of 282.
+    // RFC 3533, section 6: each 255 bytes cost a byte in the table of segments, and each page of at most 255 segments has 27
+    // bytes of header. Two pages more than are full: the first one, which has the first packet alone, and the last one.
     at + at / 255 + 27 * (at / (255 * 255) + 2)
 }
 

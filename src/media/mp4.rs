@@ -20,6 +20,7 @@ impl<'a> Iterator for Boxes<'a> {
         let (len, body) = match u32::from_be_bytes(*size) {
             // ISO 14496-12, section 4.2: 0 is the last box, which goes on to the end of the file.
             0 => (u64::MAX, rest),
+            // 1 is a size of 64 bits, which follows the name.
             1 => {
                 let (size, rest) = rest.split_first_chunk::<8>()?;
                 (u64::from_be_bytes(*size).checked_sub(16)?, rest)
@@ -70,7 +71,8 @@ fn codec(bytes: &[u8]) -> Option<AudioCodec> {
     Boxes(index).filter(|(name, _)| *name == b"trak").find_map(|(_, track)| {
         let path = [b"mdia", b"minf", b"stbl", b"stsd"];
         let samples = path.into_iter().try_fold(track, |inside, name| child(inside, name))?;
-        // Version, flags and the number of entries come first.
+        // ISO 14496-12, section 8.5.2: version, flags and the number of entries, 8 bytes, come before the first entry. They
+        // are no box, and would be read as the size and the name of one.
         let (name, entry) = Boxes(samples.get(8..)?).next()?;
         sample_codec(name, entry)
     })
@@ -92,7 +94,9 @@ fn sample_codec(name: &[u8; 4], entry: &[u8]) -> Option<AudioCodec> {
         _ => 28,
     };
     let inside = entry.get(fields..)?;
+    // QuickTime wraps it in a `wave` box (QuickTime File Format, "siDecompressionParam atom").
     let described = child(inside, b"esds").or_else(|| child(child(inside, b"wave")?, b"esds"))?;
+    // `esds` is a full box (ISO 14496-14): 4 bytes of version and flags come first.
     stream_codec(described.get(4..)?)
 }
 
@@ -101,6 +105,8 @@ fn stream_codec(bytes: &[u8]) -> Option<AudioCodec> {
     let stream = descriptor(bytes, 0x03)?;
     let flags = *stream.get(2)?;
     let mut at = 3;
+    // The flags name optional fields before the next descriptor: the id of another stream, a URL with its length, the id of
+    // a clock.
     if flags & 0x80 != 0 {
         at += 2;
     }
@@ -114,6 +120,7 @@ fn stream_codec(bytes: &[u8]) -> Option<AudioCodec> {
     match config.first()? {
         // objectTypeIndication (ISO 14496-1, section 7.2.6.6.2): 0x40 is MPEG-4 audio, 0x66 to 0x68 are AAC of MPEG-2, 0x69 and
         // 0x6b MP3.
+        // Behind 13 bytes of fixed fields: this type, the stream's type, and the sizes and rates of the decoder's buffer.
         0x40 => Some(aac_profile(descriptor(config.get(13..)?, 0x05)?)),
         0x66..=0x68 => Some(Aac),
         0x69 | 0x6b => Some(Mp3),
@@ -143,7 +150,8 @@ fn descriptor(bytes: &[u8], tag: u8) -> Option<&[u8]> {
 /// The profile by an AudioSpecificConfig (ISO 14496-3, section 1.6.2.1), where it is spelled out.
 fn aac_profile(config: &[u8]) -> AudioCodec {
     let object_type = config.first().map_or(0, |byte| byte >> 3);
-    // Spectral band replication announced at the end, for players that don't know it to overlook.
+    // ISO 14496-3, section 1.6.2.1: 11 bits of syncExtensionType, 0x2b7, and the object type 5 are the bytes 0x56 and 0xe5;
+    // the next bit announces spectral band replication. It stands at the end, for players that don't know it to overlook.
     let is_extended = matches!(config, [_, _, 0x56, 0xe5, flags, ..] if flags & 0x80 != 0);
     match object_type {
         // audioObjectType of ISO 14496-3: 5 is spectral band replication, 29 adds parametric stereo.

@@ -57,6 +57,7 @@ fn signature(bytes: &[u8]) -> Option<Guess> {
         b"FORM" if bytes.get(8..12) == Some(b"AIFC") => {
             Some(Guess { container: Some(In::Aiff), codec: aifc_codec(bytes) })
         }
+        // With the version of the format, 1: the name alone could be the beginning of a text.
         b"caff" if bytes.get(4..6) == Some(&[0, 1]) => {
             Some(Guess { container: Some(In::Caf), codec: caf_codec(bytes) })
         }
@@ -87,7 +88,7 @@ fn chunk<'a>(bytes: &'a [u8], id: &[u8; 4], size_of: fn([u8; 4]) -> u32) -> Opti
         if [a, b, c, d] == *id {
             return Some(&body[..size.min(body.len())]);
         }
-        // Chunks are padded to even lengths.
+        // RIFF and IFF pad chunks to even lengths, and do not count the padding in the size.
         rest = body.get(size.checked_add(size % 2)?..)?;
     }
 }
@@ -106,6 +107,7 @@ fn wav_codec(bytes: &[u8]) -> Option<AudioCodec> {
 }
 
 fn aifc_codec(bytes: &[u8]) -> Option<AudioCodec> {
+    // AIFF-C: channels, frames, bits of a sample and a rate of 80 bits, 18 bytes, come before the name of the compression.
     quicktime_codec(chunk(bytes, b"COMM", u32::from_be_bytes)?.get(18..22)?)
 }
 
@@ -114,11 +116,13 @@ fn caf_codec(bytes: &[u8]) -> Option<AudioCodec> {
     if bytes.get(8..12)? != b"desc" {
         return None;
     }
+    // The file's header has 8 bytes, the chunk's 12, and the sample rate 8.
     quicktime_codec(bytes.get(28..32)?)
 }
 
 /// The document type is in the EBML header (RFC 8794, section 11.2.6), the codec's name further down (RFC 9559).
 fn matroska(bytes: &[u8]) -> Guess {
+    // The element with its id and its size of 4, since other elements may contain the word.
     let head = &bytes[..bytes.len().min(64)];
     let is_webm = head.windows(7).any(|window| window == b"\x42\x82\x84webm");
     let container = if is_webm { In::WebM } else { In::Matroska };
@@ -210,6 +214,7 @@ fn mpeg_frame(bytes: &[u8]) -> Option<Frame> {
         3 => (1, true),
         _ => return None,
     };
+    // The number of the layer counts down: 1 is layer III, and 2 is layer II.
     let (codec, samples, rates) = match (b >> 1 & 3, is_first) {
         (1, true) => (Mp3, 1152, LAYER_3),
         (1, false) => (Mp3, 576, LOW_RATE),
@@ -218,6 +223,7 @@ fn mpeg_frame(bytes: &[u8]) -> Option<Frame> {
         _ => return None,
     };
     let kilobits = *rates.get(usize::from(c >> 4).checked_sub(1)?)?;
+    // The fourth index is reserved.
     let hertz = *[44_100, 48_000, 32_000].get(usize::from(c >> 2 & 3))? / slowdown;
     let padding = usize::from(c >> 1 & 1);
     Some(Frame {

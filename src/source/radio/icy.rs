@@ -300,6 +300,7 @@ fn parse_public(value: &str) -> Option<bool> {
 }
 
 fn parse_interval(value: &str) -> Option<NonZeroUsize> {
+    // No interval of 0 either, which `NonZeroUsize` does not parse: there would be no audio between two blocks.
     value.parse().ok().filter(|interval: &NonZeroUsize| interval.get() <= LONGEST_INTERVAL)
 }
 

@@ -73,6 +73,7 @@ impl Receiver<'_> {
         loop {
             let failed = match self.receive(&mut reconnect) {
                 Ok(Received::Complete) => return Ended::Complete,
+                // The connection was closed: `receive` itself goes on with a connection that replaced it.
                 Ok(_) => {
                     reconnect.handle_close();
                     self.shared.await_reader()

@@ -123,6 +123,7 @@ impl Reconnect {
             return Decision::End(error.clone());
         }
         let mut after = retry::delay(error, self.failures, flowed, random);
+        // Only a station that was heard is known to come back. After audio the delay is zero anyway.
         let is_away = self.heard && !flowed;
         // RFC 9110, section 10.2.3: a `Retry-After` is honoured, also if the listener waits longer by it.
         if is_away && troubled_for < BRIEF && error.retry_after().is_none() {

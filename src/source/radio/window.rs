@@ -35,7 +35,7 @@ pub(crate) struct Window {
     position: u64,
     /// The first byte of the window. Only grows. All bytes from here to `end` are stored.
     start: u64,
-    /// Position after the last stored byte. Only grows.
+    /// Position after the last stored byte. Only grows, until `clear` takes back what the reader has not read.
     end: u64,
     /// The memory of all bytes before this one was freed. `trimmed <= start`.
     trimmed: u64,
@@ -150,6 +150,7 @@ impl Window {
 
     /// Empties the window.
     pub(crate) fn clear(&mut self) {
+        // At the reader and not at 0, so that handles go on returning its position.
         (self.start, self.end) = (self.position, self.position);
         self.discontinuities.clear();
         self.titles.forget_before(self.position);

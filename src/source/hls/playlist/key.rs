@@ -57,6 +57,8 @@ impl Key {
             "SAMPLE-AES" => KeyMethod::SampleAes,
             "SAMPLE-AES-CTR" => KeyMethod::SampleAesCtr,
             "AES-256-GCM" => KeyMethod::Aes256Gcm,
+            // Kept, although section 6.3.1 ignores tags with unknown values: without its key, the segment would pass for one
+            // that is not encrypted.
             other => KeyMethod::Other(other.into()),
         };
         Ok(Some(Self {
