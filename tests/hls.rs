@@ -754,7 +754,7 @@ fn the_error_of_a_live_playlist_that_does_not_change_says_why() {
             Err(error) => break error,
         }
     };
-    assert!(error.to_string().starts_with("the playlist has not changed for 700ms"), "{error}");
+    assert!(error.to_string().starts_with("the playlist has not changed for 0.7 s"), "{error}");
     assert_eq!(error.cause().map(Error::kind), Some(ErrorKind::InvalidPlaylist), "{error:?}");
 }
 

@@ -75,7 +75,8 @@ fn run(shared: &Shared, peer: &PeerHandle) {
 fn check_age(shared: &Shared, reload: &Reload, variant: usize, list: &MediaPlaylist) -> Option<Error> {
     let now = Instant::now();
     if reload.is_stuck(now, list) {
-        let why = format!("the playlist has not changed for {:?}", Reload::stuck_after(list));
+        let seconds = Reload::stuck_after(list).as_secs_f64();
+        let why = format!("the playlist has not changed for {seconds:.1} s");
         return Some(Error::new(ErrorKind::TimedOut, why));
     }
     if reload.is_stale(now, list) {
