@@ -417,7 +417,7 @@ impl Entry {
     }
 
     /// Refuses writes from now on, as a failed write does.
-    #[cfg(test)]
+    #[cfg(all(test, unix))]
     pub(crate) fn make_read_only(&self) {
         self.core.make_read_only();
     }
