@@ -323,7 +323,9 @@ fn an_alternative_that_is_not_responsible_for_its_origin_is_left_alone() {
         for _ in 0..4 {
             assert_eq!(get(&downloader, &origin.url("/")).unwrap().len(), 10);
         }
-        assert_eq!((server.requests(), origin.log().requests.len()), (1, 4));
+        assert_eq!(origin.log().requests.len(), 4);
+        // None if TCP was faster, on a busy machine.
+        assert!(server.requests() <= 1, "{}", server.requests());
     });
 }
 
@@ -363,8 +365,9 @@ fn a_server_that_fails_behind_its_handshake_is_requested_over_tcp() {
                 let body = get(&downloader, &origin.url("/"));
                 assert_eq!(body.unwrap_or_else(|error| panic!("{failure:?}: {error:?}")).len(), 10);
             }
-            // It is left alone then.
-            assert_eq!((server.requests(), origin.log().requests.len()), (1, 4), "{failure:?}");
+            assert_eq!(origin.log().requests.len(), 4, "{failure:?}");
+            // It is left alone then. None if TCP was faster, on a busy machine.
+            assert!(server.requests() <= 1, "{failure:?}: {}", server.requests());
         }
     });
 }

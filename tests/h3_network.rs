@@ -336,10 +336,12 @@ fn a_request_before_the_handshake_is_sent_over_tcp_too_where_no_packet_comes_bac
         let downloader = Downloader::new(config).unwrap();
         // This brings a ticket, which belongs to the name, not to the port.
         assert_eq!(get(&downloader, &server.url("/")), b"h3");
+        // More than one if TCP was tried beside it, on a busy machine.
+        let before = downloader.stats().connections_dialled;
         assert_eq!(get(&downloader, &origin.url("/")).len(), 10);
-        // No hedged request and no repetition: two connections were begun over QUIC, and one over TCP.
+        // No hedged request and no repetition: one connection was begun over QUIC, and one over TCP.
         let stats = downloader.stats();
-        assert_eq!((stats.requests, stats.connections_dialled), (2, 3));
+        assert_eq!((stats.requests, stats.connections_dialled - before), (2, 2));
     });
 }
 
