@@ -436,11 +436,12 @@ impl Http3 {
         };
         // A server names its alternative, so that must not lead into a private network. A named origin is the application's choice.
         let may_be_private = is_own_host && self.is_named(origin);
-        let may_reach = |address: &&SocketAddr| {
-            exchange.may_reach(**address) && (may_be_private || !is_private(address.ip()))
+        let may_reach = |address: &SocketAddr| {
+            exchange.may_reach(*address) && (may_be_private || !is_private(address.ip()))
         };
-        let Some(address) = addresses.iter().find(may_reach) else { return Ok(Route::Tcp(Quic::Unused)) };
-        let begun = self.begin(&engine.driver, config, origin, target, exchange, *address);
+        let address = exchange.order(&addresses).into_iter().find(may_reach);
+        let Some(address) = address else { return Ok(Route::Tcp(Quic::Unused)) };
+        let begun = self.begin(&engine.driver, config, origin, target, exchange, address);
         Ok(begun.map_or_else(|error| Route::unusable(origin, &error), |begun| Route::Quic(begun, false)))
     }
 
@@ -624,5 +625,32 @@ fn parts(head: Head) -> http::response::Parts {
 impl fmt::Debug for Http3 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http3").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::client::exchange::Reach;
+    use crate::client::setup;
+    use crate::config::ClientConfig;
+
+    #[test]
+    fn a_hedged_request_goes_to_another_address() {
+        let config =
+            ClientConfig::new().http3(crate::config::Http3::Always(vec!["https://two.test:9/".into()]));
+        let sender = setup::sender(&config).unwrap();
+        let addresses = [1, 2].map(|last| IpAddr::from(Ipv4Addr::new(127, 0, 0, last)));
+        sender.lookups.preset("two.test", &addresses);
+        let http3 = sender.http3.as_ref().unwrap();
+        let origin = Origin::new(true, "two.test", 9);
+        let unresponsive = SocketAddr::new(addresses[0], 9);
+        let hedged = Exchange::to(&origin, Over::New, Reach::Any).away_from(vec![unresponsive]);
+        let Ok(Route::Quic(connection, _)) = http3.route(&origin, &hedged) else { panic!("a connection") };
+        assert_eq!(connection.peer, SocketAddr::new(addresses[1], 9));
+        http3.close();
+        http3.await_closed();
     }
 }
