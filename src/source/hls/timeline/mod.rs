@@ -66,9 +66,19 @@ impl Timeline {
     /// The next version of this playlist: segments that both have keep their times.
     pub(crate) fn update(&self, list: MediaPlaylist, url: Url) -> Self {
         let start = self.start_of(list.media_sequence);
-        // Without a common segment nothing is known but that the new ones are later.
-        let start = start.or_else(|| self.start_by_date(&list)).unwrap_or_else(|| self.end());
+        let start = start.or_else(|| self.start_by_date(&list)).unwrap_or_else(|| self.start_by_count(&list));
         Self::new(list, url, start)
+    }
+
+    /// The start of a version that has no segment in common with this one. Section 6.2.2: each segment that was missed in between
+    /// has a number, and the known ones show about how long it is.
+    fn start_by_count(&self, list: &MediaPlaylist) -> Duration {
+        let missed = list.media_sequence.saturating_sub(self.list.end_sequence());
+        let known = u32::try_from(self.list.segments.len()).unwrap_or(u32::MAX).max(1);
+        let length = self.list.duration() / known;
+        let missed = u32::try_from(missed).ok().and_then(|missed| length.checked_mul(missed));
+        // Else the server numbers its segments in another way. Nothing is known but that the new ones are later.
+        self.end().saturating_add(missed.filter(|missed| *missed <= MOST_MISSED).unwrap_or_default())
     }
 
     /// The playlist of another level. A finished playlist begins where this one does, and a live one ends where this one does,
@@ -204,6 +214,9 @@ impl Timeline {
     }
 }
 
+/// Longest pause of a listener that is believed by the numbers of segments alone.
+const MOST_MISSED: Duration = Duration::from_secs(24 * 3600);
+
 /// Version 2 of the format has durations in whole seconds (section 4.4.4.1).
 const ROUNDED: Duration = Duration::from_millis(500);
 
@@ -315,7 +328,10 @@ mod tests {
         let new = old.update(list("#EXT-X-MEDIA-SEQUENCE:8\n#EXTINF:4,\nb\n#EXTINF:6,\nc"), url());
         assert_eq!((new.start(), new.end()), (seconds(6), seconds(16)));
         let later = old.update(list("#EXT-X-MEDIA-SEQUENCE:99\n#EXTINF:4,\nz"), url());
-        assert_eq!(later.start(), seconds(10));
+        // 90 segments of five seconds were missed.
+        assert_eq!(later.start(), seconds(10 + 450));
+        let numbered_anew = old.update(list("#EXT-X-MEDIA-SEQUENCE:1700000000\n#EXTINF:4,\nz"), url());
+        assert_eq!(numbered_anew.start(), seconds(10));
     }
 
     #[test]
