@@ -688,6 +688,32 @@ fn a_name_that_the_server_suggests_is_not_used() {
 }
 
 #[test]
+fn what_is_damaged_anywhere_in_an_interrupted_download_is_fetched_again() {
+    let (place, (origin, goes_on)) = (Place::new(), stalling());
+    leave_half(&place, &origin);
+    goes_on.store(1, Ordering::SeqCst);
+    let left = ["a.part", "a.part.meta"].map(|name| (name, fs::read(place.of(name)).unwrap()));
+    let mut dice = Dice(11);
+    for round in 0..40 {
+        for (name, bytes) in &left {
+            let (mut bytes, len) = (bytes.clone(), bytes.len() as u64);
+            for _ in 0..dice.roll(3) {
+                // Behind the first 8 bytes, which show whose file it is.
+                bytes[(8 + dice.roll(len - 8)) as usize] ^= 1 << dice.roll(8);
+            }
+            if dice.roll(6) == 0 {
+                bytes.truncate((8 + dice.roll(len - 8)) as usize);
+            }
+            fs::write(place.of(name), bytes).unwrap();
+        }
+        let download = place.download(&origin.url("/a")).unwrap();
+        assert_eq!(in_time(&format!("round {round}"), move || download.wait()).unwrap(), LEN);
+        place.check(LEN);
+        fs::remove_file(place.of("a")).unwrap();
+    }
+}
+
+#[test]
 fn an_encoded_body_is_refused() {
     let origin =
         serving(LEN, |request, content| Answer::file(request, content).header("Content-Encoding", "gzip"));
