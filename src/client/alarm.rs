@@ -97,6 +97,7 @@ impl Alarms {
 
     fn wake_by(self: &Arc<Self>, state: &mut State, at: Instant) {
         match state.wakes_at {
+            // `close` may have returned, and nothing would wait for a thread that starts now.
             _ if state.closed => {}
             Some(wakes_at) if wakes_at <= at => {}
             // The thread computes its next deadline itself.
@@ -165,6 +166,7 @@ impl Alarms {
 
 impl Drop for Alarm {
     fn drop(&mut self) {
+        // The lock is free again after this statement: what the drop of the entry runs must not find it taken.
         let entry = self.alarms.state.lock().alarms.remove(self.key);
         drop(entry);
     }

@@ -64,18 +64,19 @@ impl Backoff {
     }
 }
 
-/// Delay before the next attempt, after `failures` failed ones since the last reset. It is the server's `Retry-After` if there
-/// is one; zero after the first failure if that attempt had delivered bytes; otherwise exponential backoff with full jitter:
-/// between 0 and 250 ms·2ⁿ, at most 8 s (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). `random` is a
-/// random number.
+/// Delay before the next attempt, after `failures` failed ones since the last reset: between 0 and 250 ms·2ⁿ, at most 8 s, or
+/// what the server asks for. `flowed` if the attempt had delivered bytes. `random` is a random number.
 pub(crate) fn delay(error: &Error, failures: u32, flowed: bool, random: u64) -> Duration {
     // At most 2^16, which is far above the maximum: a larger shift would overflow.
     let most = BASE_DELAY.saturating_mul(1_u32 << failures.min(16)).min(MAX_DELAY);
+    // Full jitter, so that clients of a server that comes back do not return in step (Brooker, "Exponential Backoff And
+    // Jitter", AWS Architecture Blog, 2015).
     let jittered = most.mul_f64(random as f64 / u64::MAX as f64);
     match error.retry_after() {
         // `Retry-After: 0` still backs off after a repeated failure.
         Some(requested) if failures > 0 => requested.min(MAX_RETRY_AFTER).max(jittered),
         Some(requested) => requested.min(MAX_RETRY_AFTER),
+        // The server has just worked, and the reader lives on what is stored, which may be little.
         None if flowed && failures == 0 => Duration::ZERO,
         None => jittered,
     }

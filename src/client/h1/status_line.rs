@@ -205,9 +205,10 @@ fn convert(head: &[u8], is_folded: bool) -> Option<Vec<u8>> {
     head::chunked_1_0_as_1_1(unfolded.as_deref().unwrap_or(head)).or(unfolded)
 }
 
-/// Converts a complete SHOUTcast head to HTTP/1.0, in which the body ends with the connection.
+/// Converts a complete SHOUTcast head to HTTP.
 fn icy_to_http(head: &[u8]) -> Vec<u8> {
     let mut lines = head[ICY.len()..].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    // 1.0, in which a body without a length ends with the connection.
     let mut http = [b"HTTP/1.0 ", status(lines.next().unwrap_or_default()), b"\r\n"].concat();
     for (name, value) in lines.filter_map(parse_header) {
         http.extend_from_slice(name);

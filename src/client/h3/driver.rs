@@ -69,7 +69,8 @@ impl Driver {
             let driver = Arc::clone(self);
             let named = thread::Builder::new().name("windway-quic".into());
             match named.spawn(move || driver.run(poll)) {
-                // One that ran before has given the poll back as its last act.
+                // The handle of a thread that ran before is dropped without a join: that thread has given the poll back as
+                // its last act.
                 Ok(thread) => state.thread = Some(thread),
                 Err(error) => {
                     state.is_lost = true;

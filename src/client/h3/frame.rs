@@ -12,6 +12,7 @@ pub(crate) const MAX_INTEGER: u64 = (1 << 62) - 1;
 
 /// Appends `value`, which is at most [`MAX_INTEGER`], as a variable-length integer.
 pub(crate) fn put_integer(out: &mut Vec<u8>, value: u64) {
+    // RFC 9000, section 16: the upper two bits of the first byte give the length, 1, 2, 4 or 8 bytes.
     match value {
         0..0x40 => out.push(value as u8),
         0x40..0x4000 => out.extend((value as u16 | 0x4000).to_be_bytes()),

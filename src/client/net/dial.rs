@@ -102,6 +102,7 @@ impl Dialer {
 
     /// Connects to one of the addresses and binds the socket to `exchange`, so that an abort shuts it down.
     fn connect(&self, addresses: &[SocketAddr], exchange: &Exchange) -> Result<Socket, Error> {
+        // Nothing is ever sent: the drop of `holder` is the signal.
         let (holder, released) = crossbeam_channel::bounded(0);
         exchange.hold(holder);
         let connected =

@@ -228,7 +228,9 @@ impl ConnectionPool {
         };
         drop(gone);
         self.closing.cancel();
+        // A dial that waits for a name looks at its token only when it is woken.
         self.dialer.lookups.wake_all();
+        // Without the lock: `closed` was set under it, so the deadline thread has either seen that or waits already.
         self.deadline.notify_all();
     }
 

@@ -54,6 +54,7 @@ pub(super) fn open(
 
 /// The request for a tunnel. `None` if the name of the host is too long for SOCKS.
 fn connect_to(origin: &Origin) -> Option<Vec<u8>> {
+    // The third byte is reserved (RFC 1928, section 4).
     let mut request = vec![VERSION, CONNECT, 0];
     // A URL has an IPv6 address in brackets (RFC 3986, section 3.2.2). SOCKS has it as 16 bytes.
     match origin.host.trim_matches(['[', ']']).parse() {
@@ -84,6 +85,7 @@ struct Handshake<'a, T> {
 
 impl<T: Carrier> Handshake<'_, T> {
     fn send(&mut self, bytes: &[u8]) -> Result<(), ureq::Error> {
+        // Always fits into the output buffer of 16 KiB: the longest message, with user and password, has 513 bytes.
         self.carrier.buffers().output()[..bytes.len()].copy_from_slice(bytes);
         self.carrier.transmit_output(bytes.len(), self.limit.left())
     }
@@ -132,6 +134,7 @@ impl<T: Carrier> Handshake<'_, T> {
             IPV6 => self.receive::<18>().map(|_| ())?,
             NAME => {
                 let [len] = self.receive()?;
+                // Byte by byte: their number is known only now, and none behind them may be taken.
                 for _ in 0..u16::from(len) + 2 {
                     self.receive::<1>()?;
                 }

@@ -175,7 +175,7 @@ impl<'a> Der<'a> {
         let mut parts = rest.chunks(2).map(number);
         let mut part = |least: i64, most: i64| parts.next()?.filter(|part| (least..=most).contains(part));
         let (month, day) = (part(1, 12)?, part(1, 31)?);
-        // Second 60 is a leap second.
+        // 60 is a leap second: a certificate that is valid until one would otherwise be refused as unreadable.
         let (hour, minute, second) = (part(0, 23)?, part(0, 59)?, part(0, 60)?);
         Some(((days_since_1970(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
     }

@@ -128,7 +128,7 @@ impl State {
             match self.socket.send(&transmit, &self.out) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // The thread sends it when the socket is writable.
+                    // Kept, since `poll_transmit` returns each packet once. The thread sends it when the socket is writable.
                     self.unsent = Some(transmit);
                     return;
                 }

@@ -80,6 +80,7 @@ impl LookupQueue {
         if self.queue.is_empty() || self.running.len() >= MAX_THREADS {
             return Start::Nothing;
         }
+        // Slow ones do not count: a name server that hangs must not hold back the names of others.
         let slow_at = self.running.iter().map(|running| running.began + SLOW).filter(|at| *at > now);
         if slow_at.clone().count() >= MAX_PROMPT {
             return slow_at.min().map_or(Start::Nothing, Start::At);
