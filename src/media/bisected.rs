@@ -91,7 +91,7 @@ fn has_seektable(bytes: &[u8]) -> bool {
     false
 }
 
-/// The size of a page of audio: of the last one whose header is there, behind two of headers (RFC 3533, section 6).
+/// The size of a page of audio: of the last one whose header is there (RFC 3533, section 6).
 fn ogg_page(bytes: &[u8]) -> Option<u64> {
     let (mut at, mut pages, mut last) = (0_u64, 0, None);
     while let [b'O', b'g', b'g', b'S', rest @ ..] = tail(bytes, at) {
@@ -101,6 +101,7 @@ fn ogg_page(bytes: &[u8]) -> Option<u64> {
         };
         let body: u64 = segments.iter().map(|segment| u64::from(*segment)).sum();
         let page = 27 + segments.len() as u64 + body;
+        // RFC 7845, section 3, and Vorbis alike: no audio is on the first page, nor on the one where the comments begin.
         last = Some(page).filter(|_| pages >= 2);
         pages += 1;
         at += page;

@@ -49,16 +49,18 @@ pub(super) fn sniff(bytes: &[u8]) -> Option<Guess> {
     Some(Guess { container: Some(container), codec: codec(bytes) })
 }
 
-/// True if a brand promises fragments (ISO 23000-19 and 23009-1), the index announces them (`mvex`, ISO 14496-12, section
-/// 8.8.1), or a fragment comes first.
+/// True if the file consists of fragments, as far as the first boxes show.
 fn is_fragmented(bytes: &[u8]) -> bool {
+    // Brands of DASH (ISO 23009-1) and CMAF (ISO 23000-19).
     let promised = |brands: &[u8]| {
         brands.chunks_exact(4).any(|brand| {
             matches!(brand, b"dash" | b"msdh" | b"msix" | b"cmfc" | b"cmf2" | b"cmff" | b"cmfl" | b"cmfs")
         })
     };
     Boxes(bytes).any(|(name, body)| match name {
+        // ISO 14496-12, section 8.8.1: `mvex` announces fragments.
         b"moov" => Boxes(body).any(|(name, _)| name == b"mvex"),
+        // A fragment, or what comes right before one.
         b"moof" | b"styp" | b"sidx" => true,
         b"ftyp" => promised(body),
         _ => false,

@@ -120,19 +120,19 @@ fn caf_codec(bytes: &[u8]) -> Option<AudioCodec> {
     quicktime_codec(bytes.get(28..32)?)
 }
 
-/// The document type is in the EBML header (RFC 8794, section 11.2.6), the codec's name further down (RFC 9559).
 fn matroska(bytes: &[u8]) -> Guess {
-    // The element with its id and its size of 4, since other elements may contain the word.
+    // DocType of the EBML header (RFC 8794, section 11.2.6), with its id and its size of 4: other elements may contain the
+    // word.
     let head = &bytes[..bytes.len().min(64)];
     let is_webm = head.windows(7).any(|window| window == b"\x42\x82\x84webm");
     let container = if is_webm { In::WebM } else { In::Matroska };
     Guess { container: Some(container), codec: matroska_codec(bytes) }
 }
 
-/// The first CodecID element that names sound. It is looked for, not walked to: nothing else looks like it.
+/// The first CodecID element that names sound.
 fn matroska_codec(bytes: &[u8]) -> Option<AudioCodec> {
-    // Searched, and not parsed, since elements of any size may come before. `CodecID` is the element 0x86, and a size below 127
-    // is one byte with its highest bit set (RFC 8794, section 4).
+    // Searched, and not parsed, since elements of any size may come before, and nothing else looks like it. `CodecID` is the
+    // element 0x86, and a size below 127 is one byte with its highest bit set (RFC 8794, section 4).
     let found = bytes.windows(4).position(|w| w[0] == 0x86 && w[1] & 0x80 != 0 && &w[2..] == b"A_")?;
     let len = usize::from(bytes[found + 1] & 0x7f);
     let name = &bytes[found + 2..];
@@ -196,8 +196,6 @@ fn frame(bytes: &[u8]) -> Option<Frame> {
 }
 
 /// The header of MPEG audio, layers II and III (ISO 11172-3, section 2.4.1.3; ISO 13818-3).
-///
-/// Layer I is out of use, and a text in UTF-16 looks like it.
 fn mpeg_frame(bytes: &[u8]) -> Option<Frame> {
     // Bit rates in kbit/s by the four bits of the header. The indices 0 (free format) and 15 (forbidden) are left out.
     const LAYER_2: [usize; 14] = [32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384];
@@ -220,6 +218,7 @@ fn mpeg_frame(bytes: &[u8]) -> Option<Frame> {
         (1, false) => (Mp3, 576, LOW_RATE),
         (2, true) => (Mp2, 1152, LAYER_2),
         (2, false) => (Mp2, 1152, LOW_RATE),
+        // Layer I, 3, is out of use, and the byte order mark of a text in UTF-16 looks like it.
         _ => return None,
     };
     let kilobits = *rates.get(usize::from(c >> 4).checked_sub(1)?)?;
@@ -234,7 +233,7 @@ fn mpeg_frame(bytes: &[u8]) -> Option<Frame> {
     })
 }
 
-/// The header of ADTS (ISO 13818-7, section 6.2). It can't distinguish HE-AAC from AAC, so the codec stays open.
+/// The header of ADTS (ISO 13818-7, section 6.2).
 fn adts_frame(bytes: &[u8]) -> Option<Frame> {
     let [_, b, c, d, e, f] = *bytes.first_chunk::<6>()?;
     let len = usize::from(d & 3) << 11 | usize::from(e) << 3 | usize::from(f >> 5);
@@ -242,6 +241,7 @@ fn adts_frame(bytes: &[u8]) -> Option<Frame> {
     if b & 0xf6 != 0xf0 || c >> 2 & 0xf > 12 || len < 7 {
         return None;
     }
+    // The codec stays open, since HE-AAC has the same header as AAC.
     Some(Frame { guess: guess_of(In::Adts), len, constant: [b, c] })
 }
 

@@ -5,9 +5,9 @@ use super::kinds::AudioCodec::{self, Aac, Mp3};
 /// Length of a packet (ISO 13818-1, section 2.4.3.2).
 const PACKET: usize = 188;
 
-/// True for packets one after another, two at least: one `G` is just a letter.
+/// True for packets one after another.
 pub(super) fn is_transport_stream(bytes: &[u8]) -> bool {
-    // ISO 13818-1, section 2.4.3.2: each packet begins with the sync byte 0x47.
+    // ISO 13818-1, section 2.4.3.2: each packet begins with the sync byte 0x47. Two at least, since one `G` is just a letter.
     bytes.len() > PACKET && bytes.iter().step_by(PACKET).take(5).all(|&byte| byte == 0x47)
 }
 
