@@ -160,8 +160,8 @@ impl Budget {
             // All is taken from one stream that is not read, rather than a little from each, since each of them would have to
             // drop bytes.
             let share = if lower == Standing::Idle { MIN_SHARE } else { self.share(lower).max(MIN_SHARE) };
-            // Among equals not for little, or each new stream would take some bytes from each of the others; but for a
-            // minimum.
+            // From a stream of the same standing only if it holds a quarter more than its share: otherwise each new stream
+            // would take some bytes from each of the others. A stream that lacks even the minimum takes it in any case.
             let slack = if lower < standing || self.left() < MIN_SHARE { 0 } else { share / 4 };
             let Some((granted, id)) = self.classes[lower as usize].by_grant.last().copied() else { continue };
             if granted > share.saturating_add(slack) {

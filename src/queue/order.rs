@@ -44,6 +44,7 @@ impl Order {
     pub(super) fn take_next(&mut self) -> Option<(TrackId, Track)> {
         let taken = self.tracks.get(self.next).cloned();
         self.current = taken.as_ref().map(|(id, _)| *id);
+        // At the end it stays, so that a track which is added later is next.
         self.next += usize::from(taken.is_some());
         taken
     }

@@ -150,6 +150,7 @@ impl WriteBehind {
 
     /// Adds a whole block. One of this index that lies here already is forgotten.
     pub(super) fn add(&mut self, index: u64, block: Unwritten) {
+        // Also from `order`, where an index may stand once: `poll` would take the second one for the end of the work.
         self.forget(index);
         self.blocks.insert(index, Held { block: Arc::new(block), filled: BLOCK });
         self.order.push_back(index);

@@ -214,7 +214,8 @@ impl Backlog {
             Priority::High => self.queues.push_front(&mut state.queues, priority, request, now),
             Priority::Low => self.queues.push_back(&mut state.queues, priority, request, now),
         };
-        // Its body stays open and goes on counting.
+        // It enters its origin anew when its turn comes. Its body stays open, and counts in `bodies` whatever its priority
+        // is now.
         let at = Location::Queue(place);
         self.waiting.insert(request, Waiting { priority, is_active: false, at, ..waiting });
     }

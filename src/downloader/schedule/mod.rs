@@ -271,7 +271,8 @@ impl Schedule {
         loop {
             let worker = self.workers.next_idle()?;
             let choice = self.choose(now)?;
-            // `None` if it is blocked on its origin. Each time, fewer are queued.
+            // `None` if the limit of its origin blocks it. It then waits outside of the queues, so this loop ends: fewer are
+            // queued each time.
             let Some(assignment) = self.take(choice, worker, now) else { continue };
             if choice.serves() == Priority::High {
                 self.handle_urgent_begins(now);

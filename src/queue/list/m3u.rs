@@ -29,6 +29,7 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 fn read_comment(comment: &str, list: &mut List, next: &mut Entry) {
     if let Some(info) = strip_name(comment, "EXTINF:") {
         let (attributes, title) = split_info(info);
+        // Lists of stations have attributes behind the duration, as in `-1 tvg-id="7"`.
         let seconds = attributes.split_whitespace().next().unwrap_or_default();
         (next.duration, next.title) = (duration::parse(seconds), not_empty(title));
     } else if let Some(title) = strip_name(comment, "PLAYLIST:") {

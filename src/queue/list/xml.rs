@@ -83,6 +83,7 @@ impl Element {
 pub(super) fn parse(text: &str, format: &Format) -> Result<List, Error> {
     let mut reader = Reader::from_str(text);
     let config = reader.config_mut();
+    // `<ref .. />` then ends as `<ref ..></ref>` does, and `open` needs no case for it.
     config.expand_empty_elements = true;
     // Hand-written ASX closes `<Title>` with `</title>`, leaves elements open, and has bare ampersands in URLs.
     config.check_end_names = false;

@@ -102,6 +102,8 @@ impl FilePeer {
         let overlaps = [overlap, behind];
         let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.clone(), overlaps, has_beside));
         let request = shared.request(sink.target());
+        // A total that equals the end of the piece may be that end (see `doubt_total`), unless the file is known to end
+        // there.
         let request = if shared.len() != Some(end) { request.doubt_total() } else { request };
         let is_whole = range == (0..u64::MAX);
         let request = if is_whole { request } else { request.range(ByteRange::new(start, end)) };

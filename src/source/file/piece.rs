@@ -121,6 +121,7 @@ impl PieceSink {
         if self.opened.is_some_and(|opened| self.is_too_long(left, opened.elapsed())) {
             return self.cut();
         }
+        // Most chunks end here, without a look at the network.
         if !is_too_far && (self.has_requested_next || left > network::MAX_LEAD) {
             return;
         }
@@ -164,6 +165,7 @@ impl PieceSink {
         match bytes.split_at_checked(within) {
             None => Ok(bytes),
             Some((own, [])) => {
+                // The last byte is held back until a byte behind it has proved equal: see `last`.
                 let Some((last, own)) = own.split_last() else { return Ok(own) };
                 self.last = Some(*last);
                 Ok(own)
@@ -308,6 +310,7 @@ impl PieceSink {
         if is_end || state.handle_refusal(&self.range, &error) {
             return None;
         }
+        // No validator tells the versions apart, so what is stored may already be of both.
         if self.opened.is_some() && error.kind() == ErrorKind::Changed && !state.has_validator() {
             return state.end_changed(error);
         }

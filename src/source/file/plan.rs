@@ -130,6 +130,7 @@ impl Snapshot<'_> {
         let ahead = reader.until.saturating_sub(position);
         let most = self.network.piece().max(self.streaming_size(reader));
         let size = FIRST_PIECE.max(reader.run).max(ahead).min(most).max(self.cold_size(reader));
+        // Not for a thread that waits for more bytes than the probe has.
         let probe = reader.bisection.at_probe(position).filter(|_| reader.until <= position);
         let end = probe.map_or_else(|| piece_end(position, size), |probe| probe.end);
         let gap = self.available.next_gap(position..self.clip(end))?;

@@ -51,6 +51,7 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
         let got = body.read_chunk(&mut chunk)?;
         if let Some(mut held) = first.take() {
             held.extend_from_slice(&chunk[..got]);
+            // Fewer bytes do not tell a page from audio.
             if held.len() < 64 && got > 0 {
                 first = Some(held);
                 continue;

@@ -196,6 +196,7 @@ impl Reader {
 
     /// Bytes that can be read without blocking.
     fn buffered(&self) -> Range<u64> {
+        // What is stored begins with the rest of the head, which is left out.
         let section = self.section.as_ref().filter(|_| self.head == 0);
         let ahead = section.map_or(0, |section| section.buffered());
         self.position - self.kept.len() as u64..self.position + ahead

@@ -146,7 +146,8 @@ impl Radio {
         peer: PeerHandle,
         first: Option<Response>,
     ) -> Result<Self, Error> {
-        // Also sent to the hosts that the station redirects to.
+        // Asks for titles in the audio, as far apart as `icy-metaint` of the answer says (ICY has no RFC). Also sent to the
+        // hosts that the station redirects to.
         let request =
             request.open_header("icy-metadata", "1").headers("RadioConfig::headers", &config.headers)?;
         let (hook, mirrors) = (config.hook.as_ref(), &config.mirrors);

@@ -121,7 +121,7 @@ impl FrameDecryptor {
         Decryptor::new(cipher).map(|decryptor| Self(decryptor.inner))
     }
 
-    /// Each frame begins with the initialization vector again. What is left behind its last whole block is not encrypted.
+    /// Decrypts a frame in place.
     pub(crate) fn decrypt(&self, codec: AudioCodec, frame: &mut [u8]) {
         let header = match codec {
             // With a checksum the header of ADTS has two bytes more.
@@ -129,6 +129,7 @@ impl FrameDecryptor {
             AudioCodec::Aac | AudioCodec::HeAac => 7,
             _ => 0,
         };
+        // Each frame begins with the initialization vector again. What is left behind its last whole block is not encrypted.
         let mut inner = self.0.clone();
         for block in frame.get_mut(header + CLEAR..).unwrap_or_default().chunks_exact_mut(BLOCK) {
             inner.decrypt_block_mut(GenericArray::from_mut_slice(block));

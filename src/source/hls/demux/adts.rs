@@ -111,7 +111,8 @@ fn read_object_type(bits: &mut Bits<'_>) -> Option<u32> {
 
 fn read_rate_index(bits: &mut Bits<'_>) -> Option<u8> {
     match bits.take(4)? {
-        // The rate itself. ADTS has an index only.
+        // ISO 14496-3, section 1.6.2.1: an escape, behind which the rate itself stands. The header of ADTS can name only the
+        // rates that have an index.
         15 => {
             let rate = bits.take(24)?;
             AAC_RATES.iter().position(|known| *known == rate).map(|index| index as u8)
