@@ -270,8 +270,7 @@ impl State {
     pub(crate) fn add_first(&mut self, offset: u64, bytes: &[u8]) {
         let known = self.first.as_slice().len();
         self.first.add(offset, bytes);
-        let len = self.len().filter(|_| self.mode.is_ranged());
-        let Some(len) = len.filter(|_| self.limits.configured() != ReadAhead::Bytes(0)) else { return };
+        let Some(len) = self.len().filter(|_| self.mode.is_ranged()) else { return };
         if self.first.as_slice().len() > known {
             self.upcoming.set(media::upcoming(self.first.as_slice(), len));
             let hint = |bisected: Bisected| Hint { first: bisected.first, end: len, look: bisected.look };
