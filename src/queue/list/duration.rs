@@ -8,7 +8,8 @@ const LONGEST: f64 = 3.2e8;
 /// A number of seconds, or `h:mm:ss` or `mm:ss` with a fraction at the end. `None` for what is not positive.
 pub(super) fn parse(text: &str) -> Option<Duration> {
     let mut seconds = 0.0;
-    for part in text.trim().splitn(4, ':') {
+    // What follows a third part is left in it, and makes it no number.
+    for part in text.trim().splitn(3, ':') {
         // Lists write -1 for a stream, which has no duration.
         seconds = seconds * 60.0 + part.trim().parse::<f64>().ok().filter(|part| *part >= 0.0)?;
     }
@@ -36,6 +37,7 @@ mod tests {
             ("0", None),
             ("", None),
             ("1:-2", None),
+            ("1:2:3:4", None),
             ("1:2:3:4:5", None),
             ("inf", None),
             ("NaN", None),
