@@ -119,13 +119,13 @@ fn not_found(host: &str) -> Error {
     Error::new(ErrorKind::HostNotFound, format!("the host {host} was not found"))
 }
 
-/// Alternates the address families, beginning with that of the first address (RFC 8305, section 4), so that a broken family
-/// costs only one attempt.
+/// Alternates the address families, beginning with that of the first address.
 fn interleave(addresses: &[IpAddr]) -> Vec<IpAddr> {
     let first_is_v6 = addresses.first().is_some_and(IpAddr::is_ipv6);
     let (a, b): (Vec<&IpAddr>, Vec<&IpAddr>) =
         addresses.iter().partition(|address| address.is_ipv6() == first_is_v6);
     let mut ordered = Vec::with_capacity(addresses.len());
+    // RFC 8305, section 4: one of each in turn, so that a broken family costs only one attempt.
     for index in 0..a.len().max(b.len()) {
         ordered.extend(a.get(index).copied().copied());
         ordered.extend(b.get(index).copied().copied());
