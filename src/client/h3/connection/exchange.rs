@@ -97,7 +97,7 @@ impl State {
                 Err(WriteError::Stopped(_) | WriteError::ClosedStream) => request.unwritten.clear(),
             }
         }
-        // An error means that the server stopped the stream, see above.
+        // Fails if the server has stopped the stream. It answers without the rest then, or resets the response.
         drop(stream.finish());
     }
 

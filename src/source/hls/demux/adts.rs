@@ -30,7 +30,8 @@ impl AacConfig {
         let mut object_type = read_object_type(bits)?;
         let rate_index = read_rate_index(bits)?;
         let channels = bits.take(4)?;
-        // 5 and 29 announce SBR and PS; the core codec follows, behind the rate of the extension.
+        // ISO 14496-3, section 1.6.2.1: 5 and 29 announce SBR and PS. The rate here is that of the core codec, whose type
+        // follows behind the rate of the extension.
         let is_high_efficiency = matches!(object_type, 5 | 29);
         if is_high_efficiency {
             read_rate_index(bits)?;
@@ -38,11 +39,13 @@ impl AacConfig {
         }
         // GASpecificConfig. Frames of 960 samples, and channels that are described in the frames, are not supported.
         let is_short = bits.flag()?;
-        // dependsOnCoreCoder, with coreCoderDelay.
+        // dependsOnCoreCoder of GASpecificConfig (ISO 14496-3, section 4.4.1): a delay of 14 bits comes before the next
+        // flag.
         if bits.flag()? {
             bits.skip(14)?;
         }
-        // extensionFlag, with extensionFlag3.
+        // extensionFlag: of the object types that ADTS has only one more bit follows. What `read_extension` looks for comes
+        // behind it.
         if bits.flag()? {
             bits.skip(1)?;
         }

@@ -45,7 +45,8 @@ impl SeekTable {
         };
         let flags = number(0, 4).unwrap_or_default();
         let frames = number(4, 4).filter(|_| flags & 1 != 0);
-        // Number of frames, number of bytes, table, quality: each is there if its bit is set.
+        // Up to four fields come before LAME's extension, each if its bit is set: the numbers of frames and of bytes, a
+        // table, and the quality.
         let fields = [(1, 4), (2, 4), (4, 100), (8, 4)];
         let behind: usize = fields.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, len)| len).sum();
         // LAME's extension: 21 bytes with its name and settings, then two numbers of 12 bits.
