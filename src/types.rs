@@ -116,3 +116,10 @@ impl fmt::Display for ByteRange {
         }
     }
 }
+
+/// A number as HTTP writes it (RFC 9110, section 8.6): digits, and nothing else. `None` also for one beyond 64 bits.
+pub(crate) fn digits(text: &str) -> Option<u64> {
+    // `str::parse` accepts a plus sign as well.
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number)
+}

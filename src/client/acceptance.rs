@@ -12,7 +12,7 @@ use super::request::Request;
 use super::retry;
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::{HttpUrl, SafeUrl};
-use crate::types::ByteRange;
+use crate::types::{ByteRange, digits};
 
 /// What an accepted response contains.
 pub(super) struct Accepted {
@@ -177,7 +177,7 @@ fn contradiction(requested: Option<ByteRange>, content_range: Option<&str>) -> O
 
 /// The value of a Content-Length.
 fn parse_len(value: &str) -> Option<u64> {
-    let mut lens = value.split(',').map(|len| len.trim().parse().ok());
+    let mut lens = value.split(',').map(|len| digits(len.trim()));
     // RFC 9110, section 8.6: the field may come several times, or as a list, and is valid if all values are the same.
     let first = lens.next()??;
     lens.all(|len| len == Some(first)).then_some(first)

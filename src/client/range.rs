@@ -1,6 +1,6 @@
 //! Parses `Content-Range` and compares it with the requested range.
 
-use crate::types::ByteRange;
+use crate::types::{ByteRange, digits};
 
 /// A `Content-Range` header (RFC 9110, section 14.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,24 +22,15 @@ impl ContentRange {
         let (range, total) = rest.split_once('/')?;
         let (range, total) = (range.trim(), total.trim());
         if range == "*" {
-            return Some(Self::Unsatisfied { total: number(total)? });
+            return Some(Self::Unsatisfied { total: digits(total)? });
         }
-        let total = if total == "*" { None } else { Some(number(total)?) };
+        let total = if total == "*" { None } else { Some(digits(total)?) };
         let (first, last) = range.split_once('-')?;
-        let (first, last) = (number(first.trim())?, number(last.trim())?);
+        let (first, last) = (digits(first.trim())?, digits(last.trim())?);
         let range = ByteRange::new(first, last.checked_add(1)?);
         let makes_sense = first <= last && total.is_none_or(|total| range.end <= total);
         makes_sense.then_some(Self::Bytes { range, total })
     }
-}
-
-/// Accepts digits only.
-fn number(text: &str) -> Option<u64> {
-    // `str::parse` also accepts a plus sign, which HTTP does not allow.
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok()
 }
 
 /// The range of a partial response, and the length of the resource if known. If the response does not answer a request for

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::Error;
+use crate::types::digits;
 
 /// Maximum of the first delay: a few round trips, enough for a restarted server or a changed network to return.
 const BASE_DELAY: Duration = Duration::from_millis(250);
@@ -85,7 +86,7 @@ pub(crate) fn delay(error: &Error, failures: u32, flowed: bool, random: u64) -> 
 /// The delay in a `Retry-After` header: seconds or a date (RFC 9110, section 10.2.3).
 pub(super) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
-    if let Ok(seconds) = value.parse() {
+    if let Some(seconds) = digits(value) {
         return Some(Duration::from_secs(seconds));
     }
     let date = httpdate::parse_http_date(value).ok()?;
@@ -175,7 +176,9 @@ mod tests {
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
         assert_eq!(parse_retry_after(date, now), Some(Duration::from_secs(7)));
         assert_eq!(parse_retry_after(date, now + Duration::from_secs(60)), Some(Duration::ZERO));
-        assert_eq!(parse_retry_after("soon", now), None);
+        for none in ["soon", "+5", "-5", "5.5", ""] {
+            assert_eq!(parse_retry_after(none, now), None, "{none}");
+        }
     }
 
     proptest! {

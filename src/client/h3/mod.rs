@@ -52,6 +52,7 @@ use super::tls::Tls;
 use crate::config::EarlyData;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
+use crate::types::digits;
 
 pub(super) use self::connection::StreamHandle;
 pub(super) use self::limits::Limits;
@@ -263,7 +264,7 @@ impl Http3 {
         }
         // RFC 9110, section 5.3: several lines are one list.
         let value = values.collect::<Vec<_>>().join(",");
-        let age = headers.get(header::AGE).and_then(|age| age.to_str().ok()?.trim().parse().ok());
+        let age = headers.get(header::AGE).and_then(|age| digits(age.to_str().ok()?.trim()));
         let age = Duration::from_secs(age.unwrap_or(0));
         self.state.lock().alternatives.handle_field(origin, &value, age, Instant::now());
     }

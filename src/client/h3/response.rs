@@ -7,6 +7,7 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use super::code::{Code, Violation};
 use super::frame::{Frame, FrameReader, Place};
 use super::qpack::{self, Field};
+use crate::types::digits;
 
 /// Most interim responses before the final one. Servers send one or two; a 102 a second for a minute is in order too.
 const MAX_INTERIM: u32 = 64;
@@ -201,7 +202,7 @@ fn announced(status: StatusCode, headers: &HeaderMap) -> Result<Option<u64>, Vio
     for value in headers.get_all(header::CONTENT_LENGTH) {
         // RFC 9110, section 8.6: a list that repeats one value has that value.
         for value in value.as_bytes().split(|byte| *byte == b',') {
-            let len = std::str::from_utf8(value.trim_ascii()).ok().and_then(|text| text.parse::<u64>().ok());
+            let len = std::str::from_utf8(value.trim_ascii()).ok().and_then(digits);
             if len.is_none() || announced.is_some_and(|before| Some(before) != len) {
                 return Err(malformed("Content-Length is no length"));
             }
@@ -304,6 +305,7 @@ mod tests {
             &[(":status", "200"), ("a b", "a")],
             &[(":status", "200"), ("a", "b\n")],
             &[(":status", "200"), ("content-length", "-1")],
+            &[(":status", "200"), ("content-length", "+1")],
             &[(":status", "200"), ("content-length", "1, 2")],
         ] {
             assert_eq!(code(&[Fields_(fields)]), Some(Code::MESSAGE_ERROR), "{fields:?}");

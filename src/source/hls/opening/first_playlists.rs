@@ -159,8 +159,8 @@ fn load_first(
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    // There is at least one variant.
-    Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Unsupported, "the playlist has no variants")))
+    Err(failed
+        .unwrap_or_else(|| Error::new(ErrorKind::Unsupported, "no variant of the playlist can be used")))
 }
 
 /// The best level that has the segment at which playing starts, unless the user has fixed one: it needs no network.

@@ -16,6 +16,7 @@ use crate::source::hls::playlist::{Context, MOST_BYTES, MediaPlaylist, Playlist}
 use crate::source::hls::shared::Shared;
 #[cfg(feature = "cache")]
 use crate::source::stored::SentRequest;
+use crate::types::digits;
 
 /// Bytes of a playlist, at most, before and after its decompression: more would not be parsed.
 pub(crate) const MOST_PLAYLIST: usize = MOST_BYTES;
@@ -64,7 +65,7 @@ pub(crate) struct Loaded {
 impl Loaded {
     pub(crate) fn new(head: &ResponseHead, bytes: Vec<u8>, url: Url) -> Self {
         // RFC 9111, section 5.1: seconds. What is no number counts as absent.
-        let age = head.header("age").and_then(|age| age.trim().parse().ok()).map(Duration::from_secs);
+        let age = head.header("age").and_then(|age| digits(age.trim())).map(Duration::from_secs);
         Self { bytes, url, age: age.unwrap_or_default() }
     }
 
