@@ -362,7 +362,6 @@ mod tests {
         assert!(parent.join(format!("{PREFIX}{}", VERSION + 1)).exists());
     }
 
-    #[cfg(unix)]
     #[test]
     fn an_older_version_that_can_not_be_removed_is_counted_and_no_error() {
         let (temporary, directory, _) = with_entry();
@@ -377,6 +376,7 @@ mod tests {
         assert!(directory.scan_others().unwrap() >= 5000 || !parent.join("windway-cache-0/ab/old").exists());
     }
 
+    #[cfg(unix)]
     #[test]
     fn only_the_user_may_look_inside() {
         let (temporary, directory, name) = with_entry();
@@ -403,6 +403,7 @@ mod tests {
         }
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_link_is_not_followed() {
         let (temporary, directory, name) = with_entry();
