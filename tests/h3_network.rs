@@ -160,6 +160,34 @@ fn a_request_that_fails_later_shares_the_new_connection_of_an_earlier_one() {
 }
 
 #[test]
+fn hedged_requests_share_a_new_connection() {
+    in_time("hedged requests", || {
+        let server = Server::start(|request, reply| {
+            if request.path() == "/wait" && request.connection == 0 {
+                reply.await_stop();
+            } else {
+                say(&reply, "ok");
+            }
+        });
+        let downloader = downloader(&server, &server.url("/"));
+        assert_eq!(get(&downloader, &server.url("/")), b"ok");
+        let readers = [(); 3].map(|()| {
+            let (url, own) = (server.url("/wait"), downloader.clone());
+            let before = server.requests();
+            let reader = std::thread::spawn(move || get(&own, &url));
+            server.wait_until("request", |server| server.requests() > before);
+            // So long that the handshake of one hedged request is complete when the next one begins.
+            (0..40).for_each(|_| assert_eq!(get(&downloader, &server.url("/")), b"ok"));
+            reader
+        });
+        for reader in readers {
+            assert_eq!(reader.join().unwrap(), b"ok");
+        }
+        assert_eq!(server.connections(), 2);
+    });
+}
+
+#[test]
 fn a_silent_server_is_no_dead_path() {
     in_time("silent server", || {
         let (release, released) = mpsc::channel::<()>();

@@ -157,6 +157,11 @@ impl Hedge {
         log::debug!("{} waits for its response head; hedging it over another connection", self.url);
         let last = state.hedges.last().map_or(&self.first, |hedged| &hedged.exchange);
         state.unresponsive.extend(last.peer());
+        // A connection that was begun since for another request is as good as a new one.
+        let over = match (over, last.silent_since()) {
+            (Over::New, Some((since, ..))) => Over::After(since),
+            (over, _) => over,
+        };
         let exchange = Exchange::to(self.url.origin(), over, self.request.reach);
         let exchange = Arc::new(exchange.away_from(state.unresponsive.clone()));
         let token = state.hedged.get_or_insert_with(|| self.cancel.child(CancelReason::Fetch)).clone();
@@ -195,7 +200,7 @@ impl Hedge {
             // Another attempt won.
             Ok(answer) => drop(answer),
             // The error of a new connection is the server's. That of a pooled one may only mean that it was dead.
-            Err(failure) if exchange.over == Over::New => state.failure = Some(failure),
+            Err(failure) if exchange.over != Over::Proven => state.failure = Some(failure),
             // Another request took the pooled connection first. Try it again when it is idle: if the origin serves one
             // connection at a time, no new connection is ever answered.
             Err((_, unused)) if !unused.was_connected() => {
