@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use support::peers::{List, collect, downloader};
+use support::peers::{At, Calling, List, collect, downloader};
 use support::{Answer, Content, Origin};
 use windway::downloader::{Flow, Next, Outcome, Peer, PeerHandle, RequestId, ResponseHead, Sink, Waker};
 use windway::event::{Event, Subscriber};
@@ -586,33 +586,21 @@ fn a_fetch_promoted_when_it_is_accepted_is_urgent() {
     assert!(matches!(ended.recv_timeout(Duration::from_secs(60)), Ok(Outcome::Done)));
 }
 
-/// Returns one fetch each time that it is woken, and sends the name of the thread that polls it.
-struct Named {
-    url: String,
-    threads: mpsc::Sender<String>,
-    ends: mpsc::Sender<support::peers::Got>,
-}
-
-impl Peer for Named {
-    fn next_fetch(&mut self, _: Priority) -> Next {
-        self.threads.send(thread::current().name().unwrap_or_default().into()).unwrap();
-        let sink = support::peers::Collect::from_first(&self.ends);
-        Next::last(Fetch::get(&self.url).unwrap(), Box::new(sink))
-    }
-}
-
 #[test]
 fn a_worker_is_idle_before_the_end_of_its_fetch_is_reported() {
     let origin = Origin::serving(Content::pattern(100));
-    let ((threads, asked), (ends, end)) = (mpsc::channel(), mpsc::channel());
-    let named = Named { url: origin.url("/"), threads, ends };
-    let peer = downloader(|_| ()).register(named, Priority::High).unwrap();
-    for _ in 0..20 {
-        peer.wake(Priority::High);
-        assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
-    }
-    let mut threads: Vec<String> = asked.try_iter().collect();
-    assert_eq!(threads.len(), 20);
-    threads.dedup();
-    assert_eq!(threads.len(), 1, "{threads:?}");
+    let downloader = downloader(|_| ());
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let idle = downloader.stats().idle_workers;
+    let (ends, end) = mpsc::channel();
+    let observed = downloader.clone();
+    let sink = Calling::new(At::Finish, move |at, _| {
+        if at == At::Finish {
+            ends.send(observed.stats().idle_workers).unwrap();
+        }
+    });
+    list.put(Fetch::get(&origin.url("/")).unwrap().priority(Priority::High), sink);
+    peer.wake(Priority::High);
+    assert_eq!(end.recv_timeout(support::PATIENCE).unwrap(), idle);
 }
