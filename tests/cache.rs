@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use support::content::assert_pattern;
+use support::content::{assert_pattern, read_all};
 use support::steps::{run, steps, temp_file};
 use support::{Answer, Content, Origin, Request, poll_until};
 use windway::cache::{Cache, CacheConfig, CacheEntry, CacheKey, CacheUse, SIGNING_FIELDS};
@@ -80,18 +80,6 @@ fn play(url: &str, cache: &Cache) -> Result<u64, Error> {
 fn play_with(downloader: &Downloader, url: &str, config: FileConfig) -> Result<u64, Error> {
     let mut stream = downloader.open_with(url, config)?;
     read_all(&mut stream)
-}
-
-fn read_all(stream: &mut Stream) -> Result<u64, Error> {
-    let (mut buf, mut offset) = (vec![0; 50_000], 0);
-    loop {
-        let got = stream.read(&mut buf).map_err(Error::from)?;
-        if got == 0 {
-            return Ok(offset);
-        }
-        assert_pattern(offset, &buf[..got]);
-        offset += got as u64;
-    }
 }
 
 fn fresh(request: &Request, content: &Content) -> Answer {

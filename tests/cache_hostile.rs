@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use support::content::assert_pattern;
+use support::content::{assert_pattern, read_all};
 use support::dice::Dice;
 use support::{Answer, Content, Origin, Request, in_time};
 use windway::cache::{Cache, CacheConfig, CacheKey};
@@ -63,18 +63,6 @@ fn config(cache: &Cache) -> FileConfig {
 /// Reads all of it, as a new process does. Panics if a byte is not the pattern's.
 fn play(url: &str, cache: &Cache) -> Result<u64, Error> {
     read_all(&mut downloader().open_with(url, config(cache))?)
-}
-
-fn read_all(stream: &mut Stream) -> Result<u64, Error> {
-    let (mut buf, mut offset) = (vec![0; 50_000], 0);
-    loop {
-        let got = stream.read(&mut buf).map_err(Error::from)?;
-        if got == 0 {
-            return Ok(offset);
-        }
-        assert_pattern(offset, &buf[..got]);
-        offset += got as u64;
-    }
 }
 
 fn fresh(request: &Request, content: &Content) -> Answer {

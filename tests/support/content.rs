@@ -200,3 +200,16 @@ fn period() -> &'static [u8] {
             .collect()
     })
 }
+
+/// Reads to the end. Returns the number of bytes. Panics if a byte is not the pattern's.
+pub fn read_all(stream: &mut windway::Stream) -> Result<u64, windway::Error> {
+    let (mut buf, mut offset) = (vec![0; 50_000], 0);
+    loop {
+        let got = stream.read(&mut buf).map_err(windway::Error::from)?;
+        if got == 0 {
+            return Ok(offset);
+        }
+        assert_pattern(offset, &buf[..got]);
+        offset += got as u64;
+    }
+}
