@@ -1,6 +1,6 @@
 //! From a multivariant playlist to a ladder: which variants have audio that can be played, and which of them have the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use url::Url;
 
@@ -99,7 +99,8 @@ impl<'a> Builder<'a> {
             // Variants that differ in their video only share a rendition of the audio. The cheapest one names its rate.
             if let Some(known) = known.get(&url) {
                 let info = &mut self.found[*known].info;
-                info.bandwidth = info.bandwidth.min(variant.bandwidth);
+                let rates = [info.bandwidth, variant.bandwidth];
+                info.bandwidth = rates.into_iter().filter(|rate| *rate > 0).min().unwrap_or(0);
                 continue;
             }
             known.insert(url.clone(), self.found.len());
@@ -124,7 +125,19 @@ impl<'a> Builder<'a> {
         Some((rendition.uri.as_ref().unwrap_or(&variant.uri), Some(rendition)))
     }
 
-    fn finish(self, first: usize) -> Result<Ladder, Error> {
+    /// A level of unknown rate has no place among others: it might be the highest, and would be played as the lowest.
+    fn drop_unknown_rates(&mut self) {
+        let is_known: HashSet<usize> = self
+            .found
+            .iter()
+            .filter(|found| found.info.bandwidth > 0)
+            .map(|found| found.variant.rendition)
+            .collect();
+        self.found.retain(|found| found.info.bandwidth > 0 || !is_known.contains(&found.variant.rendition));
+    }
+
+    fn finish(mut self, first: usize) -> Result<Ladder, Error> {
+        self.drop_unknown_rates();
         let Self { renditions, found, refused, base, .. } = self;
         let mut levels: Vec<Vec<LevelInfo>> = vec![Vec::new(); renditions.len().max(1)];
         let mut variants: Vec<VariantStream> = Vec::with_capacity(found.len());
@@ -240,6 +253,21 @@ mod tests {
         let variants = ladder.variants.iter().filter(|variant| variant.rendition == ladder.first);
         let levels = ladder.levels(ladder.first);
         variants.map(|variant| (levels[variant.level].bandwidth, variant.url.path().to_owned())).collect()
+    }
+
+    #[test]
+    fn a_level_of_unknown_rate_is_played_where_it_is_the_only_one() {
+        let unknown = "#EXT-X-STREAM-INF:CODECS=\"mp4a.40.2\"\na\n#EXT-X-STREAM-INF:BANDWIDTH=0\nb\n";
+        assert_eq!(choose(unknown, None).len(), 2);
+        let known = "#EXT-X-STREAM-INF:BANDWIDTH=5\nc\n#EXT-X-STREAM-INF:AVERAGE-BANDWIDTH=4\nd\n";
+        let text = format!("{unknown}{known}");
+        assert_eq!(choose(&text, None), [(4, "/d".into()), (5, "/c".into())]);
+        // Beside video: only its own audio is wanted.
+        let video = format!("#EXT-X-STREAM-INF:BANDWIDTH=9,RESOLUTION=1x1\nv\n{unknown}");
+        assert_eq!(choose(&video, None).len(), 2);
+        let shared = "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"n\",URI=\"r\"\n#EXT-X-STREAM-INF:AUDIO=\"g\"\na\n\
+                      #EXT-X-STREAM-INF:BANDWIDTH=7,AUDIO=\"g\"\nb\n";
+        assert_eq!(choose(shared, None), [(7, "/r".into())]);
     }
 
     #[test]

@@ -19,7 +19,8 @@ pub(crate) const MOST_VARIANTS: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LevelInfo {
-    /// Peak rate in bits per second, as the playlist gives it. 0 if there is only a media playlist.
+    /// Peak rate in bits per second, as the playlist gives it. 0 if it is unknown: there is only a media playlist, or the rate is
+    /// missing. Levels of unknown rate are used only where the rate of no other is known.
     pub bandwidth: u64,
     /// Codecs as RFC 6381 names them.
     pub codecs: Vec<Box<str>>,

@@ -75,6 +75,11 @@ impl<'a> Attributes<'a> {
         self.get(name).map(parse).transpose()
     }
 
+    /// The value of an attribute that is as good as missing if it can't be parsed.
+    pub(super) fn optional<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        self.get(name).and_then(parse)
+    }
+
     pub(super) fn number(&self, name: &'static str) -> Result<Option<u64>, PlaylistProblem> {
         self.parsed(name, |value| value.parse().ok())
     }

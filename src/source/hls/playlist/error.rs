@@ -70,9 +70,9 @@ pub enum PlaylistProblem {
     NoOffset,
     /// A number exceeds 64 bits.
     Overflow,
-    /// A URI has no `#EXTINF` or `#EXT-X-STREAM-INF` before it.
+    /// A URI of a media playlist has no `#EXTINF` before it.
     UriWithoutTag,
-    /// The tag has no URI line after it.
+    /// No URI line follows the tag.
     NoUri,
     /// The tag must stand before the first segment.
     AfterFirstSegment,
@@ -80,6 +80,14 @@ pub enum PlaylistProblem {
     MapWithoutIv,
     /// The update skips segments that are not in the previous playlist, or has others under the numbers of those that are.
     Unmergeable,
+}
+
+impl PlaylistProblem {
+    /// True if what is wrong concerns nothing but its tag.
+    pub(super) fn is_of_one_tag(&self) -> bool {
+        // Section 4.4.2.3: a playlist with an undefined variable must be refused. The limits guard memory, whichever tag meets them.
+        !matches!(self, Self::MixedKinds | Self::UndefinedVariable(_) | Self::ExpandsTooFar(_))
+    }
 }
 
 impl PlaylistError {

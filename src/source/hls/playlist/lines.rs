@@ -1,5 +1,6 @@
 //! Splits a playlist into lines and names, and decides its kind by a table of tags.
 
+use std::borrow::Cow;
 use std::str;
 
 use super::error::{PlaylistError, PlaylistProblem};
@@ -57,11 +58,29 @@ const TAGS: [(&str, Kind); 33] = [
     ("EXT-X-IMAGE-STREAM-INF", Kind::Multivariant),
 ];
 
+/// Tags that playing does without. One that is broken is left out, and the playlist is played: a title in another encoding or a
+/// date without its id must not silence a station. A variant or rendition that is left out leaves the others.
+const OPTIONAL: [&str; 13] = [
+    "EXT-X-VERSION",
+    "EXT-X-START",
+    "EXT-X-PART-INF",
+    "EXT-X-SERVER-CONTROL",
+    "EXT-X-PROGRAM-DATE-TIME",
+    "EXT-X-DATERANGE",
+    "EXT-X-PRELOAD-HINT",
+    "EXT-X-RENDITION-REPORT",
+    "EXT-X-MEDIA",
+    "EXT-X-STREAM-INF",
+    "EXT-X-SESSION-DATA",
+    "EXT-X-SESSION-KEY",
+    "EXT-X-CONTENT-STEERING",
+];
+
 /// What a line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
     /// A tag of the table: its name without `#`, and what follows the colon.
-    Tag(&'static str, &'a str),
+    Tag(&'static str, Cow<'a, str>),
     Uri(&'a str),
 }
 
@@ -133,12 +152,29 @@ impl<'a> Lines<'a> {
         // Section 6.3.1: comments and unknown tags are ignored, also those that are not UTF-8.
         let Some((name, _)) = known else { return Ok(None) };
         self.tag = name;
-        let value = self.text(tag.get(end + 1..).unwrap_or_default())?;
+        let value = tag.get(end + 1..).unwrap_or_default();
+        // Section 4.1 demands UTF-8. Names and titles of old servers are not: of these, letters are lost.
+        let is_lossy = *name == "EXTINF" || OPTIONAL.contains(name);
+        let value = if is_lossy { String::from_utf8_lossy(value) } else { Cow::Borrowed(self.text(value)?) };
         Ok(Some(Line::Tag(name, value)))
     }
 
     fn text(&self, bytes: &'a [u8]) -> Result<&'a str, PlaylistError> {
         str::from_utf8(bytes).map_err(|_| self.error(PlaylistProblem::NotUtf8))
+    }
+
+    /// Ends the playlist with a problem of the line that was returned last, or leaves out the line: returns what was wrong.
+    pub(super) fn check(
+        &self,
+        result: Result<(), PlaylistProblem>,
+    ) -> Result<Option<PlaylistError>, PlaylistError> {
+        let Err(problem) = result else { return Ok(None) };
+        let error = self.error(problem);
+        if error.problem.is_of_one_tag() && OPTIONAL.contains(&self.tag) {
+            log::debug!("left out of a playlist: {error}");
+            return Ok(Some(error));
+        }
+        Err(error)
     }
 
     /// An error of the line that was returned last.

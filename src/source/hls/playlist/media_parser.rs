@@ -22,7 +22,7 @@ use crate::types::ByteRange;
 pub(super) fn parse(lines: &mut Lines<'_>, context: Context<'_>) -> Result<MediaPlaylist, PlaylistError> {
     let mut parser = Parser::default();
     while let Some(line) = lines.next()? {
-        parser.handle(line, context).map_err(|problem| lines.error(problem))?;
+        lines.check(parser.handle(line, context))?;
     }
     parser.check_update(context.previous).map_err(|problem| lines.error(problem))?;
     parser.finish().map_err(|problem| lines.error(problem))
@@ -63,6 +63,7 @@ impl Parser {
             Line::Uri(uri) => return self.handle_uri(uri),
             Line::Tag(tag, value) => (tag, value),
         };
+        let value = &*value;
         if kind_of(tag) == Kind::Multivariant {
             return Err(PlaylistProblem::MixedKinds);
         }

@@ -44,7 +44,7 @@ pub struct MultivariantPlaylist {
 pub struct Variant {
     /// The media playlist.
     pub uri: Uri,
-    /// Peak rate in bits per second, renditions included.
+    /// Peak rate in bits per second, renditions included; the average rate if the playlist gives no other; 0 if it gives none.
     pub bandwidth: u64,
     /// Average rate in bits per second.
     pub average_bandwidth: Option<u64>,
@@ -150,11 +150,13 @@ pub(super) fn parse(
     let mut parser = Parser { variables: Variables::default(), pending: None, list: Default::default() };
     // Section 4.4.1.2: without the tag the version is 1.
     parser.list.version = 1;
+    let mut left_out = None;
     while let Some(line) = lines.next()? {
-        parser.handle(line, context).map_err(|problem| lines.error(problem))?;
+        left_out = left_out.or(lines.check(parser.handle(line, context))?);
     }
-    if parser.pending.is_some() {
-        return Err(lines.error(PlaylistProblem::NoUri));
+    if parser.list.variants.is_empty() {
+        let no_uri = parser.pending.is_some().then(|| lines.error(PlaylistProblem::NoUri));
+        left_out.or(no_uri).map_or(Ok(()), Err)?;
     }
     parser.list.variables = parser.variables.into_values();
     Ok(parser.list)
@@ -179,6 +181,7 @@ impl Parser {
             Line::Uri(uri) => return self.handle_uri(uri),
             Line::Tag(tag, value) => (tag, value),
         };
+        let value = &*value;
         if kind_of(tag) == Kind::Media {
             return Err(PlaylistProblem::MixedKinds);
         }
@@ -217,39 +220,39 @@ impl Parser {
         let uri = Uri::new(self.variables.replace(uri)?);
         match self.pending.take() {
             Some(Pending::Variant(variant)) => self.list.variants.push(Variant { uri, ..*variant }),
-            Some(Pending::Unusable) => {}
-            None => return Err(PlaylistProblem::UriWithoutTag),
+            // Without a tag nothing is known of it. Some lists repeat the URI of a rendition like this.
+            Some(Pending::Unusable) | None => {}
         }
         Ok(())
     }
 
     fn handle_variant(&mut self, value: &str) -> Result<(), PlaylistProblem> {
-        if self.pending.is_some() {
-            return Err(PlaylistProblem::NoUri);
-        }
+        // Until all of the tag is read: the URI after a broken one has no variant.
+        let before = self.pending.replace(Pending::Unusable);
         let attributes = Attributes::parse(value, &mut self.variables)?;
         // The layout of the video does not matter here.
         if attributes.unknown_requirement(&["REQ-VIDEO-LAYOUT"]).is_some() {
-            self.pending = Some(Pending::Unusable);
             return Ok(());
         }
-        let bandwidth = attributes.parsed("BANDWIDTH", parse_rounded)?;
+        let average_bandwidth = attributes.optional("AVERAGE-BANDWIDTH", parse_rounded);
+        // Section 4.4.6.2 requires the rate. Some servers leave it out where a variant has only audio.
+        let bandwidth = attributes.optional("BANDWIDTH", parse_rounded).or(average_bandwidth);
         self.pending = Some(Pending::Variant(Box::new(Variant {
             uri: Uri::new(""),
-            bandwidth: bandwidth.ok_or(PlaylistProblem::MissingAttribute("BANDWIDTH"))?,
-            average_bandwidth: attributes.parsed("AVERAGE-BANDWIDTH", parse_rounded)?,
+            bandwidth: bandwidth.unwrap_or(0),
+            average_bandwidth,
             // `parse` also accepts `inf` and `nan`.
             score: attributes
-                .parsed("SCORE", |value| value.parse().ok().filter(|score: &f64| score.is_finite()))?,
+                .optional("SCORE", |value| value.parse().ok().filter(|score: &f64| score.is_finite())),
             codecs: split_codecs(attributes.get("CODECS").unwrap_or_default()),
-            resolution: attributes.parsed("RESOLUTION", parse_resolution)?,
+            resolution: attributes.optional("RESOLUTION", parse_resolution),
             audio: attributes.text("AUDIO"),
             stable_id: attributes.text("STABLE-VARIANT-ID"),
             // Section 4.4.6.2: the pathway of variants without the attribute.
             pathway: attributes.text("PATHWAY-ID").unwrap_or_else(|| ".".into()),
             name: attributes.text("NAME"),
         })));
-        Ok(())
+        if before.is_some() { Err(PlaylistProblem::NoUri) } else { Ok(()) }
     }
 
     fn handle_rendition(&mut self, value: &str) -> Result<(), PlaylistProblem> {

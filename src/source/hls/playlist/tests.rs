@@ -326,15 +326,70 @@ fn s4_4_6_1_renditions_are_found_by_their_group() {
 }
 
 #[test]
-fn s4_4_6_2_a_variant_needs_a_bandwidth_and_a_uri() {
-    let missing = PlaylistProblem::MissingAttribute("BANDWIDTH");
-    assert_eq!(
-        problem(multivariant("#EXT-X-STREAM-INF:CODECS=\"a\"\nv")),
-        wrong(2, "EXT-X-STREAM-INF", missing)
-    );
-    let twice = "#EXT-X-STREAM-INF:BANDWIDTH=1\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv";
-    assert_eq!(problem(multivariant(twice)).2, PlaylistProblem::NoUri);
-    assert_eq!(problem(multivariant("#EXT-X-STREAM-INF:BANDWIDTH=1")).2, PlaylistProblem::NoUri);
+fn s4_4_6_2_a_variant_needs_a_uri() {
+    let twice = multivariant("#EXT-X-STREAM-INF:BANDWIDTH=1\n#EXT-X-STREAM-INF:BANDWIDTH=2\nv").unwrap();
+    assert_eq!(rates(&twice), [2]);
+    let none =
+        multivariant("#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"n\"\n#EXT-X-STREAM-INF:BANDWIDTH=1");
+    assert_eq!(problem(none).2, PlaylistProblem::NoUri);
+}
+
+#[test]
+fn s4_4_6_2_a_variant_without_a_rate_has_its_average_rate_or_none() {
+    let list = "#EXT-X-STREAM-INF:CODECS=\"mp4a.40.2\"\na\n#EXT-X-STREAM-INF:BANDWIDTH=x,AVERAGE-BANDWIDTH=2\nb\n\
+                #EXT-X-STREAM-INF:BANDWIDTH=3,AVERAGE-BANDWIDTH=x,SCORE=x,RESOLUTION=full\nc";
+    assert_eq!(rates(&multivariant(list).unwrap()), [0, 2, 3]);
+}
+
+fn rates(list: &MultivariantPlaylist) -> Vec<u64> {
+    list.variants.iter().map(|variant| variant.bandwidth).collect()
+}
+
+#[test]
+fn s6_3_1_a_broken_tag_that_playing_does_without_is_left_out() {
+    for tag in [
+        "EXT-X-VERSION:NaN",
+        "EXT-X-START:PRECISE=YES",
+        "EXT-X-PART-INF:",
+        "EXT-X-SERVER-CONTROL:HOLD-BACK=-1",
+        "EXT-X-DATERANGE:X-CUSTOM=\"no id\"",
+        "EXT-X-DATERANGE:ID=\"a\",ID=\"b\"",
+        "EXT-X-PRELOAD-HINT:TYPE=PART",
+        "EXT-X-RENDITION-REPORT:LAST-MSN=1",
+    ] {
+        let list = media(&format!("#{tag}\n#EXTINF:6,\n0.ts")).expect(tag);
+        assert_eq!(list.segments.len(), 1, "{tag}");
+        assert!(
+            list.date_ranges.is_empty() && list.preload_hints.is_empty() && list.rendition_reports.is_empty()
+        );
+    }
+    for tag in [
+        "EXT-X-MEDIA:TYPE=SUBTITLES,NAME=\"no group\"",
+        "EXT-X-SESSION-DATA:VALUE=\"no id\"",
+        "EXT-X-SESSION-KEY:METHOD=AES-128",
+        "EXT-X-CONTENT-STEERING:PATHWAY-ID=\"no server\"",
+        "EXT-X-STREAM-INF:BANDWIDTH=1,CODECS=\"never closed\nbroken",
+        "EXT-X-STREAM-INF:BANDWIDTH=1,BANDWIDTH=2\nbroken",
+        "EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"n\",URI=\"a\"\na",
+    ] {
+        let list = multivariant(&format!("#{tag}\n#EXT-X-STREAM-INF:BANDWIDTH=7\nv")).expect(tag);
+        assert_eq!((rates(&list), list.variants[0].uri.expose()), (vec![7], "v"), "{tag}");
+    }
+    // With nothing left the first of them is the reason.
+    let broken = "#EXT-X-STREAM-INF:BANDWIDTH\na\n#EXT-X-STREAM-INF:BANDWIDTH=1,BANDWIDTH=2\nb";
+    assert_eq!(problem(multivariant(broken)), wrong(2, "EXT-X-STREAM-INF", PlaylistProblem::AttributeSyntax));
+}
+
+#[test]
+fn s4_1_names_and_titles_in_another_encoding_lose_letters() {
+    let text = b"#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXTINF:6,Caf\xe9\n0.ts\n";
+    let Ok(Playlist::Media(list)) = Playlist::parse(text, URL) else { panic!("a media playlist") };
+    assert_eq!(list.segments[0].title.as_deref(), Some("Caf\u{fffd}"));
+    let text = b"#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"Fran\xe7ais\",URI=\"r\"\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv\n";
+    let Ok(Playlist::Multivariant(list)) = Playlist::parse(text, URL) else {
+        panic!("a multivariant playlist")
+    };
+    assert_eq!(&*list.renditions[0].name, "Fran\u{fffd}ais");
 }
 
 #[test]

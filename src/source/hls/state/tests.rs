@@ -84,8 +84,9 @@ impl Player {
         let url = Url::parse("http://host/l").unwrap();
         let timeline = Timeline::new(list(), url.clone(), Duration::ZERO);
         let mut ladder = Ladder::single(url.clone());
-        let variants: String =
-            (0..levels).map(|level| format!("#EXT-X-STREAM-INF:BANDWIDTH={level}\nl{level}\n")).collect();
+        let variants: String = (0..levels)
+            .map(|level| format!("#EXT-X-STREAM-INF:BANDWIDTH={}\nl{level}\n", level + 1))
+            .collect();
         let text = format!("#EXTM3U\n{variants}");
         if let Ok(Playlist::Multivariant(list)) = Playlist::parse(text.as_bytes(), "http://host/l") {
             ladder = Ladder::new(&list, &url, UriPolicy::default(), None).unwrap();
@@ -1036,7 +1037,7 @@ mod from_the_cache {
     /// Plays a presentation whose origin does not answer, up to the first error.
     fn play_offline(levels: &[StoredLevel], first: usize, quality: Quality) -> Player {
         let lines: String = (0..levels.len())
-            .map(|level| format!("#EXT-X-STREAM-INF:BANDWIDTH={level}\nl{level}\n"))
+            .map(|level| format!("#EXT-X-STREAM-INF:BANDWIDTH={}\nl{level}\n", level + 1))
             .collect();
         let url = Url::parse("http://host/l").unwrap();
         let timeline = (first, Timeline::new(levels[first].list(), url.clone(), Duration::ZERO));
@@ -1095,7 +1096,7 @@ mod from_the_cache {
             let most = most % levels.len();
             let first = first % (most + 1);
             levels[first].has_playlist = true;
-            let config = crate::abr::AbrConfig { at_most: Some(most as u64), ..Default::default() };
+            let config = crate::abr::AbrConfig { at_most: Some(most as u64 + 1), ..Default::default() };
             let Player { played, levels: of_frames, .. } = play_offline(&levels, first, Quality::Auto(config));
             let hole = first_hole(&levels[..=most]).unwrap_or(LENGTH * 2);
             prop_assert!(played.into_iter().map(u64::from).eq(0..hole));
