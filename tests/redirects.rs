@@ -154,6 +154,37 @@ enum Death {
     Has(u16),
 }
 
+/// A connection that is closed without an answer looks like one that was closed while it was idle, so the request is sent again.
+/// But the server may have got the first one.
+#[test]
+fn a_target_that_serves_one_request_and_does_not_answer_it_is_replaced() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/song" => Answer::redirect(302, &format!("/once-{}", request.again)),
+        "/once-0" if request.again == 0 => Answer::file(request, &content).reset_in_head(0),
+        _ if request.again > 0 => Answer::status(403),
+        _ => Answer::file(request, &content),
+    });
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let mut body = Vec::new();
+    peer.execute(Fetch::get(&origin.url("/song")).unwrap()).unwrap().read_to_end(&mut body).unwrap();
+    assert_pattern(0, &body);
+    assert_eq!(paths(&origin), ["/song", "/once-0", "/once-0", "/song", "/once-1"]);
+}
+
+#[test]
+fn a_target_that_refuses_a_repeated_request_is_not_asked_a_third_time() {
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/song" => Answer::redirect(302, "/once"),
+        _ if request.again > 0 => Answer::status(403),
+        _ => Answer::status(403).reset_in_head(0),
+    });
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let error = peer.execute(Fetch::get(&origin.url("/song")).unwrap()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Status(403));
+    assert_eq!(paths(&origin), ["/song", "/once", "/once", "/song"]);
+}
+
 #[test]
 fn a_dead_redirect_target_is_replaced_at_once_by_the_current_one() {
     for death in

@@ -264,9 +264,13 @@ impl Hedge {
                 log::error!("a hedged request panicked");
             }
         }
-        let Err(failed) = first else { return first };
+        let failed = match first {
+            Ok(answer) => return Ok(Box::new(Answer { is_repeated: true, ..*answer })),
+            Err(failed) => failed,
+        };
         match winner.or(refusal) {
             Some(mut answer) => {
+                answer.is_repeated = true;
                 answer.on_cancel = self.sender.abort_on(cancel, &answer.exchange);
                 answer.waited_before = answer.sent.saturating_duration_since(self.began);
                 Ok(answer)

@@ -30,6 +30,20 @@ pub(super) struct Opener {
     min_rate: (u64, Duration),
 }
 
+/// Why redirects led to no response.
+struct Unfollowed {
+    error: Error,
+    /// The target that sent the error, if it is another URL than the first, and the request to it was sent more than once. Many
+    /// signed URLs are valid for one request, and the one before may have used this up without an answer.
+    repeated: Option<Box<HttpUrl>>,
+}
+
+impl From<Error> for Unfollowed {
+    fn from(error: Error) -> Self {
+        Self { error, repeated: None }
+    }
+}
+
 impl HasHead for Box<Response> {
     fn head(&self) -> &ResponseHead {
         Response::head(self)
@@ -147,6 +161,26 @@ impl Opener {
         cancel: &CancelToken,
         hedging: Option<&Hedging>,
     ) -> Result<Option<Box<Response>>, Error> {
+        let (target, error) = match self.follow_once(request, start, failed, cancel, hedging) {
+            Err(Unfollowed { error, repeated: Some(target) }) if redirect::is_targets_own(&error) => {
+                (target, error)
+            }
+            followed => return followed.map_err(|unfollowed| unfollowed.error),
+        };
+        log::debug!("a repeated request to {target} was refused; requesting the redirect again: {error}");
+        let failed = Some((&*target, &error));
+        let followed = self.follow_once(request, start, failed, cancel, hedging);
+        followed.map_err(|unfollowed| unfollowed.error)
+    }
+
+    fn follow_once(
+        &self,
+        request: &Request,
+        start: &HttpUrl,
+        failed: Option<(&HttpUrl, &Error)>,
+        cancel: &CancelToken,
+        hedging: Option<&Hedging>,
+    ) -> Result<Option<Box<Response>>, Unfollowed> {
         let mut url = start.clone();
         let mut request = request.clone();
         // URLs that were already requested. Stays empty, without an allocation, for most requests.
@@ -156,7 +190,11 @@ impl Opener {
             let mut answer = self.send(&request, &url, cancel, hedging)?;
             waited_before += answer.waited_before;
             let Some(next) = redirect::target(&url, answer.head.status, &answer.head.headers)? else {
-                let response = self.accept(&request, &url, answer)?;
+                let is_repeated = answer.is_repeated && !visited.is_empty();
+                let response = self.accept(&request, &url, answer).map_err(|error| {
+                    let repeated = is_repeated.then(|| Box::new(url));
+                    Unfollowed { error, repeated }
+                })?;
                 return Ok(response.map(|mut response| {
                     response.add_waited_before(waited_before);
                     response
@@ -166,7 +204,7 @@ impl Opener {
             answer.drain();
             request.check_redirect(&url, &next)?;
             if let Some((_, error)) = failed.filter(|(target, _)| **target == next) {
-                return Err(error.clone());
+                return Err(error.clone().into());
             }
             // Before the comparison: a URL may redirect to itself.
             visited.push(url);
@@ -219,7 +257,8 @@ impl Opener {
         let waited_before = began.elapsed();
         let again = hedge::send(&self.sender, request, url, cancel, hedging, over, Instant::now());
         let again = again.map_err(|(error, _)| error)?;
-        Ok(Box::new(Answer { waited_before: again.waited_before + waited_before, ..*again }))
+        let waited_before = again.waited_before + waited_before;
+        Ok(Box::new(Answer { waited_before, is_repeated: true, ..*again }))
     }
 
     /// Checks a response against its request. `None` if it does not show whether it is the requested range or the whole

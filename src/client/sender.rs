@@ -61,6 +61,8 @@ pub(super) struct Answer {
     pub(super) sent: Instant,
     /// Time spent waiting for other connections before that.
     pub(super) waited_before: Duration,
+    /// The request was sent more than once, so the server may have answered another one of them before.
+    pub(super) is_repeated: bool,
 }
 
 /// Result of one attempt. The exchange of a failed one shows whether its connection was stale.
@@ -102,6 +104,7 @@ impl Sender {
                 on_cancel,
                 sent: now,
                 waited_before: Duration::ZERO,
+                is_repeated: false,
             })),
             (Ok(_), None) => Err((Error::superseded(), exchange)),
         }
