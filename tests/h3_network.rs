@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use h3::{Gateway, Options, Relay, Reply, Server, data, frame, head};
 use support::content::assert_pattern;
-use support::{Answer, Content, Origin, in_time};
+use support::{Answer, Content, Origin, PATIENCE, in_time};
 use windway::config::{EarlyData, Http3};
 use windway::{ByteRange, ClientConfig, Downloader, DownloaderConfig, Fetch, Priority};
 
@@ -197,14 +197,12 @@ fn a_silent_server_is_no_dead_path() {
             say(&reply, "late");
         });
         let downloader = downloader(&server, &server.url("/"));
-        let (url, own) = (server.url("/"), downloader.clone());
-        let reader = std::thread::spawn(move || get(&own, &url));
-        // The handshake and the request take three or four packets of the client. PINGs follow: one for each 500 ms.
-        let before = {
-            server.wait_until("request", |server| server.requests() == 1);
-            server.received()
-        };
-        server.wait_until("PINGs", |server| server.received() >= before + 4);
+        // Held, since the server is silent on purpose: any other request is hedged after a second.
+        let fetch = Fetch::get(&server.url("/")).unwrap().held(PATIENCE);
+        let own = downloader.clone();
+        let reader = std::thread::spawn(move || read(&own, fetch));
+        // One for each 500 ms without a packet: the path has been tested, and has passed.
+        server.wait_until("PINGs", |server| server.pings() >= 2);
         release.send(()).unwrap();
         assert_eq!(reader.join().unwrap(), b"late");
         assert_eq!((server.connections(), server.requests()), (1, 1));
