@@ -3,6 +3,8 @@
 mod support;
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
@@ -537,7 +539,18 @@ fn a_handle_reports_the_state_of_its_stream() {
 
 #[test]
 fn a_network_outage_loses_no_byte() {
-    let origin = Origin::serving(Content::pattern(60_000_000));
+    let (content, is_over) = (Content::pattern(60_000_000), Arc::new(AtomicBool::new(false)));
+    let ends = Arc::clone(&is_over);
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        let first = request.range().map_or(0, |(first, _)| first);
+        // Or else the system could hold all that is read below before the outage begins.
+        if ends.load(Ordering::SeqCst) {
+            answer
+        } else {
+            answer.stall_after(550_000_u64.saturating_sub(first))
+        }
+    });
     let mut config = DownloaderConfig::default();
     config.client.silence_timeout = Duration::from_millis(200);
     config.client.connect_timeout = Duration::from_millis(200);
@@ -546,12 +559,11 @@ fn a_network_outage_loses_no_byte() {
     options.read_timeout = None;
     let mut stream = downloader.open_with(&origin.url("/a"), options).unwrap();
     let handle = stream.handle();
-    let events = handle.subscribe();
     let mut buf = vec![0; 500_000];
     stream.read_exact(&mut buf).unwrap();
-    // Open connections deliver nothing, and no new one can be opened.
-    origin.black_hole();
+    // Open connections end, and no new one can be opened.
     origin.stop_listening();
+    let events = handle.subscribe();
     let reader = std::thread::spawn(move || {
         stream.read_exact(&mut buf).unwrap();
         buf
@@ -560,6 +572,7 @@ fn a_network_outage_loses_no_byte() {
         std::iter::from_fn(|| events.recv()).filter(|event| matches!(event, Event::Retrying { .. }));
     // At least two attempts fail.
     assert!(failures.by_ref().take(2).count() == 2);
+    is_over.store(true, Ordering::SeqCst);
     origin.listen_again();
     assert_pattern(500_000, &reader.join().unwrap());
 }
