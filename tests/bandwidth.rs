@@ -64,14 +64,14 @@ fn a_caller_that_reads_slower_than_the_network_does_not_lower_the_rate() {
     let origin = serve(RATE, 2_000_000);
     let peer = downloader(|_| ()).register((), Priority::High).unwrap();
     let mut response = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
-    let mut buf = vec![0; 20_000];
-    for _ in 0..40 {
+    let mut buf = vec![0; 80_000];
+    for _ in 0..10 {
         response.read_exact(&mut buf).unwrap();
-        thread::sleep(Duration::from_millis(40));
+        thread::sleep(Duration::from_millis(400));
     }
-    // The caller read half a megabyte a second, and the bytes arrived eight times as fast. On a busy machine the origin sends
-    // in bursts, which are faster than its rate.
-    assert!(peer.bandwidth().is_none_or(|rate| rate > RATE / 2.5), "{:?}", peer.bandwidth());
+    // The caller read a twentieth of the rate. On a busy machine the origin sends in bursts, which are faster than its rate, and
+    // late, which is slower.
+    assert!(peer.bandwidth().is_none_or(|rate| rate > RATE / 8.0), "{:?}", peer.bandwidth());
     assert_eq!(peer.totals().bytes, 800_000);
 }
 
