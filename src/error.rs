@@ -40,7 +40,8 @@ struct Report {
 /// "Retried" means that windway repeats the request itself, up to [`max_retries`](crate::DownloaderConfig::max_retries)
 /// times, before the caller gets the error; [`Error::is_retryable`] is true for these. *By the caller* means that windway
 /// does not repeat it, but the same call may succeed later; `is_retryable` is false. A [`Radio`](crate::Radio) that has received
-/// audio also retries `Tls`, `Protocol`, `Redirect` and `Stalled`, and for a while `Status(404)`.
+/// audio also retries `Tls`, `Protocol`, `Redirect` and `Stalled`, and for a while `Status(403)`, `Status(404)`, `NotMedia` and
+/// `Forbidden`.
 ///
 /// | kind | when | retried | what to do |
 /// |---|---|---|---|

@@ -383,7 +383,7 @@ fn ends_after_the_buffer(answer: Answer, change: impl FnOnce(&mut RadioConfig)) 
 
 #[test]
 fn a_permanent_status_ends_a_radio_after_the_buffered_audio() {
-    for status in [400, 401, 403, 410] {
+    for status in [400, 401, 410] {
         let error = ends_after_the_buffer(Answer::status(status), |_| ());
         assert_eq!(error.kind(), ErrorKind::Status(status));
         assert!(error.url().is_some_and(|url| url.expose().ends_with("/live")));
@@ -391,9 +391,12 @@ fn a_permanent_status_ends_a_radio_after_the_buffered_audio() {
 }
 
 #[test]
-fn a_404_without_a_grace_period_ends_a_radio_after_the_buffered_audio() {
-    let error = ends_after_the_buffer(Answer::status(404), |config| config.source_away = Duration::ZERO);
-    assert_eq!(error.kind(), ErrorKind::Status(404));
+fn a_403_or_404_without_a_grace_period_ends_a_radio_after_the_buffered_audio() {
+    for status in [403, 404] {
+        let answer = Answer::status(status);
+        let error = ends_after_the_buffer(answer, |config| config.source_away = Duration::ZERO);
+        assert_eq!(error.kind(), ErrorKind::Status(status));
+    }
 }
 
 /// What a network that wants a login answers to each request.
@@ -448,18 +451,27 @@ fn a_missing_station_is_an_error_at_once() {
     }
 }
 
+/// Icecast answers 404 while a station's source is away, and 403 while the station has all the listeners that it may have.
 #[test]
-fn a_station_whose_source_returns_is_received_again() {
+fn a_station_that_is_away_or_full_for_a_while_is_received_again() {
     let (mut radio, origin) = tune(
         |request, station| match request.number {
             0 => Answer::station(request, station).close_after(40_000),
-            1 | 2 => Answer::status(404),
+            1 => Answer::status(403),
+            2 => Answer::status(404),
             _ => Answer::station(request, station),
         },
         |_| (),
     );
+    let events = radio.handle().subscribe();
     read_exactly(&mut radio, 100_000);
     assert_eq!(origin.log().requests.len(), 4);
+    let reconnecting = std::iter::from_fn(|| events.try_recv()).filter_map(|event| match event {
+        RadioEvent::Reconnecting { error, .. } => Some(error),
+        _ => None,
+    });
+    // Also where the station has just ended its response: several radios may play.
+    assert!(reconnecting.map(|error| error.url().is_some()).collect::<Vec<_>>() == [true; 3]);
 }
 
 #[test]

@@ -88,10 +88,12 @@ impl Receiver<'_> {
 
     /// Blocks until the next attempt is due. Fails if there is to be none.
     fn recover(&self, reconnect: &mut Reconnect, error: Error) -> Result<(), Error> {
+        // Several radios may play: each line of the log and each event says which one it is about.
+        let error = error.with_url(self.shared.request.url());
         match reconnect.handle_failure(&error, Instant::now(), retry::random()) {
             Decision::End(error) => Err(error),
             Decision::Retry(after) => {
-                log::debug!("the radio reconnects in {after:?}: {error}");
+                log::debug!("a radio reconnects in {after:.1?}: {error}");
                 self.shared.reconnecting(error, after);
                 self.shared.pause(after)
             }
@@ -108,7 +110,8 @@ impl Receiver<'_> {
         loop {
             match self.receive_from(&mut body, &mut room, reconnect)? {
                 Received::Replaced => {
-                    log::debug!("another connection to the radio was faster than a silent one")
+                    let url = self.shared.request.url();
+                    log::debug!("another connection to the radio was faster than a silent one: {url}");
                 }
                 received => return Ok(received),
             }

@@ -10,8 +10,9 @@ use crate::config::{AfterPause, RadioConfig};
 use crate::error::{Error, ErrorKind};
 
 /// A connection that delivered audio for this long was a good one: the delays start from the shortest again. Without this
-/// time, a station that sends a burst and disconnects each time would be asked again without a pause.
-const STEADY: Duration = Duration::from_secs(10);
+/// time, a station that sends a burst and disconnects each time would be asked again without a pause. It is short, because
+/// proxies and limits of stations end connections every few seconds, and each delay may be heard.
+const STEADY: Duration = Duration::from_secs(2);
 
 /// For this long after a break, delays are at most [`MAX_DELAY_WHILE_BRIEF`]: most stations are back within two minutes.
 const BRIEF: Duration = Duration::from_secs(120);
@@ -152,9 +153,11 @@ impl Reconnect {
     /// True if another attempt may succeed.
     fn is_transient(&self, error: &Error, troubled_for: Duration) -> bool {
         match error.kind() {
-            // Icecast answers 404 while a station's source is offline, and also for a station that does not exist. A network that
-            // wants a login answers every request with its page, or with a redirect to it, which a playlist's rules may forbid.
-            ErrorKind::Status(404) | ErrorKind::NotMedia | ErrorKind::Forbidden => {
+            // Icecast answers 404 while a station's source is offline, and also for a station that does not exist. It answers 403
+            // while the station has all the listeners that it may have: for a while that counts the connection that has just
+            // broken. A network that wants a login answers every request with its page, or with a redirect to it, which a
+            // playlist's rules may forbid.
+            ErrorKind::Status(403 | 404) | ErrorKind::NotMedia | ErrorKind::Forbidden => {
                 self.heard && troubled_for < self.policy.source_away
             }
             // A network that wants a login, or a broken proxy, causes these. The station worked before.
@@ -216,6 +219,17 @@ mod tests {
     }
 
     #[test]
+    fn a_station_that_hangs_up_every_few_seconds_is_heard_again_without_a_pause() {
+        let (mut radio, mut now) = radio(|_| ());
+        for _ in 0..6 {
+            radio.handle_audio(1000, true, now).unwrap();
+            now += 3 * SECOND;
+            radio.handle_audio(1000, true, now).unwrap();
+            assert_eq!(longest_wait(&mut radio, &broken(), now), Some(Duration::ZERO));
+        }
+    }
+
+    #[test]
     fn a_station_that_hangs_up_after_each_burst_is_not_asked_in_a_loop() {
         let (mut radio, now) = radio(|_| ());
         let waits: Vec<_> = (0..6)
@@ -247,7 +261,7 @@ mod tests {
 
     #[test]
     fn permanent_answers_are_the_end() {
-        for code in [400, 401, 403, 410, 451] {
+        for code in [400, 401, 410, 451] {
             let (mut radio, now) = radio(|_| ());
             radio.handle_audio(1, false, now).unwrap();
             assert_eq!(longest_wait(&mut radio, &status(code), now), None, "{code}");
@@ -258,7 +272,7 @@ mod tests {
     fn what_is_no_audio_is_the_end_unless_the_station_may_come_back() {
         let (page, redirect) =
             (Error::new(ErrorKind::NotMedia, "a page"), Error::new(ErrorKind::Forbidden, "no"));
-        for error in [status(404), page, redirect] {
+        for error in [status(403), status(404), page, redirect] {
             let (mut never_heard, now) = radio(|_| ());
             assert_eq!(longest_wait(&mut never_heard, &error, now), None);
 
