@@ -24,8 +24,9 @@ pub(crate) enum Mode {
     TriesWhole(Option<Info>),
     /// It is fetched in one body from its start, because the server has no ranges.
     Sequential(Info),
-    /// The file changed, and nothing distinguishes its old bytes from its new ones: no more are fetched.
-    Unusable(Info),
+    /// The file changed, and nothing distinguishes its old bytes from its new ones: no more are fetched. What is known of the
+    /// server stays: a decoder that still reads stored bytes must not find that it can seek now, or can't any more.
+    Unusable { info: Info, was_ranged: bool },
 }
 
 /// What the accepted responses have shown of the file.
@@ -89,9 +90,10 @@ impl Mode {
     }
 
     pub(crate) fn make_unusable(&mut self) {
+        let was_ranged = self.is_ranged();
         *self = match std::mem::take(self) {
             Self::Ranged(info) | Self::TriesWhole(Some(info)) | Self::Sequential(info) => {
-                Self::Unusable(info)
+                Self::Unusable { info, was_ranged }
             }
             other => other,
         };
@@ -104,7 +106,7 @@ impl Mode {
 
     /// True if the server has served ranges, and has not stopped to.
     pub(crate) fn is_ranged(&self) -> bool {
-        matches!(self, Self::Ranged(_) | Self::TriesWhole(Some(_)) | Self::Unusable(_))
+        matches!(self, Self::Ranged(_) | Self::TriesWhole(Some(_)) | Self::Unusable { was_ranged: true, .. })
     }
 
     pub(crate) fn tries_whole(&self) -> bool {
@@ -121,7 +123,7 @@ impl Mode {
             Self::Ranged(info)
             | Self::TriesWhole(Some(info))
             | Self::Sequential(info)
-            | Self::Unusable(info) => Some(info),
+            | Self::Unusable { info, .. } => Some(info),
         }
     }
 
@@ -131,7 +133,7 @@ impl Mode {
             Self::Ranged(info)
             | Self::TriesWhole(Some(info))
             | Self::Sequential(info)
-            | Self::Unusable(info) => Some(info),
+            | Self::Unusable { info, .. } => Some(info),
         }
     }
 
@@ -171,5 +173,20 @@ impl Info {
     pub(crate) fn learn_total(&mut self, head: &ResponseHead) {
         self.representation.learn_total(head);
         self.len = self.len.or(head.total());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_changed_is_as_seekable_as_it_was_before() {
+        for (status, is_ranged) in [(206, true), (200, false)] {
+            let mut mode = Mode::default();
+            mode.open(&ResponseHead::for_tests(status, 0..100, Some(100)));
+            mode.make_unusable();
+            assert_eq!(mode.is_ranged(), is_ranged, "{status}");
+        }
     }
 }

@@ -17,7 +17,7 @@ impl State {
             return Plan::Idle;
         }
         match &self.mode {
-            Mode::Unusable(_) => Plan::Idle,
+            Mode::Unusable { .. } => Plan::Idle,
             mode @ Mode::TriesWhole(_) => self.plan_sequential(available, mode.len()),
             Mode::Opening => self.plan_opening(admissible),
             // Until the probe has ended nothing may be joined to what is stored.
