@@ -2,7 +2,7 @@
 
 use super::bits::Bits;
 use super::frame::Format;
-use super::headers::AAC_RATES;
+use super::headers::{AAC_RATES, aac_channels};
 use crate::media::AudioCodec;
 
 /// The configuration of a raw AAC stream (AudioSpecificConfig, ISO 14496-3, 1.6.2.1).
@@ -71,16 +71,11 @@ impl AacConfig {
     /// What frames with this configuration are.
     pub(super) fn format(self) -> Format {
         let codec = if self.is_high_efficiency { AudioCodec::HeAac } else { AudioCodec::Aac };
-        Format { codec, sample_rate: self.sample_rate(), channels: self.channel_count(), head: None }
+        Format { codec, sample_rate: self.sample_rate(), channels: aac_channels(self.channels), head: None }
     }
 
     fn sample_rate(self) -> u32 {
         AAC_RATES[usize::from(self.rate_index)]
-    }
-
-    fn channel_count(self) -> u16 {
-        // channelConfiguration of ISO 14496-3: 7 has 8 channels, the others as many as their number.
-        u16::from(if self.channels == 7 { 8 } else { self.channels })
     }
 
     /// The header of a frame with this many bytes of raw data. `None` if it is too long for ADTS.
@@ -144,7 +139,7 @@ mod tests {
         // SBR at 44.1 kHz over LC at 22.05 kHz, stereo.
         let config = AacConfig::parse(&[0x2b, 0x92, 0x08, 0x00]).unwrap();
         assert!(config.is_high_efficiency);
-        assert_eq!((config.sample_rate(), config.channel_count()), (22_050, 2));
+        assert_eq!((config.sample_rate(), config.format().channels), (22_050, 2));
         // The same, told in a way that decoders without SBR pass over; and with the flag off.
         let config = AacConfig::parse(&[0x13, 0x90, 0x56, 0xe5, 0xa0]).unwrap();
         assert_eq!((config.sample_rate(), config.is_high_efficiency), (22_050, true));

@@ -30,6 +30,12 @@ pub(super) const LOAS_HEADER: usize = 3;
 pub(super) const AAC_RATES: [u32; 13] =
     [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000, 7350];
 
+/// Channels by channelConfiguration (ISO 14496-3, 1.6.3.5): 7 has 8 channels, the others as many as their number. With 0 only the
+/// frames contain the number.
+pub(super) fn aac_channels(configuration: u8) -> u16 {
+    u16::from(if configuration == 7 { 8 } else { configuration })
+}
+
 impl Family {
     /// Bytes that [`parse`](Self::parse) needs.
     pub(super) const fn header_len(self) -> usize {
@@ -73,7 +79,7 @@ fn parse_adts(bytes: &[u8]) -> Option<Header> {
     }
     let has_checksum = bytes[1] & 1 == 0;
     let rate = *AAC_RATES.get(usize::from(bytes[2] >> 2 & 15))?;
-    let channels = u16::from((bytes[2] & 1) << 2 | bytes[3] >> 6);
+    let channels = aac_channels((bytes[2] & 1) << 2 | bytes[3] >> 6);
     let len = usize::from(bytes[3] & 3) << 11 | usize::from(bytes[4]) << 3 | usize::from(bytes[5] >> 5);
     if len <= if has_checksum { 9 } else { 7 } {
         return None;
@@ -141,7 +147,8 @@ fn parse_mpeg(bytes: &[u8]) -> Option<Header> {
     header(codec, len, samples, sample_rate, channels)
 }
 
-/// Words of 16 bits in a frame of AC-3 at 48 kHz, divided by 64, by the upper bits of `frmsizecod` (4.4.1.4).
+/// Kilobits per second by the upper bits of `frmsizecod` (4.4.1.4). A frame has 1536 samples. At 48 kHz these are 32 ms, so it has
+/// two words of 16 bits for each kilobit per second.
 const AC3_RATES: [u16; 19] =
     [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640];
 
@@ -165,7 +172,7 @@ fn parse_plain_ac3(bytes: &[u8]) -> Option<Header> {
     let kilobits = usize::from(*AC3_RATES.get(usize::from(size >> 1))?);
     let (sample_rate, words) = match rate {
         0 => (48_000, kilobits * 2),
-        // The only rate at which frames are padded to keep it.
+        // The only rate at which a frame is no whole number of words: some have one more, to keep the rate.
         1 => (44_100, kilobits * 96_000 / 44_100 + usize::from(size & 1)),
         2 => (32_000, kilobits * 3),
         _ => return None,
@@ -209,11 +216,16 @@ mod tests {
     #[test]
     fn headers_of_each_kind_are_read() {
         type Fields = (AudioCodec, usize, u32, u32, u16);
-        let cases: [(Family, &[u8], Fields); 6] = [
+        let cases: [(Family, &[u8], Fields); 7] = [
             (
                 Family::Adts,
                 &[0xff, 0xf1, 0x50, 0x80, 0x2e, 0x7f, 0xfc],
                 (AudioCodec::Aac, 371, 1024, 44_100, 2),
+            ),
+            (
+                Family::Adts,
+                &[0xff, 0xf1, 0x51, 0xc0, 0x2e, 0x7f, 0xfc],
+                (AudioCodec::Aac, 371, 1024, 44_100, 8),
             ),
             (Family::Mpeg, &[0xff, 0xfb, 0x90, 0x64], (AudioCodec::Mp3, 417, 1152, 44_100, 2)),
             (Family::Mpeg, &[0xff, 0xf3, 0x44, 0xc0], (AudioCodec::Mp3, 96, 576, 24_000, 1)),
