@@ -69,7 +69,7 @@ impl OggPages {
     }
 }
 
-/// Samples of a packet at 48 kHz (RFC 6716, section 3.1).
+/// Samples of a packet at 48 kHz, by its first byte (RFC 6716, section 3.1), and if that says so by its second one.
 pub(super) fn samples(packet: &[u8]) -> Option<u32> {
     let toc = *packet.first()?;
     let of_frame = match toc >> 3 {
@@ -82,8 +82,8 @@ pub(super) fn samples(packet: &[u8]) -> Option<u32> {
         1 | 2 => 2,
         _ => u32::from(packet.get(1)? & 0x3f),
     };
-    // A packet has 120 ms at most.
-    Some(of_frame * count).filter(|samples| *samples <= 5760)
+    // RFC 6716, section 3.2.5: a packet has at least one frame, and 120 ms at most.
+    Some(of_frame * count).filter(|samples| (1..=5760).contains(samples))
 }
 
 fn page(number: u32, granule: u64, flags: u8, packet: &[u8]) -> Option<Vec<u8>> {
@@ -164,5 +164,11 @@ mod tests {
         assert_eq!(pages.page(&[]), None);
         // 63 frames of 20 ms are longer than a packet may be.
         assert_eq!(pages.page(&[31 << 3 | 3, 63]), None);
+    }
+
+    #[test]
+    fn a_packet_without_frames_is_none() {
+        assert_eq!(samples(&[0x03, 0x00]), None);
+        assert_eq!(samples(&[0x03, 0x01]), Some(480));
     }
 }
