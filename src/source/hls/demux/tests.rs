@@ -133,6 +133,25 @@ fn a_lost_packet_costs_two_frames_at_most() {
 }
 
 #[test]
+fn a_packet_without_a_payload_may_announce_that_the_counter_jumps() {
+    let wanted = adts_frames(0, 40);
+    let bytes = aac_ts(&wanted, 0);
+    let (before, behind) = bytes.split_at(10 * 188);
+    let is_audio = |packet: &[u8]| u16::from_be_bytes([packet[1] & 0x1f, packet[2]]) == mux::AUDIO_PID;
+    assert!(is_audio(behind) && behind[1] & 0x40 == 0, "the middle of a PES packet");
+    // An adaptation field with the discontinuity_indicator, and no payload. The counter of what follows is that of this packet
+    // and one.
+    let mut announcement = vec![0xff; 188];
+    announcement[..6].copy_from_slice(&[0x47, behind[1], behind[2], 0x20 | (behind[3] + 6) & 15, 183, 0x80]);
+    let mut behind = behind.to_vec();
+    behind.chunks_mut(188).filter(|packet| is_audio(packet)).for_each(|packet| {
+        packet[3] = packet[3] & 0xf0 | (packet[3] + 7) & 15;
+    });
+    let output = frames(&[before, &announcement, &behind].concat());
+    assert_eq!(intact(&output, &wanted), 40);
+}
+
+#[test]
 fn a_lost_byte_or_a_cut_costs_frames_but_not_the_rest() {
     let wanted = adts_frames(0, 40);
     let bytes = aac_ts(&wanted, 0);

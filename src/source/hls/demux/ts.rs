@@ -38,7 +38,7 @@ struct Audio {
     counter: Option<u8>,
     pes: Pes,
     splitter: Splitter,
-    /// Time of the first packet with one, to unwrap others by.
+    /// Time of the last packet with one, unwrapped, to unwrap the next one by.
     last_ticks: Option<u64>,
 }
 
@@ -135,11 +135,18 @@ impl TsDemuxer {
 
     fn handle_packet(&mut self, packet: &[u8], output: &mut Output) -> Result<(), Error> {
         let has_error = packet[1] & 0x80 != 0;
-        // The adaptation field, whose discontinuity_indicator allows any counter (2.4.3.5).
-        let is_discontinuous = packet[3] & 0x20 != 0 && packet[4] > 0 && packet[5] & 0x80 != 0;
+        let is_scrambled = packet[3] & 0xc0 != 0;
+        // Nothing of it is used, its counter neither: the next packet shows that one is missing.
+        if has_error || is_scrambled {
+            return Ok(());
+        }
         let is_start = packet[1] & 0x40 != 0;
         let pid = u16::from_be_bytes([packet[1] & 0x1f, packet[2]]);
-        let is_scrambled = packet[3] & 0xc0 != 0;
+        // The adaptation field, whose discontinuity_indicator allows any counter (2.4.3.5). Splicers send it without a payload, too.
+        let is_discontinuous = packet[3] & 0x20 != 0 && packet[4] > 0 && packet[5] & 0x80 != 0;
+        if let Some(audio) = self.audio.as_mut().filter(|audio| is_discontinuous && audio.pid == pid) {
+            audio.counter = None;
+        }
         // 2.4.3.3, adaptation_field_control: 1 is a payload alone, 3 is one behind an adaptation field, whose first byte is its
         // length. 2 has no payload, and does not count as a packet for the counter.
         let payload = match packet[3] >> 4 & 3 {
@@ -147,14 +154,7 @@ impl TsDemuxer {
             3 => packet.get(5 + usize::from(packet[4])..).unwrap_or_default(),
             _ => return Ok(()),
         };
-        // Nothing of it is used, its counter neither: the next packet shows that one is missing.
-        if has_error || is_scrambled {
-            return Ok(());
-        }
         if let Some(audio) = self.audio.as_mut().filter(|audio| audio.pid == pid) {
-            if is_discontinuous {
-                audio.counter = None;
-            }
             return audio.handle_packet(packet[3] & 15, is_start, payload, output);
         }
         // PID 0 is that of the program association table (table 2-3).
