@@ -217,25 +217,21 @@ fn playable(list: &MultivariantPlaylist) -> impl Iterator<Item = &Variant> {
 
 /// True if the codecs, in the notation of RFC 6381, contain audio that the demuxers read.
 fn may_have_audio(codecs: &[Box<str>]) -> bool {
-    // `mp4a.40` is followed by the object type (audioObjectType, ISO 14496-3): 2 is AAC-LC, 5 and 29 are HE-AAC, 34 is MP3.
-    const AUDIO: [&str; 11] = [
-        "mp4a.40.2",
-        "mp4a.40.5",
-        "mp4a.40.29",
-        "mp4a.40.34",
-        "mp4a.6",
-        "mp3",
-        "ac-3",
-        "ec-3",
-        "alac",
-        "flac",
-        "opus",
-    ];
-    let is_supported = |codec: &str| {
-        AUDIO.iter().any(|known| codec == *known || (*known == "mp4a.6" && codec.starts_with(known)))
-    };
     // Without codecs nothing is known, and the segments decide.
     codecs.is_empty() || codecs.iter().any(|codec| is_supported(&codec.to_ascii_lowercase()))
+}
+
+/// True for audio that the demuxers read. `codec` is in lower case.
+fn is_supported(codec: &str) -> bool {
+    // RFC 6381, section 3.3: `mp4a.40` is followed by the object type (audioObjectType, ISO 14496-3) in decimal: 2 is AAC-LC, 5
+    // and 29 are HE-AAC, 34 is MP3. As a number, because some packagers write `mp4a.40.02`.
+    if let Some(object_type) = codec.strip_prefix("mp4a.40.") {
+        return matches!(object_type.parse(), Ok(2_u8 | 5 | 29 | 34));
+    }
+    // Without an object type the segments decide.
+    const AUDIO: [&str; 8] = ["mp4a", "mp4a.40", "mp3", "ac-3", "ec-3", "alac", "flac", "opus"];
+    // objectTypeIndication (ISO 14496-1, 7.2.6.6): 0x66 to 0x68 are AAC of MPEG-2, 0x69 and 0x6b are MP3.
+    codec.starts_with("mp4a.6") || AUDIO.contains(&codec)
 }
 
 #[cfg(test)]
@@ -276,6 +272,16 @@ mod tests {
                     #EXT-X-STREAM-INF:BANDWIDTH=200,CODECS=\"alac\"\nb\n#EXT-X-STREAM-INF:BANDWIDTH=50,CODECS=\"mp4a.40.2,avc1\",RESOLUTION=1x1\nv\n\
                     #EXT-X-STREAM-INF:BANDWIDTH=20,CODECS=\"avc1\"\nw\n";
         assert_eq!(choose(text, None), [(100, "/a".into()), (200, "/b".into()), (300, "/c".into())]);
+    }
+
+    #[test]
+    fn an_object_type_may_have_a_zero_in_front_or_be_missing() {
+        for codec in ["mp4a.40.02", "mp4a.40.05", "mp4a.40", "mp4a", "MP4A.40.2", "mp4a.66", "mp4a.6B"] {
+            let text = format!("#EXT-X-STREAM-INF:BANDWIDTH=1,CODECS=\"{codec}\"\na\n");
+            assert_eq!(choose(&text, None).len(), 1, "{codec}");
+        }
+        // xHE-AAC, and a type that is none.
+        assert!(!may_have_audio(&["mp4a.40.42".into(), "mp4a.40.x".into()]));
     }
 
     #[test]
