@@ -385,3 +385,38 @@ fn session_keys_are_loaded_beside_the_first_media_playlist() {
     assert_eq!(play(&mut hls), everything(1));
     assert_eq!(origin.log().requests.iter().filter(|request| request.path == "/key").count(), 1);
 }
+
+/// Has the first of two keys.
+#[cfg(feature = "hls-aes")]
+struct FirstKey;
+
+#[cfg(feature = "hls-aes")]
+impl windway::hls::RequestHook for FirstKey {
+    fn key(&self, url: &str) -> Option<Vec<u8>> {
+        url.ends_with("/first").then(|| vec![7; 16])
+    }
+}
+
+#[cfg(feature = "hls-aes")]
+#[test]
+fn a_key_of_the_application_does_not_hold_up_the_other_session_keys() {
+    let key = |name: &str| format!("#EXT-X-SESSION-KEY:METHOD=AES-128,URI=\"{name}\",IV=0x01\n");
+    let master =
+        format!("#EXTM3U\n{}{}#EXT-X-STREAM-INF:BANDWIDTH=9\nlist.m3u8\n", key("first"), key("second"));
+    let list = vod(&extinf("0.ts"));
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/master.m3u8" => text(&master),
+        "/list.m3u8" => text(&list).latency_until_released(),
+        "/second" => Answer::whole(&Content::bytes(vec![8; 16])),
+        _ => Answer::whole(&Content::bytes(ts(0))),
+    });
+    let url = origin.url("/master.m3u8");
+    let config = HlsConfig::new().hook(windway::hls::Hook::new(FirstKey));
+    let opened = std::thread::spawn(move || downloader().open_hls(&url, config));
+    origin.wait_until("the second key before the playlist", |log| {
+        log.requests.iter().any(|request| request.path == "/second")
+    });
+    origin.release();
+    assert_eq!(play(&mut opened.join().unwrap().unwrap()), everything(1));
+    assert!(origin.log().requests.iter().all(|request| request.path != "/first"));
+}

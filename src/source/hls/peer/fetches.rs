@@ -26,10 +26,12 @@ pub(crate) struct HlsPeer(pub(crate) Arc<Shared>);
 
 impl Peer for HlsPeer {
     fn next_fetch(&mut self, admissible: Priority) -> Next {
-        if let Some((fetch, sink)) =
-            self.0.take_preload().and_then(|key| self.prepare_resource(key, None, Priority::High))
-        {
-            return Next::fetch(fetch, sink);
+        // A key that the application has, or that can't be requested, is no reason to leave the others: only the opening wakes the
+        // downloader for them.
+        while let Some(key) = self.0.take_preload() {
+            if let Some((fetch, sink)) = self.prepare_resource(key, None, Priority::High) {
+                return Next::fetch(fetch, sink);
+            }
         }
         loop {
             let (is_metered, others) = self.0.link.surroundings();
