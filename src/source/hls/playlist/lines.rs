@@ -60,8 +60,10 @@ const TAGS: [(&str, Kind); 33] = [
 
 /// Tags that playing does without. One that is broken is left out, and the playlist is played: a title in another encoding or a
 /// date without its id must not silence a station. A variant or rendition that is left out leaves the others.
-const OPTIONAL: [&str; 13] = [
+const OPTIONAL: [&str; 14] = [
     "EXT-X-VERSION",
+    // The longest segment gives its value.
+    "EXT-X-TARGETDURATION",
     "EXT-X-START",
     "EXT-X-PART-INF",
     "EXT-X-SERVER-CONTROL",

@@ -349,6 +349,7 @@ fn rates(list: &MultivariantPlaylist) -> Vec<u64> {
 fn s6_3_1_a_broken_tag_that_playing_does_without_is_left_out() {
     for tag in [
         "EXT-X-VERSION:NaN",
+        "EXT-X-TARGETDURATION:NaN",
         "EXT-X-START:PRECISE=YES",
         "EXT-X-PART-INF:",
         "EXT-X-SERVER-CONTROL:HOLD-BACK=-1",
