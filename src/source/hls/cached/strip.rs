@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use url::Url;
 
+use crate::source::hls::playlist::has_known_tag;
+
 /// A URI without the values in its query, a user and a fragment: `a.ts?token=123` becomes `a.ts?token=`.
 ///
 /// What is stripped twice is the same: URLs of stored playlists are stripped again to find what they name.
@@ -44,6 +46,8 @@ pub(super) fn strip_url(url: &Url) -> String {
 /// `None` if URIs that differ in such values only would become equal, or if they are put together from variables.
 pub(super) fn strip_playlist(text: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok()?;
+    // As the parser does: with it, the first line would pass for a URI.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut originals = HashMap::new();
     let mut stripped = String::with_capacity(text.len());
     for line in text.lines() {
@@ -61,13 +65,19 @@ pub(super) fn strip_playlist(text: &[u8]) -> Option<String> {
     Some(stripped)
 }
 
-/// Appends the line of a tag. Comments are left out.
+/// Tags with data for the application, which a stored presentation does not show. Any attribute of theirs may be a signed URL:
+/// `X-ASSET-LIST` is one.
+const OF_THE_APPLICATION: [&str; 2] = ["#EXT-X-DATERANGE", "#EXT-X-SESSION-DATA"];
+
+/// Appends the line of a tag. What windway does not read is left out: where the secrets are in a comment, or in the tag of a vendor,
+/// is not known.
 fn strip_tag<'a>(
     mut line: &'a str,
     stripped: &mut String,
     originals: &mut HashMap<String, &'a str>,
 ) -> Option<()> {
-    if !line.starts_with("#EXT") {
+    let is_read = line.starts_with("#EXTM3U") || has_known_tag(line);
+    if !is_read || OF_THE_APPLICATION.iter().any(|tag| line.starts_with(tag)) {
         return Some(());
     }
     // Matches all attributes whose names end like this, such as `SERVER-URI`.
@@ -127,6 +137,7 @@ mod tests {
         let text = b"#EXTM3U\n# secret\n#EXT-X-MAP:URI=\"i.mp4?t=secret\",BYTERANGE=\"5@0\"\n#EXTINF:1,What?\na.ts?t=secret\n";
         let stripped = "#EXTM3U\n\n#EXT-X-MAP:URI=\"i.mp4?t=\",BYTERANGE=\"5@0\"\n#EXTINF:1,What?\na.ts?t=\n";
         assert_eq!(strip_playlist(text).as_deref(), Some(stripped));
+        assert_eq!(strip_playlist("\u{feff}#EXTM3U\na.ts\n".as_bytes()).as_deref(), Some("#EXTM3U\na.ts\n"));
         // Two segments of one resource.
         assert!(strip_playlist(b"#EXTM3U\na?t=1\na?t=1\n").is_some());
         for mixed_up in
@@ -134,6 +145,13 @@ mod tests {
         {
             assert_eq!(strip_playlist(mixed_up), None);
         }
+    }
+
+    #[test]
+    fn a_stored_playlist_has_no_tag_that_windway_does_not_read() {
+        let text = b"#EXTM3U\n#EXT-X-DATERANGE:ID=\"a\",X-ASSET-LIST=\"https://ads/a?t=secret\"\n\
+            #EXT-X-SESSION-DATA:DATA-ID=\"a\",VALUE=\"secret\"\n#EXT-X-CUE-OUT:secret\n#EXTINF:1,\na.ts\n";
+        assert_eq!(strip_playlist(text).as_deref(), Some("#EXTM3U\n\n\n\n#EXTINF:1,\na.ts\n"));
     }
 
     #[test]

@@ -185,6 +185,13 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// True for the line of a tag in the table.
+#[cfg(feature = "cache")]
+pub(crate) fn has_known_tag(line: &str) -> bool {
+    let tag = line.strip_prefix('#').and_then(|tag| tag.split(':').next());
+    tag.is_some_and(|tag| TAGS.iter().any(|(name, _)| *name == tag.trim_end()))
+}
+
 pub(super) fn kind_of(name: &str) -> Kind {
     TAGS.iter().find(|(known, _)| *known == name).map_or(Kind::Either, |(_, kind)| *kind)
 }

@@ -37,6 +37,8 @@ pub(crate) use self::context::Context;
 pub use self::error::{PlaylistError, PlaylistProblem};
 pub use self::key::{Key, KeyMethod};
 pub(crate) use self::lines::MOST_BYTES;
+#[cfg(feature = "cache")]
+pub(crate) use self::lines::has_known_tag;
 pub use self::media::{
     DateRange, Map, MediaPlaylist, Part, PlaylistType, PreloadHint, RenditionReport, Segment, ServerControl,
 };
