@@ -56,9 +56,10 @@ pub struct HlsConfig {
     /// Persistent cache that keeps a presentation on demand: its playlists, initialization sections and segments as they are
     /// received, never a key. What is stored is played without the network; [`RequestHook::key`](super::RequestHook::key) may
     /// supply keys for that. While the server can't be reached, each segment is played from any level that has it: the one
-    /// in use, or else the best one that is allowed. One that none has is [`ErrorKind::NotCached`]. The key of a presentation is that of its URL, or [`CacheUse::key`]: if its URL is signed, name
-    /// the signing fields in [`CacheConfig::ignore_query`](crate::cache::CacheConfig::ignore_query). Live streams are not
-    /// stored. Needs the feature `cache`. Default: none.
+    /// in use, or else the best one that is allowed. One that none has is [`ErrorKind::NotCached`]. The key of a presentation is
+    /// that of its URL, or [`CacheUse::key`]: if its URL is signed, name the signing fields in
+    /// [`CacheConfig::ignore_query`](crate::cache::CacheConfig::ignore_query). Live streams are not stored. Needs the feature
+    /// `cache`. Default: none.
     #[cfg(feature = "cache")]
     pub cache: Option<CacheUse>,
 }
@@ -186,6 +187,9 @@ impl HlsConfig {
         if self.buffer_bytes == 0 {
             return wrong("HlsConfig::buffer_bytes must not be 0");
         }
+        if self.read_timeout == Some(Duration::ZERO) {
+            return wrong("HlsConfig::read_timeout is zero: every read that waits would fail");
+        }
         Ok(())
     }
 }
@@ -210,5 +214,18 @@ impl fmt::Debug for HlsConfig {
             .field("allow_private", &self.allow_private)
             .field("read_timeout", &self.read_timeout)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_ends_each_call_at_once_is_refused() {
+        let error = HlsConfig::new().read_timeout(Duration::ZERO).check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.to_string().contains("HlsConfig::read_timeout"), "{error}");
+        assert!(HlsConfig::new().read_timeout(None).check().is_ok());
     }
 }
