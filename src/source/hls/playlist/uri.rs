@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::safe_url::SafeUrl;
 
-/// A URI as a playlist contains it, often relative. `Debug` and `Display` show no query.
+/// A URI as a playlist contains it, often relative. `Debug` and `Display` show no value of a query, no user and no password.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Uri(Box<str>);
 
@@ -26,6 +26,11 @@ impl Uri {
 
 impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // RFC 3986, section 4.2: a reference to another host needs no scheme, and may have a user and a password all the same.
+        if self.0.starts_with("//") {
+            let shown = SafeUrl::from(format!("http:{}", self.0)).to_string();
+            return f.write_str(shown.strip_prefix("http:").unwrap_or(&shown));
+        }
         if self.0.contains("://") {
             return SafeUrl::from(&*self.0).fmt(f);
         }
@@ -48,5 +53,6 @@ mod tests {
     fn no_query_is_shown() {
         assert_eq!(format!("{:?}", Uri::new("a.ts?token=secret")), "\"a.ts?…\"");
         assert!(!format!("{}", Uri::new("http://u:pw@h/a.ts?token=secret")).contains("secret"));
+        assert_eq!(Uri::new("//u:pw@h/a.ts?token=secret").to_string(), "//h/a.ts?token=…");
     }
 }
