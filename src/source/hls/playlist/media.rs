@@ -183,7 +183,8 @@ impl MediaPlaylist {
         self.segments.get(usize::try_from(index).ok()?)
     }
 
-    /// Presentation time of the beginning of the first segment at `date_time`, for playlists with dates.
+    /// When the segment at `index` of [`segments`](Self::segments) begins. `None` if no segment has a date, or there is no such
+    /// segment.
     pub fn date_time_at(&self, index: usize) -> Option<SystemTime> {
         // Section 4.4.4.6: dates are extrapolated, backwards too, by the durations of the segments between.
         let dated = |(at, segment): (usize, &Segment)| segment.date_time.map(|date| (at, date));

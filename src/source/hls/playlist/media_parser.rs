@@ -102,7 +102,7 @@ impl Parser {
         match tag {
             "EXT-X-VERSION" => self.list.version = parse_number(value, "version")?,
             "EXT-X-INDEPENDENT-SEGMENTS" => self.list.has_independent_segments = true,
-            "EXT-X-START" => self.list.start = parse_start(value, &mut self.variables)?,
+            "EXT-X-START" => self.list.start = Some(parse_start(value, &mut self.variables)?),
             "EXT-X-TARGETDURATION" => {
                 // Section 4.4.3.1 wants an integer. Some servers write a fraction.
                 self.list.target_duration =
@@ -359,7 +359,6 @@ fn continue_range(
         *last = None;
         return Ok(None);
     };
-    // Section 4.4.4.2: without an offset a range continues the last one of the same resource.
     let before = last.as_ref().filter(|(resource, _)| resource == uri).map(|(_, end)| *end);
     let range = range.at(range.offset.or(before).ok_or(PlaylistProblem::NoOffset)?)?;
     *last = Some((uri.clone(), range.end));

@@ -188,7 +188,7 @@ impl Parser {
         match tag {
             "EXT-X-VERSION" => self.list.version = parse_number(value, "version")?,
             "EXT-X-INDEPENDENT-SEGMENTS" => self.list.has_independent_segments = true,
-            "EXT-X-START" => self.list.start = parse_start(value, &mut self.variables)?,
+            "EXT-X-START" => self.list.start = Some(parse_start(value, &mut self.variables)?),
             "EXT-X-DEFINE" => define(&mut self.variables, value, context.variables, context.url)?,
             "EXT-X-STREAM-INF" => return self.handle_variant(value),
             "EXT-X-MEDIA" => return self.handle_rendition(value),

@@ -19,10 +19,9 @@ pub struct Start {
     pub is_precise: bool,
 }
 
-/// `None` if the offset is not a number: then there is no preference.
-pub(super) fn parse_start(text: &str, variables: &mut Variables) -> Result<Option<Start>, PlaylistProblem> {
+pub(super) fn parse_start(text: &str, variables: &mut Variables) -> Result<Start, PlaylistProblem> {
     let attributes = Attributes::parse(text, variables)?;
     let (offset, is_from_end) = parse_signed_seconds(attributes.required("TIME-OFFSET")?)
         .ok_or(PlaylistProblem::InvalidValue("TIME-OFFSET"))?;
-    Ok(Some(Start { offset, is_from_end, is_precise: attributes.is_yes("PRECISE") }))
+    Ok(Start { offset, is_from_end, is_precise: attributes.is_yes("PRECISE") })
 }
