@@ -119,7 +119,7 @@ impl Control {
             QPACK_DECODER => (std::mem::replace(&mut self.has_decoder, true), UniStream::Decoder(false)),
             // RFC 9114, section 4.6: no push ID was allowed.
             PUSH => return Err(Violation::new(Code::ID_ERROR, "the server pushes, which was not allowed")),
-            // Section 6.2.3: unknown types are no error.
+            // RFC 9114, sections 6.2 and 9: unknown types are no error.
             _ => (false, UniStream::Ignored),
         };
         // RFC 9114, section 6.2.1, and RFC 9204, section 4.2: there is at most one of each kind.
@@ -156,7 +156,8 @@ impl Control {
         let Some((id, _)) = integer(payload).filter(|(_, used)| *used == payload.len()) else {
             return Err(Violation::new(Code::FRAME_ERROR, "a GOAWAY frame has the wrong length"));
         };
-        // RFC 9114, section 5.2: the id is one of a request stream, and never grows.
+        // RFC 9114, sections 5.2 and 7.2.6: the id is one of a request stream, and never grows. RFC 9000, section 2.1: the two lower
+        // bits of such an id are 0.
         if id % 4 != 0 || self.goaway.is_some_and(|before| id > before) {
             return Err(Violation::new(Code::ID_ERROR, "a GOAWAY frame has an invalid stream id"));
         }
@@ -203,7 +204,8 @@ fn check_decoder(is_in_id: &mut bool, instructions: &[u8]) -> Result<(), Violati
     for byte in instructions {
         *is_in_id = match (*is_in_id, byte) {
             (true, _) => byte & 0x80 != 0,
-            // Section 4.4.2: Stream Cancellation, with a prefix of 6 bits.
+            // Section 4.4.2: Stream Cancellation, by the id of the stream. An id that does not fit into 6 bits leaves them all ones,
+            // and goes on in the next bytes, of which the last one has no upper bit (RFC 7541, section 5.1).
             (false, 0b0100_0000..=0b0111_1111) => byte & 0x3f == 0x3f,
             // This client inserts nothing and refers to nothing, so the server can acknowledge nothing.
             _ => {

@@ -163,7 +163,8 @@ impl FrameReader {
             (Place::Control, CANCEL_PUSH) | (Place::Request(_), PUSH_PROMISE) => {
                 return Err(Violation::new(Code::ID_ERROR, "the server pushes, which was not allowed"));
             }
-            // RFC 9114, section 7.2.8: types of HTTP/2 that HTTP/3 does not have.
+            // RFC 9114, section 7.2: each known type belongs to certain streams, and MAX_PUSH_ID to those of a client. Section 7.2.8:
+            // 0x2, 0x6, 0x8 and 0x9 are types of HTTP/2 that HTTP/3 does not have.
             (_, DATA | HEADERS | CANCEL_PUSH | SETTINGS | PUSH_PROMISE | GOAWAY | MAX_PUSH_ID)
             | (_, 0x2 | 0x6 | 0x8 | 0x9) => return Err(unexpected),
             // RFC 9114, section 9: unknown types are ignored.

@@ -100,7 +100,8 @@ impl ResponseReader {
 
     /// True if all bytes of the body that were announced are there.
     pub(crate) fn is_complete(&self) -> bool {
-        self.at != At::Head(0) && self.announced == Some(self.received)
+        // Before the head nothing is announced.
+        self.announced == Some(self.received)
     }
 
     fn handle_data(&mut self, len: u64) -> Result<(), Violation> {

@@ -65,7 +65,7 @@ impl State {
     pub(super) fn handle_goaway(&mut self, first: u64, now: Instant) {
         self.is_retired = true;
         for request in self.requests.values_mut() {
-            // RFC 9114, section 5.2: from this id on nothing was processed, so it may be sent again.
+            // One without a stream was not even sent.
             let is_refused = request.stream.is_none_or(|id| VarInt::from(id).into_inner() >= first);
             if is_refused && request.head.is_none() {
                 request.error.get_or_insert_with(not_processed);
