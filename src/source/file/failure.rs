@@ -97,6 +97,7 @@ mod tests {
     use crate::source::file::network::Network;
     use crate::source::file::plan::Plan;
     use crate::source::file::reader_view::ReaderView;
+    use crate::source::file::state::OpenCall;
     use crate::storage::RangeSet;
     use crate::types::Priority;
 
@@ -112,5 +113,19 @@ mod tests {
         assert_eq!(plan(&mut state), Plan::Idle);
         state.readers[reader].waiting = true;
         assert!(matches!(plan(&mut state), Plan::Fetch { .. }));
+    }
+
+    /// A download sets the read-ahead when its opening has begun, and so it may have failed before.
+    #[test]
+    fn the_error_of_an_opening_stays_when_the_read_ahead_is_set() {
+        let mut state = State::new(ReadAhead::Whole, None);
+        state.readers.insert(ReaderView::default());
+        state.open_call = OpenCall::Over;
+        let error = Error::new(ErrorKind::Empty, "the file has no bytes");
+        state.handle_end(Outcome::Failed(error), false);
+        state.set_read_ahead(ReadAhead::Whole);
+        // Nothing requests the opening again, so its error must not be lost.
+        assert_eq!(state.plan(&RangeSet::default(), Network::default(), Priority::Low), Plan::Idle);
+        assert!(state.waits.halted().is_some());
     }
 }

@@ -142,7 +142,10 @@ impl State {
 
     /// Changes how far to read ahead.
     pub(crate) fn set_read_ahead(&mut self, read_ahead: ReadAhead) {
-        self.waits.restart();
+        // Only a waiting reader requests a failed opening again. Until then its error stays, which ends a download.
+        if !self.mode.is_opening() {
+            self.waits.restart();
+        }
         self.limits.configure(read_ahead);
     }
 
