@@ -44,14 +44,6 @@ impl Resource {
         self.enlist()
     }
 
-    /// True if bytes at `offset` are stored without a wait for a disk, in parts as in whole blocks.
-    pub(crate) fn takes_parts(&self, offset: u64) -> bool {
-        let state = self.state.lock();
-        state.store.as_ref().is_some_and(|store| store.is_in_memory())
-            || state.write_behind.filling_at(offset).is_some()
-            || state.may_fill(offset)
-    }
-
     /// Stores bytes of one block in memory, if they continue the block that is being filled or begin one. False if they have to
     /// be written elsewhere.
     fn fill(self: &Arc<Self>, offset: u64, bytes: &[u8]) -> Result<bool, Error> {

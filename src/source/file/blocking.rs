@@ -66,8 +66,8 @@ impl Shared {
             }
             // Driving a transfer may block, which an interrupted read must not do.
             if !interrupted {
-                // Where parts would be written at once, whole blocks are better, which the disk thread writes.
-                let own = if self.resource.takes_parts(position) { &mut *buf } else { &mut [] };
+                // A file gets whole blocks. The chunk that one arrives in becomes the block, which saves more than the copy out of it.
+                let own = if self.resource.is_in_memory() { &mut *buf } else { &mut [] };
                 match self.handoff.drive(position, own) {
                     Driven::Received(got) if self.has_stored(position, got) => {
                         self.advance(reader, position, got as u64);
