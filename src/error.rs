@@ -204,6 +204,11 @@ impl Error {
         Self::new(ErrorKind::Cancelled(reason), format!("cancelled: {reason}"))
     }
 
+    /// The error of a read of a response that met the silence limit.
+    pub(crate) fn silent(limit: Duration) -> Self {
+        Self::new(ErrorKind::Silent, format!("read timed out: no data for {limit:?}"))
+    }
+
     /// The error of a thread that could not be started.
     pub(crate) fn no_thread(cause: io::Error) -> Self {
         Self::new(ErrorKind::Io(cause.kind()), "a thread could not be started").with_cause(cause)
@@ -250,6 +255,11 @@ impl Error {
     /// Says that the error is about the way to the proxy, which the user may not know of, and not about the way to the URL.
     pub(crate) fn on_the_way_to_the_proxy(self) -> Self {
         self.edit(|report| report.detail = format!("can't connect to the proxy: {}", report.detail))
+    }
+
+    /// Says that the error is about a tunnel, which the user may not know of. It may come from the proxy, and not from the server.
+    pub(crate) fn through_the_proxy(self, proxy: &str) -> Self {
+        self.edit(|report| report.detail += &format!(", through the proxy {proxy}"))
     }
 
     pub(crate) fn with_challenge(self, challenge: &str) -> Self {

@@ -44,6 +44,11 @@ impl Origin {
         (is_canonical_host(host) && is_canonical_path(path)).then(|| Self::new(is_tls, host, port))
     }
 
+    /// Host and port, as a `CONNECT` request and errors name them.
+    pub(crate) fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
     /// A hash of the origin: equal origins have equal keys.
     pub(crate) fn key(&self) -> u64 {
         self.key

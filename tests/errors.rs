@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use support::{Answer, Content, Origin};
-use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, SafeUrl};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, SafeUrl};
 
 fn open(url: &str) -> Error {
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
@@ -25,6 +25,42 @@ fn open(url: &str) -> Error {
 fn open_error(answer: Answer) -> Error {
     let origin = Origin::start(move |_| answer.clone());
     open(&origin.url("/track"))
+}
+
+#[test]
+fn an_error_about_time_says_which_limit_was_met() {
+    let content = Content::pattern(3_000_000);
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        match &*request.path {
+            "/head" => answer.latency_until_released(),
+            "/slow-head" => answer.stall_in_head(20),
+            "/chunked" => answer.chunked().stall_after(100_000),
+            "/body" => answer.stall_after(100_000),
+            _ => answer.chunks_of(1, Duration::from_millis(10)),
+        }
+    });
+    let mut config = DownloaderConfig::default();
+    config.max_retries = 0;
+    config.client.silence_timeout = Duration::from_millis(350);
+    config.client.min_rate = 10_000;
+    let downloader = Downloader::new(config).unwrap();
+    let peer = downloader.register((), Priority::High).unwrap();
+    for (path, wanted) in [
+        ("/head", "read timed out: no data for 350ms (http://"),
+        ("/slow-head", "read timed out: no data for 350ms (http://"),
+        ("/body", "read timed out: no data for 350ms (http://"),
+        ("/chunked", "read timed out: no data for 350ms (http://"),
+        ("/slow", "the body is too slow: less than 10000 bytes a second over 350ms (http://"),
+    ] {
+        let opened = peer.execute(Fetch::get(&origin.url(path)).unwrap());
+        let read = opened.and_then(|response| response.bytes(3_000_000).map(drop));
+        let error = read.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Silent, "{path}: {error:?}");
+        assert!(error.to_string().starts_with(wanted), "{path}: {error}");
+        // It would name another limit, or none.
+        assert!(error.source().is_none(), "{path}: {error:?}");
+    }
 }
 
 #[test]

@@ -231,6 +231,42 @@ fn an_invalid_or_truncated_answer_of_a_proxy_is_a_typed_error() {
     }
 }
 
+/// What a captive portal, a proxy that inspects TLS, and a broken proxy do.
+#[test]
+fn what_goes_wrong_in_a_tunnel_names_the_proxy() {
+    const PAGE: &str = "HTTP/1.1 200 OK\r\n\r\n";
+    let page = || Reply::TunnelWith(format!("{PAGE}<html>Log in</html>").into_bytes());
+    let closes = || Reply::Refuse(PAGE.as_bytes().to_vec());
+    let with_root = |origin: &Origin| vec![origin.root_pem()];
+    let tls = || Origin::start_tls(serve_long);
+    let cases = [
+        ("a page in place of TLS", tls(), page(), true, ErrorKind::Tls),
+        ("an end in place of TLS", tls(), closes(), true, ErrorKind::Tls),
+        ("a certificate that is not trusted", tls(), Reply::Tunnel, false, ErrorKind::Tls),
+        ("a page in place of a response", Origin::start(serve_long), page(), false, ErrorKind::Protocol),
+        (
+            "an end in place of a response",
+            Origin::start(serve_long),
+            closes(),
+            false,
+            ErrorKind::Disconnected,
+        ),
+    ];
+    for (case, origin, reply, is_trusted, kind) in cases {
+        let proxy = Proxy::replying(move |_| reply.clone());
+        let downloader = downloader(|config| {
+            config.client.proxy = Some(proxy.url());
+            config.client.extra_roots = if is_trusted { with_root(&origin) } else { Vec::new() };
+            config.max_retries = 0;
+        });
+        let peer = downloader.register((), Priority::High).unwrap();
+        let error = get(&peer, &origin, "/a").unwrap_err();
+        assert_eq!(error.kind(), kind, "{case}: {error:?}");
+        let proxy = format!("through the proxy {}", proxy.address());
+        assert_eq!(error.to_string().matches(&proxy).count(), 1, "{case}: {error}");
+    }
+}
+
 #[test]
 fn any_2xx_answer_of_a_proxy_opens_a_tunnel() {
     let many = (0..60).map(|number| format!("X-{number}: y\r\n")).collect::<String>();
@@ -288,6 +324,7 @@ fn a_proxy_that_is_down_or_silent_is_an_error_in_time() {
         let expected = if is_gone { ErrorKind::Refused } else { ErrorKind::ConnectTimedOut };
         assert_eq!(error.kind(), expected, "{error:?}");
         assert!(error.to_string().contains("the proxy"), "{error}");
+        assert!(is_gone || error.to_string().contains(" within 300ms "), "{error}");
     }
 }
 
@@ -361,6 +398,9 @@ fn what_a_socks_proxy_answers_is_a_typed_error() {
         let error = get(&peer, &origin, "/a").unwrap_err();
         assert_eq!(error.kind(), kind, "{answer:?}: {error:?}");
         assert!(error.to_string().contains("proxy"), "{error}");
+        // An origin may have several ports, of which a proxy allows some.
+        let names_port = error.to_string().contains(&format!("tunnel to {}:", origin.address()));
+        assert!(names_port || !matches!(answer.first_chunk(), Some([5, 1..=6])), "{error}");
         assert!(origin.log().requests.is_empty());
     }
 }
@@ -470,5 +510,7 @@ fn an_https_proxy_with_an_unknown_certificate_sees_no_request() {
     let peer = through_url(url, &[]).register((), Priority::High).unwrap();
     let error = peer.execute(Fetch::get("http://127.0.0.1:9/a").unwrap()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls, "{error:?}");
+    let wanted = "can't connect to the proxy: the TLS handshake with localhost failed";
+    assert!(error.to_string().starts_with(wanted), "{error}");
     assert!(server.join().unwrap(), "the proxy read a byte");
 }

@@ -192,6 +192,7 @@ fn a_slow_handshake_ends_at_the_connect_timeout() {
     let peer = downloader.register((), Priority::High).unwrap();
     let error = peer.execute(Fetch::get(&url).unwrap()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectTimedOut);
+    assert!(error.to_string().contains("with 127.0.0.1 was not complete within 300ms"), "{error}");
     server.join().unwrap();
 }
 

@@ -351,6 +351,11 @@ impl Exchange {
         self.binding.lock().is_sent = true;
     }
 
+    /// True if the request is being sent, or was.
+    pub(super) fn is_sent(&self) -> bool {
+        self.binding.lock().is_sent
+    }
+
     /// Records the first byte of the response. True the first time.
     pub(super) fn record_answer(&self) -> bool {
         let mut binding = self.binding.lock();

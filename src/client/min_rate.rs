@@ -1,10 +1,13 @@
 //! Detects bodies below the minimum rate. Reads no clock: the caller passes the time that each read waited.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Measures the rate of a body over a window. Only the time in which a reader waited for bytes counts.
 #[derive(Debug)]
 pub(super) struct MinRateMonitor {
+    /// In bytes a second.
+    min_rate: u64,
     /// Minimum number of bytes in a window.
     least: u64,
     window: Duration,
@@ -16,7 +19,7 @@ impl MinRateMonitor {
     /// `min_rate` is in bytes a second, over a `window` of waiting. 0 accepts any rate.
     pub(super) fn new(min_rate: u64, window: Duration) -> Self {
         let least = (min_rate as f64 * window.as_secs_f64()) as u64;
-        Self { least, window, waited: Duration::ZERO, received: 0 }
+        Self { min_rate, least, window, waited: Duration::ZERO, received: 0 }
     }
 
     /// Records a read of `bytes` that took `waited`. True if the window that ends now was below the minimum rate.
@@ -30,6 +33,14 @@ impl MinRateMonitor {
         let is_below = self.received < self.least;
         (self.waited, self.received) = (Duration::ZERO, 0);
         is_below
+    }
+}
+
+/// The text of the error of a body that was too slow.
+impl fmt::Display for MinRateMonitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { min_rate, window, .. } = self;
+        write!(f, "the body is too slow: less than {min_rate} bytes a second over {window:?}")
     }
 }
 

@@ -284,7 +284,7 @@ impl Response {
         let Some(got) = read? else { return Ok(None) };
         // Not at the end: a complete body is never too slow.
         if got > 0 && self.min_rate.is_below(got, ended - began) {
-            return Err(Error::new(ErrorKind::Silent, "the body arrives below the minimum rate"));
+            return Err(Error::new(ErrorKind::Silent, self.min_rate.to_string()));
         }
         // No bytes after a cancel, even if they had already arrived.
         match self.exchange.cancelled() {

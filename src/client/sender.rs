@@ -130,7 +130,20 @@ impl Sender {
         request: &Request,
         exchange: &Arc<Exchange>,
     ) -> Result<(response::Parts, Body), Error> {
-        self.http1.send(sent, request.held(), exchange).map(|(head, body)| (head, Body::Http1(body)))
+        match self.http1.send(sent, request.held(), exchange) {
+            Ok((head, body)) => Ok((head, Body::Http1(body))),
+            Err(error) => Err(self.name_proxy(error, exchange)),
+        }
+    }
+
+    /// Names the proxy in the error of a request that was sent through a tunnel: what is wrong may be the proxy.
+    fn name_proxy(&self, error: Error, exchange: &Exchange) -> Error {
+        let proxy = exchange.origin.as_ref().and_then(|origin| self.pool.proxy_for(origin));
+        // Before that the error is about the tunnel, and names the proxy already.
+        match proxy.filter(|_| exchange.is_sent() && exchange.cancelled().is_none()) {
+            Some(proxy) => error.through_the_proxy(&proxy),
+            None => error,
+        }
     }
 
     /// Over HTTP/3 if the origin is known to have it, and over TCP if it has not, or if QUIC does not work.

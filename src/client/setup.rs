@@ -46,7 +46,7 @@ pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
     };
     let options = agent_config(config);
     let pool = ConnectionPool::new(dialer, options.clone(), limits(config));
-    let http1 = Http1::new(options, &pool);
+    let http1 = Http1::new(options, config.silence_timeout, &pool);
     let (headers, auth) = (default_headers(config, user_agent)?, authorizations(config)?);
     #[cfg(feature = "http3")]
     let http3 = policy.map(|policy| {

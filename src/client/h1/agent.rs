@@ -24,11 +24,16 @@ pub(crate) fn head_limit(silence: Duration) -> Duration {
 }
 
 /// Sends requests by ureq, over connections of the pool.
-pub(crate) struct Http1(Agent);
+pub(crate) struct Http1 {
+    agent: Agent,
+    /// Silence limit of requests without one of their own.
+    silence: Duration,
+}
 
 impl Http1 {
-    pub(crate) fn new(config: Config, pool: &Arc<ConnectionPool>) -> Self {
-        Self(Agent::with_parts(config, Connect(Arc::clone(pool)), NoAddresses))
+    /// `silence` is the silence limit that `config` has.
+    pub(crate) fn new(config: Config, silence: Duration, pool: &Arc<ConnectionPool>) -> Self {
+        Self { agent: Agent::with_parts(config, Connect(Arc::clone(pool)), NoAddresses), silence }
     }
 
     /// Sends `request` as `exchange`. Blocks until a response head arrives, the request fails or `exchange` is aborted.
@@ -43,14 +48,15 @@ impl Http1 {
         // meanwhile.
         let request = match silence {
             Some(silence) => {
-                let limits = self.0.configure_request(request).timeout_per_read(Some(silence));
+                let limits = self.agent.configure_request(request).timeout_per_read(Some(silence));
                 limits.timeout_recv_response(Some(head_limit(silence))).build()
             }
             None => request,
         };
         // ureq gives its connector nothing but the URL, so the connector finds the exchange by the thread that runs this.
-        let response = exchange.enter(|| self.0.run(request)).map_err(describe)?;
-        let (head, body) = response.into_parts();
-        Ok((head, H1Body::new(body.into_reader(), exchange)))
+        let silence = silence.unwrap_or(self.silence);
+        let sent = exchange.enter(|| self.agent.run(request));
+        let (head, body) = sent.map_err(|error| describe(error, silence))?.into_parts();
+        Ok((head, H1Body::new(body.into_reader(), exchange, silence)))
     }
 }

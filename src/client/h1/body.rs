@@ -37,6 +37,8 @@ pub(crate) struct H1Body {
     is_read_large: bool,
     exchange: Arc<Exchange>,
     framing: Framing,
+    /// Named by the error of a read that meets it.
+    silence: Duration,
 }
 
 struct Direct {
@@ -48,9 +50,9 @@ struct Direct {
 impl H1Body {
     /// A body whose framing is not known yet: its connection is closed after it. Boxed, because it is moved several times until it
     /// is read.
-    pub(crate) fn new(reader: BodyReader<'static>, exchange: &Arc<Exchange>) -> Box<Self> {
+    pub(crate) fn new(reader: BodyReader<'static>, exchange: &Arc<Exchange>, silence: Duration) -> Box<Self> {
         let (exchange, framing) = (Arc::clone(exchange), Framing::default());
-        Box::new(Self { reader, direct: None, is_read_large: false, exchange, framing })
+        Box::new(Self { reader, direct: None, is_read_large: false, exchange, framing, silence })
     }
 
     /// Sets how the body ends, as declared in its head.
@@ -79,7 +81,7 @@ impl H1Body {
             let lent = self.exchange.lending.take_lent();
             self.direct = lent.map(|tcp| Direct { limit: tcp.read_timeout(), tcp });
             if self.direct.is_none() {
-                return result.map_err(|error| describe(ureq::Error::from(error)));
+                return result.map_err(|error| describe(ureq::Error::from(error), self.silence));
             }
         }
         let Some(Direct { tcp, limit }) = &mut self.direct else { return Ok(0) };
@@ -88,7 +90,7 @@ impl H1Body {
             Some(silence) => silence.wait(*limit, timed_out, read),
             None => read(*limit),
         };
-        result.map_err(describe_io)
+        result.map_err(|error| describe_io(error, self.silence))
     }
 
     /// As [`read`](Self::read), but blocks for at most `brief`: `None` if nothing arrived. Only call it if
@@ -97,7 +99,7 @@ impl H1Body {
         let Some(Direct { tcp, .. }) = &mut self.direct else { return self.read(buf).map(Some) };
         match tcp.set_read_timeout(Some(brief)).and_then(|()| tcp.read_unbuffered(buf)) {
             Err(error) if timed_out(&error) => Ok(None),
-            result => result.map(Some).map_err(describe_io),
+            result => result.map(Some).map_err(|error| describe_io(error, self.silence)),
         }
     }
 
@@ -110,7 +112,7 @@ impl H1Body {
     pub(crate) fn read_arrived(&mut self, len: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::with_capacity(len);
         let read = (&mut self.reader).take(len as u64).read_to_end(&mut bytes);
-        read.map_err(|error| describe(ureq::Error::from(error)))?;
+        read.map_err(|error| describe(ureq::Error::from(error), self.silence))?;
         Ok(bytes)
     }
 

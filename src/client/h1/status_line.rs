@@ -248,6 +248,8 @@ fn is_control(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -301,7 +303,7 @@ mod tests {
             let timeout = NextTimeout::default();
             let received = translator
                 .await_input(&mut transport, timeout, |transport| transport.await_input(timeout))
-                .map_err(Error::from_ureq)?;
+                .map_err(|error| Error::from_ureq(error, Duration::ZERO))?;
             let buffers = transport.buffers();
             while !buffers.input().is_empty() {
                 let taken = buffers.input().len().min(most);

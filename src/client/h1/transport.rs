@@ -27,12 +27,20 @@ pub(crate) trait Carrier: Transport {
 pub(crate) struct HandshakeLimit {
     /// Deadline of all steps. `None` if an `Instant` can't represent it.
     until: Option<Instant>,
+    /// Time for all steps together, the TCP connect included.
+    whole: Duration,
     timeout: NextTimeout,
 }
 
 impl HandshakeLimit {
-    pub(crate) fn new(until: Option<Instant>, timeout: NextTimeout) -> Self {
-        Self { until, timeout }
+    /// The steps began with the TCP connect, at `began`, and may take `whole`.
+    pub(crate) fn new(began: Instant, whole: Duration, timeout: NextTimeout) -> Self {
+        Self { until: began.checked_add(whole), whole, timeout }
+    }
+
+    /// For an error that says which limit was met.
+    pub(crate) fn whole(&self) -> Duration {
+        self.whole
     }
 
     /// What is left of the limit for the next wait.

@@ -23,10 +23,12 @@ impl H3Body {
     /// Reads the available bytes. Blocks until at least one byte arrives, for at most the silence limit. 0 means the end.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         let read = |limit| self.stream.read(buf, limit);
-        match self.exchange.silence() {
+        let read = match self.exchange.silence() {
             Some(silence) => silence.wait(Some(self.silence), is_timeout, read),
             None => self.stream.read(buf, Some(self.silence)),
-        }
+        };
+        // The last part of a wait in two parts names only its own limit.
+        read.map_err(|error| if is_timeout(&error) { Error::silent(self.silence) } else { error })
     }
 
     /// As [`read`](Self::read), but blocks for at most `brief`: `None` if nothing arrived.

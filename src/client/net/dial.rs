@@ -65,12 +65,14 @@ impl Dialer {
         let socket = self.connect(&addresses, exchange).map_err(locate)?;
         let handle = socket.shutdown_handle();
         let tcp = Tcp::new(socket, config);
-        let limit = HandshakeLimit::new(began.checked_add(self.connect_timeout), timeout);
+        let limit = HandshakeLimit::new(began, self.connect_timeout, timeout);
         let link = match proxy {
             None if origin.is_tls => Link::layered(self.tls.open(tcp, origin, config, limit)?),
             None => Link::Direct(tcp),
             Some(proxy) if proxy.origin().is_tls => {
-                let tls = self.tls.open(tcp, proxy.origin(), config, limit)?;
+                let tls = self.tls.open(tcp, proxy.origin(), config, limit);
+                // Nothing is read yet, so no silence limit is met.
+                let tls = tls.map_err(|error| locate(Error::from_ureq(error, self.connect_timeout)))?;
                 self.open_through(proxy, tls, origin, config, limit)?
             }
             Some(proxy) => self.open_through(proxy, tcp, origin, config, limit)?,
@@ -94,10 +96,13 @@ impl Dialer {
         limit: HandshakeLimit,
     ) -> Result<Link, ureq::Error> {
         let tunnel = proxy.open(carrier, origin, limit)?;
-        Ok(match origin.is_tls {
-            true => Link::layered(self.tls.open(tunnel, origin, config, limit)?),
-            false => Link::layered(tunnel),
-        })
+        if !origin.is_tls {
+            return Ok(Link::layered(tunnel));
+        }
+        // Bytes that are not TLS, or a certificate that is not trusted, may be the proxy's.
+        let through =
+            |error| carry(Error::from_ureq(error, self.connect_timeout).through_the_proxy(&proxy.name()));
+        Ok(Link::layered(self.tls.open(tunnel, origin, config, limit).map_err(through)?))
     }
 
     /// Connects to one of the addresses and binds the socket to `exchange`, so that an abort shuts it down.

@@ -77,7 +77,7 @@ pub(crate) fn connect(
                 Ok(Ended { result: Ok(socket), .. }) => return Ok(attempts.keep(socket)),
                 Ok(Ended { address, result: Err(error) }) => {
                     pending -= 1;
-                    last = describe(address, error);
+                    last = describe(address, error, timeout);
                 }
                 Err(_) => unreachable!("`attempts` owns a sender of this channel"),
             },
@@ -167,11 +167,13 @@ impl Drop for Attempts {
     }
 }
 
-fn describe(address: SocketAddr, error: io::Error) -> Error {
+/// `limit` is the time limit of the whole connect.
+fn describe(address: SocketAddr, error: io::Error, limit: Duration) -> Error {
     let (kind, what) = match error.kind() {
         io::ErrorKind::ConnectionRefused => (ErrorKind::Refused, "refused the connection"),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-            (ErrorKind::ConnectTimedOut, "did not accept the connection in time")
+            let why = format!("{address} did not accept the connection within {limit:?}");
+            return Error::new(ErrorKind::ConnectTimedOut, why).with_cause(error);
         }
         _ => (ErrorKind::Unreachable, "can't be reached"),
     };

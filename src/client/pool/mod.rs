@@ -152,6 +152,11 @@ impl ConnectionPool {
         self.dialer.proxy_for(origin).is_some()
     }
 
+    /// Host and port of the proxy to which connections to `origin` lead.
+    pub(crate) fn proxy_for(&self, origin: &Origin) -> Option<String> {
+        Some(self.dialer.proxy_for(origin)?.name())
+    }
+
     /// True if a proven connection to `origin`, which has served a request, is idle.
     pub(crate) fn has_proven(&self, origin: &Origin) -> bool {
         self.state.lock().idle.has(origin, |connection| connection.is_proven())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
 use ureq::Timeout;
@@ -141,7 +141,9 @@ impl ConnectionPool {
         });
         let after = time::Duration::Exact(self.config.timeouts().connect.unwrap_or_default());
         let timeout = NextTimeout { after, reason: Timeout::Connect, per_read: None, per_write: None };
-        let connection = self.open(origin, &exchange, &self.config, timeout).map_err(Error::from_ureq)?;
+        let opened = self.open(origin, &exchange, &self.config, timeout);
+        // No request is sent, so no silence limit can be met but that of the proxy and of the handshake, which have their own texts.
+        let connection = opened.map_err(|error| Error::from_ureq(error, Duration::ZERO))?;
         // Bound for the dial only: a later cancel of the dials must not close it while it serves a request.
         connection.unbind(&exchange);
         Ok(connection)

@@ -31,7 +31,7 @@ impl HttpProxy {
 
     /// Host and port, without credentials.
     fn name(&self) -> String {
-        format!("{}:{}", self.origin.host, self.origin.port)
+        self.origin.authority()
     }
 
     /// Requests a tunnel to `origin` over `carrier`, a new connection to this proxy. Blocks until the proxy answers, for at most
@@ -43,7 +43,7 @@ impl HttpProxy {
         limit: HandshakeLimit,
     ) -> Result<(), ureq::Error> {
         // RFC 9112, section 3.2.3: the authority form. RFC 9110, section 9.3.6: it has a port even if that is the default one.
-        let target = format!("{}:{}", origin.host, origin.port);
+        let target = origin.authority();
         let mut request = String::new();
         // Writing to a string does not fail.
         let _ = write!(request, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{}\r\n", self.headers);

@@ -78,6 +78,11 @@ impl Proxy {
         !self.excluded.contains(&origin.host)
     }
 
+    /// Host and port, without credentials.
+    pub(super) fn name(&self) -> String {
+        self.origin.authority()
+    }
+
     /// The origin of the proxy itself.
     pub(super) fn origin(&self) -> &Origin {
         &self.origin
@@ -91,7 +96,7 @@ impl Proxy {
         origin: &Origin,
         limit: HandshakeLimit,
     ) -> Result<Tunnel<T>, ureq::Error> {
-        let name = format!("{}:{}", self.origin.host, self.origin.port);
+        let name = self.name();
         let opened = match &self.protocol {
             Protocol::Http(http) => http.open(&mut carrier, origin, limit),
             Protocol::Socks(credentials) => {
@@ -101,7 +106,8 @@ impl Proxy {
         match opened {
             Ok(()) => Ok(Tunnel::new(carrier)),
             Err(ureq::Error::Timeout(Timeout::Connect)) => {
-                let why = format!("the proxy {name} did not open a tunnel in time");
+                let (to, limit) = (origin.authority(), limit.whole());
+                let why = format!("the proxy {name} did not open a tunnel to {to} within {limit:?}");
                 Err(carry(Error::new(ErrorKind::ConnectTimedOut, why)))
             }
             Err(error) => Err(error),

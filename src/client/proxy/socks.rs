@@ -44,7 +44,8 @@ pub(super) fn open(
     match (handshake.receive()?, credentials) {
         ([VERSION, NO_CREDENTIALS], _) => {}
         ([VERSION, USER_AND_PASSWORD], Some(credentials)) => handshake.show(credentials)?,
-        ([VERSION, _], _) => return Err(handshake.refused("wants other credentials")),
+        ([VERSION, _], None) => return Err(handshake.refused("wants a user and a password")),
+        ([VERSION, _], Some(_)) => return Err(handshake.refused("does not take a user and a password")),
         _ => return Err(handshake.invalid()),
     }
     let request = connect_to(origin).ok_or_else(|| handshake.refused("can't be sent so long a name"))?;
@@ -152,13 +153,17 @@ impl<T: Carrier> Handshake<'_, T> {
             6 => (ErrorKind::ConnectTimedOut, "the host did not answer in time"),
             _ => (ErrorKind::Unreachable, "the host can't be reached"),
         };
-        let why =
-            format!("the proxy {} opened no tunnel to {}: {what} ({result})", self.proxy, self.origin.host);
+        let why = format!(
+            "the proxy {} opened no tunnel to {}: {what} ({result})",
+            self.proxy,
+            self.origin.authority()
+        );
         carry(Error::new(kind, why))
     }
 
     fn refused(&self, what: &str) -> ureq::Error {
-        let why = format!("the proxy {} opened no tunnel to {}: it {what}", self.proxy, self.origin.host);
+        let why =
+            format!("the proxy {} opened no tunnel to {}: it {what}", self.proxy, self.origin.authority());
         carry(Error::new(ErrorKind::Forbidden, why))
     }
 

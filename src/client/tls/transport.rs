@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use ureq::Timeout;
 use ureq::config::Config;
 use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport, time};
 
@@ -35,29 +36,36 @@ impl<T: Carrier> TlsTransport<T> {
             carry(Error::new(ErrorKind::Tls, why).with_cause(cause))
         })?;
         let mut connection =
-            ClientConnection::new(tls, name).map_err(|cause| carry(failed(io::Error::other(cause))))?;
+            ClientConnection::new(tls, name).map_err(|cause| carry(failed(host, io::Error::other(cause))))?;
         let mut limited = Limited { carrier, timeout: limit.left(), since: Instant::now() };
         // The whole handshake now, within the limit of the connect. rustls would do it with the first write, within that of a
         // write.
-        connection.complete_io(&mut limited).map_err(describe_handshake)?;
+        connection.complete_io(&mut limited).map_err(|error| describe_handshake(host, error, limit))?;
         Ok(Self { buffers: buffers(config), stream: StreamOwned::new(connection, limited) })
     }
 }
 
-fn describe_handshake(error: io::Error) -> ureq::Error {
+fn describe_handshake(host: &str, error: io::Error, limit: HandshakeLimit) -> ureq::Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => {
-            let why = "the server closed the connection during the TLS handshake";
+            let why = format!("{host} closed the connection during the TLS handshake");
             carry(Error::new(ErrorKind::Tls, why).with_cause(error))
         }
         // rustls reports an invalid certificate, and bytes that are not TLS, as invalid data.
-        io::ErrorKind::InvalidData => carry(failed(error)),
-        _ => error.into(),
+        io::ErrorKind::InvalidData => carry(failed(host, error)),
+        _ => match error.into() {
+            ureq::Error::Timeout(Timeout::Connect) => {
+                let limit = limit.whole();
+                let why = format!("the TLS handshake with {host} was not complete within {limit:?}");
+                carry(Error::new(ErrorKind::ConnectTimedOut, why))
+            }
+            error => error,
+        },
     }
 }
 
-fn failed(cause: io::Error) -> Error {
-    Error::new(ErrorKind::Tls, "the TLS handshake failed").with_cause(cause)
+fn failed(host: &str, cause: io::Error) -> Error {
+    Error::new(ErrorKind::Tls, format!("the TLS handshake with {host} failed")).with_cause(cause)
 }
 
 impl<T: Carrier> Carrier for TlsTransport<T> {

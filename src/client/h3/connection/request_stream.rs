@@ -14,7 +14,7 @@ use super::receiving::Waiter;
 use super::state::State;
 use crate::client::h3::response::Head;
 use crate::client::urgency::Urgency;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// Bytes that are taken from a stream at a time while its head is missing.
 const HEAD_PIECE: usize = 16 * 1024;
@@ -133,7 +133,7 @@ impl RequestStream {
                 let request = state.requests.get(&self.key)?;
                 request.head.clone().map(|head| Ok((head, request.is_early)))
             })?;
-            answered.ok_or_else(silent)
+            answered.ok_or_else(|| Error::silent(limit))
         })
     }
 
@@ -154,7 +154,7 @@ impl RequestStream {
                 }
                 Some(Ok(()))
             })?;
-            read.ok_or_else(silent)
+            read.ok_or_else(|| Error::silent(limit.unwrap_or(Duration::MAX)))
         })?;
         // Without the lock: to copy takes longer than to take.
         let mut got = 0;
@@ -216,10 +216,6 @@ impl Drop for RequestStream {
             connection.state.lock().forget(*key);
         }
     }
-}
-
-fn silent() -> Error {
-    Error::new(ErrorKind::Silent, "read timed out: the server sent nothing for the silence limit")
 }
 
 impl fmt::Debug for StreamHandle {
