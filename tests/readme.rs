@@ -68,3 +68,13 @@ fn a_figure_that_was_not_measured_is_found() {
     assert_eq!(faults(&table("40.0"), csv).len(), 1);
     assert_eq!(faults(&table("41.0").replace('–', "39.0"), csv).len(), 1);
 }
+
+/// The README is the first page of the documentation, and of the package in a registry. There is no file of the repository beside it.
+#[test]
+fn the_readme_links_to_no_file_beside_it() {
+    let readme = read("README.md");
+    let links: Vec<&str> = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+    let beside: Vec<&&str> =
+        links.iter().filter(|link| !link.starts_with("https://") && !link.starts_with('#')).collect();
+    assert!(beside.is_empty(), "broken where it is rendered: {beside:?}");
+}

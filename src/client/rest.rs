@@ -37,7 +37,13 @@ pub(super) fn hedge_body(
     let (request, origin) = (request.clone().over(Over::New), request.origin().clone());
     let successor = Successor {
         is_live: matches!(rest, Rest::Live(_)),
-        open: Box::new(move |position, token| rest.open(&own, request.clone(), position, token)),
+        open: Box::new(move |position, token| {
+            let url = request.url();
+            log::debug!(
+                "the body of {url} is silent at byte {position}: the rest is requested over a new connection"
+            );
+            rest.open(&own, request.clone(), position, token)
+        }),
         // The connections that were idle in that time used the same broken path: close them.
         handle_win: Box::new(move |since| pool.forget_older(&origin, since)),
     };

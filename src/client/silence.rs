@@ -192,7 +192,6 @@ impl<R: Send + 'static> Shared<R> {
     fn begin(self: &Arc<Self>, state: &mut State<R>, since: Instant) {
         // The thread that writes it is blocked in a silent read, so it does not change meanwhile.
         let position = self.position.load(Ordering::Relaxed);
-        log::debug!("a body is silent at byte {position}; requesting the rest over a new connection");
         let token = self.token.child(CancelReason::Fetch);
         let (shared, own, number) = (Arc::clone(self), token.clone(), state.begun);
         let named = thread::Builder::new().name("windway-hedged".into());
