@@ -81,8 +81,8 @@ pub trait RequestHook: Send + Sync {
     }
 
     /// A fresh URL in place of one for which the server has answered 401, 403 or 410. It is asked for once for each segment,
-    /// key, and request of a file or a station, and replaces `url` from then on. What is stored is kept: the resource behind a
-    /// fresh URL has to be the same. Default: none; then mirrors are tried, or the playlist is loaded again.
+    /// key, and request of a playlist, a file or a station, and replaces `url` from then on. What is stored is kept: the
+    /// resource behind a fresh URL has to be the same. Default: none; then mirrors are tried, or the playlist is loaded again.
     fn fresh_url(&self, kind: RequestKind, url: &str, status: u16) -> Option<String> {
         let _ = (kind, url, status); // Unused by default: a reload of the playlist brings fresh URLs.
         None

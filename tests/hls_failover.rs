@@ -420,3 +420,28 @@ fn a_key_of_the_application_does_not_hold_up_the_other_session_keys() {
     assert_eq!(play(&mut opened.join().unwrap().unwrap()), everything(1));
     assert!(origin.log().requests.iter().all(|request| request.path != "/first"));
 }
+
+#[test]
+fn a_fresh_url_of_a_playlist_is_used_at_once() {
+    let low = site(8);
+    let high = vod(&(0..8).map(|index| extinf(&format!("{index}.ts?high"))).collect::<String>());
+    let master =
+        "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\nts.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=99\nhigh.m3u8\n";
+    let origin = Origin::start(move |request| match request.path.split_once('?') {
+        None if request.path == "/master.m3u8" => text(master),
+        None if request.path == "/high.m3u8" => Answer::status(403),
+        Some(("/high.m3u8", _)) => text(&high),
+        _ => low.answer(request),
+    });
+    let change = |config: &mut HlsConfig| {
+        (config.quality, config.buffer) = (Quality::Fixed(0), Duration::from_secs(1));
+        config.hook = Some(Hook::new(Tokens));
+    };
+    let mut hls = open(&origin, "/master.m3u8", change);
+    hls.handle().set_quality(Quality::Fixed(1));
+    origin.wait_until("the playlist by its fresh URL", |log| {
+        log.requests.iter().any(|request| request.path == "/high.m3u8?token")
+    });
+    assert_eq!(play(&mut hls), everything(8));
+    assert!(origin.log().requests.iter().any(|request| request.path.ends_with("?high")));
+}

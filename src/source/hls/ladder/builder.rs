@@ -197,6 +197,7 @@ fn found(variant: &Variant, rendition: Option<&Rendition>, index: usize, url: Ur
         stable: [variant.stable_id.clone(), rendition.and_then(|rendition| rendition.stable_id.clone())],
         excluded_until: None,
         is_outdated: false,
+        is_refreshed: false,
     };
     Found { info, variant }
 }

@@ -63,6 +63,8 @@ pub(crate) struct VariantStream {
     pub(crate) excluded_until: Option<Instant>,
     /// Its playlist is live and was not loaded again since another variant is used.
     pub(crate) is_outdated: bool,
+    /// The application has given a fresh URL for its playlist, which has not come since.
+    pub(crate) is_refreshed: bool,
 }
 
 impl VariantStream {
@@ -96,6 +98,7 @@ impl Ladder {
             stable: [None, None],
             excluded_until: None,
             is_outdated: false,
+            is_refreshed: false,
         };
         Self { renditions: Vec::new(), levels: vec![vec![info]], variants: vec![variant], first: 0 }
     }

@@ -73,10 +73,10 @@ impl PlaylistSink {
         // Before the state is locked: the hook is code of the application, and may block.
         let fresh = hook.and_then(|hook| hook.fresh_url(RequestKind::Playlist, &self.url, &error));
         self.shared.change(|state| {
-            if let Some(fresh) = fresh {
-                state.set_playlist_url(self.variant, fresh);
+            let is_taken = fresh.is_some_and(|fresh| state.handle_fresh_playlist(self.variant, fresh));
+            if !is_taken {
+                state.handle_playlist_failed(self.variant, error, Instant::now());
             }
-            state.handle_playlist_failed(self.variant, error, Instant::now());
         });
     }
 }

@@ -141,6 +141,21 @@ impl State {
         self.ladder.variants[variant].url = url;
     }
 
+    /// The application has a fresh URL for a playlist that `plan` has requested, and that was refused. False if it had one since the
+    /// last time that the playlist came.
+    pub(crate) fn handle_fresh_playlist(&mut self, variant: usize, url: Url) -> bool {
+        if std::mem::replace(&mut self.ladder.variants[variant].is_refreshed, true) {
+            return false;
+        }
+        self.set_playlist_url(variant, url);
+        // Requested again. If another playlist is wanted by now, this one will be when a segment needs it.
+        let pending = self.pending_playlist.as_mut().filter(|(wanted, _)| *wanted == variant);
+        if let Some((_, is_fetching)) = pending {
+            *is_fetching = false;
+        }
+        true
+    }
+
     pub(super) fn poll_steering(&mut self, now: Instant) -> Option<Url> {
         let throughput = self.network.estimator.throughput();
         let pathway = &self.ladder.variants[self.variant].pathway;
@@ -181,6 +196,7 @@ impl State {
                         url,
                         pathway: clone.id.clone(),
                         excluded_until: None,
+                        is_refreshed: false,
                         ..variant.clone()
                     })
                 })
