@@ -82,7 +82,11 @@ impl Steering {
         // Section 7.2: after 410 there are no more requests; after 429 `Retry-After` gives the time.
         let wait = match error.status() {
             Some(410) => None,
-            Some(429) => Some(error.retry_after().unwrap_or(self.ttl)),
+            // Clamped like a TTL: `Retry-After: 0` with each answer would make a request of each call too.
+            Some(429) => {
+                let (shortest, longest) = (Duration::from_secs(TTL.0), Duration::from_secs(TTL.1));
+                Some(error.retry_after().map_or(self.ttl, |after| after.clamp(shortest, longest)))
+            }
             _ => Some(self.ttl),
         };
         self.due = wait.and_then(|wait| now.checked_add(wait));
@@ -210,6 +214,17 @@ mod tests {
         };
         assert!(!again(500, 299) && again(500, 300) && again(429, 300));
         assert!(!again(410, 1_000_000));
+    }
+
+    #[test]
+    fn a_server_that_asks_for_no_pause_gets_one() {
+        let start = Instant::now();
+        let mut steering = Steering::new(url("http://host/s"), "A".into(), start);
+        steering.poll(start, "A", None).unwrap();
+        let refused = Error::new(ErrorKind::Status(429), "as asked").with_retry_after(Duration::ZERO);
+        steering.handle_failed(&refused, start);
+        assert_eq!(steering.poll(start + Duration::from_secs(9), "A", None), None);
+        assert!(steering.poll(start + Duration::from_secs(10), "A", None).is_some());
     }
 
     #[test]
