@@ -26,7 +26,8 @@ use crate::types::Priority;
 pub struct HlsConfig {
     /// How the variant is chosen. Default: automatic.
     pub quality: Quality,
-    /// Preferred language of the audio, as RFC 5646 writes it. Default: what the author marks as default.
+    /// Preferred language of the audio, as RFC 5646 writes it: another region of the same language is taken if there is none of
+    /// this one. Default: what the author marks as default.
     pub language: Option<String>,
     /// Where playback starts. Default: `EXT-X-START` of the playlist; without it the beginning, or near the end of a live stream.
     pub start: Option<Duration>,

@@ -70,15 +70,19 @@ impl<'a> Builder<'a> {
 
     /// Section 4.4.6.1: the user's language, else the default, else what may be selected automatically.
     fn first_rendition(&self, language: Option<&str>) -> usize {
-        let find = |is_wanted: &dyn Fn(&Rendition) -> bool| {
-            self.renditions.iter().position(|rendition| is_wanted(rendition))
-        };
-        let speaks = |rendition: &Rendition| {
+        let distance = |rendition: &Rendition| {
             let spoken = rendition.language.as_deref().unwrap_or_default();
-            language.is_some_and(|wanted| !spoken.is_empty() && primary(spoken) == primary(wanted))
+            match language {
+                Some(wanted) if spoken.eq_ignore_ascii_case(wanted) => 0,
+                // Another region is better than another language.
+                Some(wanted) if !spoken.is_empty() && primary(spoken) == primary(wanted) => 1,
+                _ => 2,
+            }
         };
-        let chosen = find(&speaks).or_else(|| find(&|rendition| rendition.is_default));
-        chosen.or_else(|| find(&|rendition| rendition.is_autoselect)).unwrap_or(0)
+        // Of several in one language, what the author has marked: a commentary or a description for the blind often is not.
+        let key =
+            |rendition: &Rendition| (distance(rendition), !rendition.is_default, !rendition.is_autoselect);
+        (0..self.renditions.len()).min_by_key(|index| key(self.renditions[*index])).unwrap_or(0)
     }
 
     fn add_rendition(&mut self, index: usize, is_first: bool) {
@@ -305,6 +309,19 @@ mod tests {
             choose(text, None),
             [(100, "/lo-a".into()), (100, "/lo-b".into()), (200, "/hi-a".into()), (200, "/hi-b".into())]
         );
+    }
+
+    #[test]
+    fn of_several_renditions_that_speak_the_language_the_best_is_chosen() {
+        let text = "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"a\",LANGUAGE=\"pt-PT\",URI=\"pt-pt\",DEFAULT=YES\n\
+                    #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"b\",LANGUAGE=\"pt-BR\",URI=\"pt-br\"\n\
+                    #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"c\",LANGUAGE=\"en\",URI=\"described\"\n\
+                    #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"d\",LANGUAGE=\"en\",URI=\"en\",AUTOSELECT=YES\n\
+                    #EXT-X-STREAM-INF:BANDWIDTH=9,AUDIO=\"g\"\nv\n";
+        for (language, uri) in [("pt-br", "/pt-br"), ("pt", "/pt-pt"), ("pt-AO", "/pt-pt"), ("en-GB", "/en")]
+        {
+            assert_eq!(choose(text, Some(language)), [(9, uri.to_owned())], "{language}");
+        }
     }
 
     #[test]
