@@ -50,6 +50,7 @@ impl Pipeline {
                 decryptor.push(bytes, &mut self.plain);
                 self.demuxer.push(&self.plain, output)?;
             }
+            // No frame comes out before the tag has been checked, at the end.
             Decryption::Sealed(decryptor) => return decryptor.push(bytes),
             Decryption::None | Decryption::Frames(_) => self.demuxer.push(bytes, output)?,
         }
@@ -74,6 +75,7 @@ impl Pipeline {
     /// Decrypts the frames behind those that are known.
     fn decrypt_frames(&self, output: &mut Output, known: (usize, usize)) -> Result<(), Error> {
         let Decryption::Frames(decryptor) = &self.decryption else {
+            // The headers of such frames are not encrypted, so a decoder would take them, and play noise.
             if self.demuxer.is_sample_encrypted() {
                 return Err(Error::new(
                     ErrorKind::Unsupported,

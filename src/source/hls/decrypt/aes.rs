@@ -12,6 +12,7 @@ use super::cipher::Cipher;
 use crate::error::{Error, ErrorKind};
 use crate::media::AudioCodec;
 
+/// Bytes of a block of AES. In GCM mode the tag has as many.
 const BLOCK: usize = 16;
 
 /// Bytes of a segment that has to be there as a whole, at most.
@@ -48,6 +49,8 @@ impl Decryptor {
     pub(crate) fn finish(&mut self, plain: &mut Vec<u8>) -> Result<(), Error> {
         let wrong = |why: &str| Error::new(ErrorKind::Unsupported, why);
         let mut last = std::mem::take(&mut self.pending);
+        // RFC 5652, section 6.3: a text of whole blocks is padded too, by a block of its own. So there is always one, also of an
+        // empty text.
         if last.len() != BLOCK {
             return Err(wrong("the encrypted segment is cut off: its length is not a multiple of 16"));
         }
@@ -69,6 +72,7 @@ impl Decryptor {
 ///
 /// Nothing is passed on before the tag has been checked, so a segment can be played only once it is there as a whole.
 pub(crate) struct SealedDecryptor {
+    /// With 16 bytes of initialization vector (section 4.4.4.4), where GCM mostly has 12.
     cipher: AesGcm<Aes256, U16>,
     sealed: Vec<u8>,
 }

@@ -9,6 +9,7 @@ use crate::source::hls::playlist::{Key, KeyMethod};
 ///
 /// [`ErrorKind::Unsupported`] if there are keys, but none that can be used (section 6.3.6).
 pub(crate) fn choose_key(keys: &[Key]) -> Result<Option<&Key>, Error> {
+    // Not SAMPLE-AES-CTR, which section 4.4.4.4 leaves to Common Encryption (ISO 23001-7): the demuxer does not read its boxes.
     let is_usable = |key: &&Key| {
         key.is_identity()
             && matches!(key.method, KeyMethod::Aes128 | KeyMethod::SampleAes | KeyMethod::Aes256Gcm)

@@ -81,6 +81,7 @@ impl AacConfig {
     /// The header of a frame with this many bytes of raw data. `None` if it is too long for ADTS.
     pub(super) fn header(self, raw: usize) -> Option<[u8; 7]> {
         let len = raw + 7;
+        // aac_frame_length has 13 bits (ISO 14496-3, annex 1.A).
         if len >= 1 << 13 {
             return None;
         }
@@ -89,11 +90,13 @@ impl AacConfig {
             0xff,
             // MPEG-4, layer 0, and no checksum.
             0xf1,
+            // `profile` has two bits for the object type less one, so ADTS can name the types 1 to 4 only.
             (self.object_type - 1) << 6 | self.rate_index << 2 | self.channels >> 2,
             (self.channels & 3) << 6 | low(len >> 11),
             low(len >> 3),
             // An adts_buffer_fullness of 11 ones means a variable bit rate.
             low(len << 5) | 0x1f,
+            // The rest of these ones, and the number of raw_data_blocks less one.
             0xfc,
         ])
     }

@@ -45,6 +45,7 @@ impl<'a> Bits<'a> {
         if shift == 0 {
             out.extend_from_slice(&self.bytes[begin..begin + len]);
         } else {
+            // One byte more: the last one is shared with what follows. `skip` has shown that it is there.
             let pairs = self.bytes[begin..=begin + len].windows(2);
             out.extend(pairs.map(|pair| pair[0] << shift | pair[1] >> (8 - shift)));
         }

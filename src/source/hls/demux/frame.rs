@@ -67,5 +67,6 @@ impl Output {
 }
 
 pub(super) fn nanoseconds(samples: u64, rate: u32) -> u64 {
+    // In 128 bits: 64 would overflow after four days at 48 kHz. A damaged header may have no rate.
     (u128::from(samples) * 1_000_000_000 / u128::from(rate.max(1))) as u64
 }

@@ -81,9 +81,11 @@ fn parse_adts(bytes: &[u8]) -> Option<Header> {
     let rate = *AAC_RATES.get(usize::from(bytes[2] >> 2 & 15))?;
     let channels = aac_channels((bytes[2] & 1) << 2 | bytes[3] >> 6);
     let len = usize::from(bytes[3] & 3) << 11 | usize::from(bytes[4]) << 3 | usize::from(bytes[5] >> 5);
+    // A frame without data plays nothing, and one that is shorter than its header would keep the cursor where it is.
     if len <= if has_checksum { 9 } else { 7 } {
         return None;
     }
+    // number_of_raw_data_blocks_in_frame is one less than there are. Each has 1024 samples.
     let blocks = u32::from(bytes[6] & 3) + 1;
     header(AudioCodec::Aac, len, 1024 * blocks, rate, channels)
 }
@@ -94,6 +96,7 @@ fn parse_loas(bytes: &[u8]) -> Option<Header> {
     if bytes[0] != 0x56 || bytes[1] & 0xe0 != 0xe0 || len == 0 {
         return None;
     }
+    // What is in it shows once its configuration was read: see `latm.rs`.
     header(AudioCodec::Aac, LOAS_HEADER + len, 0, 0, 0)
 }
 
@@ -129,10 +132,12 @@ fn parse_mpeg(bytes: &[u8]) -> Option<Header> {
     let sample_rate = match version {
         3 => base,
         2 => base / 2,
+        // MPEG-2.5, which is in no standard: an extension by Fraunhofer.
         _ => base / 4,
     };
     let samples = match (layer, is_mpeg1) {
         (1, _) => 384,
+        // Layer 3 of MPEG-2 has one granule in a frame, and not two (ISO 13818-3).
         (3, false) => 576,
         _ => 1152,
     };

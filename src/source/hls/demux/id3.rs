@@ -19,6 +19,7 @@ pub(super) fn tag_len(bytes: &[u8]) -> Option<usize> {
 pub(super) fn timestamp(tag: &[u8]) -> Option<u64> {
     let is_v4 = tag.get(3)? >= &4;
     let mut frames = tag.get(HEADER..)?;
+    // Padding consists of zeros, and passes for frames without a name and without a body.
     while let Some((head, rest)) = frames.split_at_checked(HEADER) {
         let size: [u8; 4] = head[4..8].try_into().ok()?;
         // ID3v2.3 writes a plain number here, and so do some writers of ID3v2.4. Both agree below 128 bytes.

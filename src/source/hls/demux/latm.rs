@@ -76,6 +76,7 @@ impl LatmReader {
 
     fn read_config(&mut self, element: &[u8]) -> Option<MuxConfig> {
         let mut bits = Bits::new(&element[LOAS_HEADER..]);
+        // useSameStreamMux: it refers to a configuration that has not come yet.
         if bits.flag()? {
             return None;
         }
@@ -99,12 +100,14 @@ impl LatmReader {
 
     fn drop_first(&mut self) -> Option<Element> {
         let element = self.pending.pop_front()?;
+        // With the header, which `push` has counted and not kept.
         self.pending_bytes -= element.bytes.len() + LOAS_HEADER;
         Some(element)
     }
 
     /// Packets are missing: what was kept does not lie before the next element.
     pub(super) fn lose(&mut self) {
+        // Not the configuration: most streams have one from the beginning to the end.
         self.pending.clear();
         self.pending_bytes = 0;
     }
@@ -204,6 +207,7 @@ impl MuxConfig {
         bits.skip(len)?;
         let object_type = AacConfig::object_type(&inside)?;
         let mut aac = AacConfig::read(&mut inside).filter(|_| inside.position() <= bits.position());
+        // ISO 14496-3, 1.6.2.1: an extension is looked for where at least 16 bits are left.
         if let Some(aac) = aac.as_mut().filter(|_| inside.position() + 16 <= bits.position()) {
             aac.read_extension(&mut inside);
         }

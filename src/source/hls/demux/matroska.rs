@@ -21,6 +21,7 @@ pub(super) fn alac_format(alac: &[u8]) -> Option<Format> {
     let number = |at: usize| u32::from_be_bytes([config[at], config[at + 1], config[at + 2], config[at + 3]]);
     let (frame_length, sample_rate) = (number(0), number(20));
     let (version, depth, channels) = (config[4], config[5], config[9]);
+    // compatibleVersion: a decoder must not read a later one. The depths and the number of channels are those that ALAC has.
     let is_known = version == 0 && matches!(depth, 16 | 20 | 24 | 32) && (1..=8).contains(&channels);
     if !is_known || frame_length == 0 || sample_rate == 0 {
         return None;
@@ -43,22 +44,25 @@ fn cookie(bytes: &[u8]) -> &[u8] {
 fn head(cookie: &[u8], frame_length: u32, sample_rate: u32, channels: u8, depth: u8) -> Vec<u8> {
     let frame = u64::from(frame_length) * 1_000_000_000 / u64::from(sample_rate);
     let audio = [
+        // SamplingFrequency, Channels, BitDepth.
         element(&[0xb5], &f64::from(sample_rate).to_be_bytes()),
         element(&[0x9f], &[channels]),
         element(&[0x62, 0x64], &[depth]),
     ];
-    // TrackNumber, TrackUID, TrackType (audio), FlagLacing, CodecID, CodecPrivate, DefaultDuration, Audio.
+    // RFC 9559, section 5.1.4: TrackNumber, TrackUID, TrackType (2 is audio), FlagLacing, CodecID, CodecPrivate, DefaultDuration
+    // and Audio, in this order.
     let track = [
         element(&[0xd7], &[1]),
         element(&[0x73, 0xc5], &[1]),
         element(&[0x83], &[2]),
+        // A block is one frame then, and needs no table of lengths.
         element(&[0x9c], &[0]),
         element(&[0x86], b"A_ALAC"),
         element(&[0x63, 0xa2], cookie),
         element(&[0x23, 0xe3, 0x83], &frame.to_be_bytes()),
         element(&[0xe1], &audio.concat()),
     ];
-    // TimestampScale, MuxingApp, WritingApp.
+    // RFC 9559, section 5.1.2: TimestampScale, and MuxingApp and WritingApp, which every file must have.
     let info = [
         element(&[0x2a, 0xd7, 0xb1], &TICK.to_be_bytes()),
         element(&[0x4d, 0x80], b"windway"),
@@ -70,6 +74,7 @@ fn head(cookie: &[u8], frame_length: u32, sample_rate: u32, channels: u8, depth:
         element(&[0x42, 0xf3], &[8]),
         element(&[0x42, 0x82], b"matroska"),
         element(&[0x42, 0x87], &[4]),
+        // SimpleBlock came with version 2.
         element(&[0x42, 0x85], &[2]),
     ];
     [

@@ -132,6 +132,7 @@ impl Mp4Demuxer {
             // No byte follows that would end this box.
             _ if left == 0 => State::Header(Vec::new()),
             b"mdat" => State::Media { left },
+            // Also one that goes on to the end of the file, whose length is not known.
             b"moov" | b"moof" if left > LONGEST_BOX => return Err(damaged()),
             // The box is parsed from its header on.
             b"moov" => State::Whole { kind, start, bytes: header.clone(), left },
@@ -174,6 +175,7 @@ impl Mp4Demuxer {
                 self.drop_sample(sample);
                 continue;
             }
+            // It lies in what follows of this box, or in another `mdat`.
             if from >= end {
                 break;
             }
@@ -194,6 +196,7 @@ impl Mp4Demuxer {
     fn drop_sample(&mut self, sample: Sample) {
         self.samples.pop_front();
         self.partial.clear();
+        // Also of a sample that was not passed on: those behind it keep their times.
         let time = sample.time.or(self.time);
         self.time = time.map(|time| time.saturating_add(u64::from(sample.duration)));
     }

@@ -51,6 +51,7 @@ impl Track {
         let unsupported = |why: &str| Error::new(ErrorKind::Unsupported, why);
         let moov = find(init, &[b"moov"]);
         let moov = moov.ok_or_else(|| unsupported("the initialization section has no moov box"))?;
+        // 8.4.3: handler_type lies behind the version, the flags and a reserved field.
         let is_audio =
             |track: &[u8]| find(track, &[b"mdia", b"hdlr"]).and_then(|hdlr| hdlr.get(8..12)) == Some(b"soun");
         let tracks = boxes(moov).filter(|(kind, body)| kind == b"trak" && is_audio(body));
@@ -73,6 +74,7 @@ impl Track {
         let id = find(trak, &[b"tkhd"]).and_then(track_id).ok_or_else(broken)?;
         let timescale = find(trak, &[b"mdia", b"mdhd"]).and_then(timescale).ok_or_else(broken)?;
         let entries = find(trak, &[b"mdia", b"minf", b"stbl", b"stsd"]).ok_or_else(broken)?;
+        // 8.5.2: behind the version, the flags and the count. Only the first entry is read: a rendition has one.
         let (kind, entry) = boxes(entries.get(8..).unwrap_or_default()).next().ok_or_else(broken)?;
         let SampleEntry { format, aac, pre_skip } = parse_entry(&kind, entry)?;
         let edit = find(trak, &[b"edts", b"elst"]).and_then(first_edit).map_or(0, |edit| edit.time);
@@ -109,6 +111,7 @@ impl Track {
     pub(super) fn decoded(&self, sample: &[u8]) -> Option<u64> {
         let header = |family: Family| family.parse(sample).map(|header| header.samples);
         let (samples, rate) = match self.format.codec {
+            // Of the core codec, whose rate the format has: SBR doubles both.
             AudioCodec::Aac | AudioCodec::HeAac => (1024, self.format.sample_rate),
             AudioCodec::Opus => (ogg::samples(sample)?, 48_000),
             AudioCodec::Mp3 => (header(Family::Mpeg)?, self.format.sample_rate),
@@ -123,6 +126,7 @@ impl Track {
         let Some(mvex) = find(moov, &[b"mvex"]) else { return };
         for (_, trex) in boxes(mvex).filter(|(kind, _)| kind == b"trex") {
             let mut reader = Reader(trex);
+            // 8.8.3: track_ID, and the defaults for the sample description, the duration and the size.
             let mut read =
                 || Some((reader.version()?, reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?));
             if let Some((_, id, _, duration, size)) = read() {
@@ -155,6 +159,7 @@ impl Track {
                 }
             }
             next = at;
+            // 8.8.12: the time is that of the first sample of the track fragment, and not of each run.
             if let Some(first) = all.get_mut(first) {
                 first.time = find(traf, &[b"tfdt"]).and_then(decode_time);
             }

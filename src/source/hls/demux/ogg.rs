@@ -36,6 +36,7 @@ pub(super) fn head(dops: &[u8]) -> Option<OpusHead> {
     if fixed[10] != 0 {
         identification.extend(&mapping[..2 + usize::from(channels)]);
     }
+    // RFC 7845, section 5.2: the vendor with its length, and no comments. A stream without this packet is refused.
     let comment = b"OpusTags\x07\0\0\0windway\0\0\0\0";
     // RFC 3533, section 6: 2 marks the first page of a logical stream. RFC 7845, section 3: both headers have pages of their own.
     let mut pages = page(0, 0, 2, &identification)?;
@@ -95,6 +96,7 @@ fn page(number: u32, granule: u64, flags: u8, packet: &[u8]) -> Option<Vec<u8>> 
     page.extend(granule.to_le_bytes());
     page.extend(SERIAL.to_le_bytes());
     page.extend(number.to_le_bytes());
+    // RFC 3533, section 6: the checksum is computed with zeros in its own place.
     page.extend([0; 4]);
     // Lacing (RFC 3533, section 5): a packet ends with a segment that is shorter than 255 bytes.
     let full = packet.len() / 255;

@@ -147,6 +147,7 @@ fn parse_flac(dfla: &[u8]) -> Option<Format> {
     // The count of samples and their checksum are those of the whole file. A section of it has others, so: unknown.
     info[13] &= 0xf0;
     info[14..].fill(0);
+    // RFC 9639, section 8.1: the upper bit marks the last block of metadata. Others of the `dfLa` are left out.
     let head: Vec<u8> = b"fLaC\x80\x00\x00\x22".iter().chain(&info).copied().collect();
     Some(Format { codec: AudioCodec::Flac, sample_rate, channels, head: Some(Arc::from(head)) })
 }

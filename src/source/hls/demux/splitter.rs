@@ -113,6 +113,7 @@ impl Splitter {
     pub(super) fn lose(&mut self, output: &mut Output) {
         self.flush(output);
         self.is_locked = false;
+        // How much is missing is not known, so the next frame has no time before a packet brings one.
         self.clock = Clock::default();
         if let Some(latm) = &mut self.latm {
             latm.lose();
@@ -250,6 +251,7 @@ impl Splitter {
         self.clock.set(mark);
         if is_first && header.format.codec == AudioCodec::Mp3 {
             if let Some(table) = SeekTable::parse(bytes) {
+                // The table itself plays nothing, so its time is that of the frame behind it.
                 output.delay = table.delay(header.format.sample_rate);
                 self.table = Some((table, 0));
                 return;
@@ -257,6 +259,7 @@ impl Splitter {
         }
         if let Some((table, frames)) = &mut self.table {
             *frames = frames.saturating_add(1);
+            // Again for each frame: it is the padding of this segment only if that ends with as many frames as the table counts.
             output.padding = table.padding(*frames, header.format.sample_rate);
         }
         output.data.extend_from_slice(bytes);

@@ -70,10 +70,12 @@ impl TsDemuxer {
     /// Takes the tables of an initialization section.
     pub(super) fn push_tables(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.partial.extend_from_slice(bytes);
+        // As at the end: no packet follows that would prove the last one.
         self.take_packets(true, &mut Output::default())
     }
 
     fn take_packets(&mut self, is_end: bool, output: &mut Output) -> Result<(), Error> {
+        // Taken out while packets of it are borrowed. It goes back for its memory.
         let buffer = std::mem::take(&mut self.partial);
         let mut rest = buffer.as_slice();
         while let Some((skip, packet)) = self.next_packet(rest, is_end) {
@@ -281,6 +283,7 @@ impl Audio {
         let ticks = match self.last_ticks {
             Some(last) => {
                 let ahead = ticks.wrapping_sub(last) & (span - 1);
+                // Saturating: behind the first time of a segment, one from before the rollover would be negative.
                 if ahead < span / 2 { last + ahead } else { (last + ahead).saturating_sub(span) }
             }
             None => ticks,

@@ -43,6 +43,7 @@ impl SectionReader {
         // A table id of 0xff is stuffing.
         while self.buffer.len() >= 3 && self.buffer[0] != 0xff {
             let len = 3 + (usize::from(self.buffer[1] & 0x0f) << 8 | usize::from(self.buffer[2]));
+            // None of these tables, or damage: the next start of a section is understood again.
             if len > LONGEST {
                 self.is_started = false;
                 self.buffer.clear();
@@ -126,6 +127,7 @@ fn audio_stream(kind: u8, pid: u16, descriptors: &[u8]) -> Option<Stream> {
     let audio = |family| Some(Stream::Audio { pid, family, is_sample_encrypted: false });
     let encrypted = |family| Some(Stream::Audio { pid, family, is_sample_encrypted: true });
     match kind {
+        // stream_type (2.4.4.9, table 2-34): audio of MPEG-1 and MPEG-2, and AAC as ADTS. 0x11 is AAC as LATM.
         0x03 | 0x04 => audio(Family::Mpeg),
         0x0f => audio(Family::Adts),
         // From 0x80 on the numbers are for private use. The ATSC has assigned these to AC-3 and E-AC-3.
