@@ -50,6 +50,7 @@ impl<'a> Builder<'a> {
     fn new(list: &'a MultivariantPlaylist, base: &'a Url, policy: UriPolicy) -> Self {
         let mut groups: HashMap<&str, Vec<&Rendition>> = HashMap::new();
         let mut renditions: Vec<&Rendition> = Vec::new();
+        // A group that no playable variant refers to is not offered.
         let used: Vec<&str> = playable(list).filter_map(|variant| variant.audio.as_deref()).collect();
         for rendition in list.audio_renditions().filter(|rendition| used.contains(&&*rendition.group)) {
             groups.entry(&rendition.group).or_default().push(rendition);
@@ -59,6 +60,7 @@ impl<'a> Builder<'a> {
                 renditions.push(rendition);
             }
         }
+        // Sixteen show what there is, and keep the error to one line.
         let mut codecs: Vec<&str> =
             list.variants.iter().flat_map(|variant| &variant.codecs).map(|codec| &**codec).take(16).collect();
         codecs.sort_unstable();
@@ -89,6 +91,7 @@ impl<'a> Builder<'a> {
         let has_audio_only = playable(self.list).any(|variant| variant.resolution.is_none());
         let mut known: HashMap<Url, usize> = HashMap::new();
         for variant in playable(self.list) {
+            // The segments of a variant with a resolution have its video, too: many times the bytes of the audio.
             if (variant.resolution.is_some() && has_audio_only) || self.found.len() == MOST_VARIANTS {
                 continue;
             }

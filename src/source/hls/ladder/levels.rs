@@ -94,6 +94,7 @@ impl Ladder {
             level: 0,
             rendition: 0,
             url,
+            // Section 4.4.6.2: the pathway of a variant that names none.
             pathway: ".".into(),
             stable: [None, None],
             excluded_until: None,

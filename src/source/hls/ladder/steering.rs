@@ -51,6 +51,7 @@ pub(crate) struct PathwayClone {
 impl Steering {
     /// Until the first manifest is there, `pathway` is used.
     pub(crate) fn new(url: Url, pathway: Box<str>, now: Instant) -> Self {
+        // At once, and yet behind the first segments: see `State::plan_media`.
         Self { url, due: Some(now), ttl: DEFAULT_TTL, priority: vec![pathway] }
     }
 
@@ -72,6 +73,7 @@ impl Steering {
         self.ttl = manifest.ttl;
         self.due = now.checked_add(self.ttl);
         self.url = reload.unwrap_or_else(|| self.url.clone());
+        // With an empty order all pathways would be equal, and the one in use would be as good as one that failed.
         if !manifest.priority.is_empty() {
             self.priority.clone_from(&manifest.priority);
         }

@@ -18,7 +18,7 @@ pub(super) fn parse_date_time(text: &str) -> Option<SystemTime> {
     let mut parts = time.splitn(3, ':');
     let (hours, minutes) = (digits(parts.next()?, 2)?, digits(parts.next()?, 2)?);
     let seconds = parse_seconds(parts.next().unwrap_or("0"))?;
-    // 60 is a leap second.
+    // 60 is a leap second, and ISO 8601 may write the end of a day as 24:00.
     if hours > 24 || minutes > 59 || seconds >= Duration::from_secs(61) {
         return None;
     }

@@ -37,5 +37,6 @@ pub(super) fn define(
 /// The value of a query parameter, with percent-encoding removed.
 fn query_parameter(url: &Url, name: &str) -> Option<String> {
     let mut pairs = url.query_pairs();
+    // Section 4.4.2.3: a parameter without a value is a parse error, as a missing one is.
     pairs.find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.into_owned())
 }

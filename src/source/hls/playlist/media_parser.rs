@@ -192,6 +192,7 @@ impl Parser {
     fn handle_map(&mut self, value: &str) -> Result<(), PlaylistProblem> {
         let attributes = Attributes::parse(value, &mut self.variables)?;
         let byte_range = match attributes.parsed("BYTERANGE", RangeText::parse)? {
+            // No range precedes it that it could continue.
             Some(range) => Some(range.at(range.offset.unwrap_or(0))?),
             None => None,
         };
@@ -238,6 +239,7 @@ impl Parser {
     fn handle_skip(&mut self, value: &str, previous: Option<&MediaPlaylist>) -> Result<(), PlaylistProblem> {
         self.check_before_first_segment()?;
         let attributes = Attributes::parse(value, &mut self.variables)?;
+        // Section 6.2.5.1: date ranges are left out for `_HLS_skip=v2` only, which is never asked for. So all are here.
         attributes.required("SKIPPED-SEGMENTS")?;
         let count = attributes.number("SKIPPED-SEGMENTS")?.unwrap_or_default();
         let end = self.list.media_sequence.checked_add(count).ok_or(PlaylistProblem::Overflow)?;

@@ -238,6 +238,7 @@ impl Parser {
         // Section 4.4.6.2 requires the rate. Some servers leave it out where a variant has only audio.
         let bandwidth = attributes.optional("BANDWIDTH", parse_rounded).or(average_bandwidth);
         self.pending = Some(Pending::Variant(Box::new(Variant {
+            // Set by `handle_uri`, from the next line.
             uri: Uri::new(""),
             bandwidth: bandwidth.unwrap_or(0),
             average_bandwidth,

@@ -21,6 +21,7 @@ fn parse_decimal(text: &str) -> Option<Duration> {
         return None;
     }
     let seconds = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    // What is finer than a nanosecond is dropped.
     let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(9);
     let nanoseconds = digits.fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'));
     Some(Duration::new(seconds, nanoseconds))
