@@ -49,6 +49,7 @@ impl State {
             if !output.frames.is_empty() {
                 self.place(&output);
             }
+            // Frames of those behind it wait, however many have arrived: each is placed where the one before it ends.
             if phase != SegmentPhase::Complete {
                 return;
             }

@@ -119,6 +119,7 @@ impl State {
                 queued.hint = (!is_answered).then_some(Hint::Listed);
                 (queued.start, queued.next) = (timed.start, timed.next);
                 queued.segment = timed.segment;
+                // Nothing was planned behind it by its estimated duration. So the plan goes on at its real end.
                 if index + 1 == self.queue.len() {
                     let queued = &self.queue[index];
                     (self.cursor, self.follows) =

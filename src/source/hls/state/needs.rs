@@ -63,6 +63,7 @@ impl Needs {
     pub(crate) fn resources(&self) -> impl Iterator<Item = ResourceKey> {
         let key_of = |key: &KeyUse| ResourceKey::of_key(key.url.clone());
         let init_key = self.init.as_ref().and_then(|init| init.key.as_deref().map(key_of));
+        // In the order of requests: the initialization section is read before the segment, and its key before both.
         init_key.into_iter().chain(self.init.clone()).chain(self.key.as_ref().map(key_of))
     }
 }

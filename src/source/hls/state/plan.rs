@@ -42,6 +42,7 @@ impl State {
         }
         self.drop_late_replacement();
         self.extend(now);
+        // Behind `extend`: what the next segment needs goes before what an expired URL needs. One playlist is loaded at a time.
         self.want_reload();
         if let Some(playlist) = self.plan_playlist() {
             return Some(playlist);
@@ -238,6 +239,7 @@ impl State {
         if let Some(variant) = self.unconfirmed.as_ref().and_then(|_| self.choose_stored()) {
             return variant;
         }
+        // None at the start and after a seek: nothing is buffered, so no level is there to stay at.
         let current = self.follows.map(|_| self.level());
         let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
         let buffered = self.cursor.saturating_sub(self.needed_time());
