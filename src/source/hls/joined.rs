@@ -224,6 +224,8 @@ impl Source for HlsSource {
         })
     }
 
+    // By bytes: where a byte lies that was not fetched is known only once its segment is demuxed. Seeks by time are those of the
+    // handle.
     fn is_seekable(&self) -> bool {
         false
     }

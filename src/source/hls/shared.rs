@@ -124,6 +124,8 @@ impl Shared {
             inner.state = Some(state);
             inner.epoch = Some(epoch.child());
         }
+        // Behind the state: a wake-up before it would find nothing to plan. What has arrived in between could wake nothing, so
+        // the wake-up below is for that too.
         self.link.connect(waker, epoch, demand);
         self.link.wake(Priority::High);
     }
@@ -131,6 +133,7 @@ impl Shared {
     /// Notes which address sent the first playlist: its URIs may lead to private addresses only if that is private itself.
     pub(super) fn note_peer(&self, peer: Option<IpAddr>) {
         // Set once: the URIs of the first playlist decide where later ones are loaded from.
+        // Without an address, as behind a proxy, which looks the names up, nothing is known that could be held against it.
         let _ = self.is_public.set(peer.is_some_and(|peer| !is_private(peer)));
     }
 
@@ -221,6 +224,7 @@ impl Shared {
             let state = inner.state.as_mut()?;
             (look(state), state.take_events())
         };
+        // Outside of the lock: a subscriber that wakes may ask the state at once.
         events.iter().for_each(|event| self.events.publish(event));
         Some(result)
     }
@@ -346,6 +350,7 @@ impl Shared {
             match state.live_playlist() {
                 Some(live) => return Some(live),
                 None if state.is_ended() => return None,
+                // The level in use has ended, and another one may not have: what switches to that one notifies.
                 None => self.changed.wait(&mut inner),
             }
         }

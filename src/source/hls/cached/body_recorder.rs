@@ -24,6 +24,7 @@ impl BodyRecorder {
 
     /// Takes the head of the first response.
     pub(crate) fn handle_head(&mut self, shared: &Shared, head: &ResponseHead) {
+        // Of the first response only: that of a retry continues the same body.
         let (Some(part), Some(store)) = (self.part.take(), &shared.store) else { return };
         self.start = head.start();
         match store.record(&part, head) {
@@ -35,6 +36,7 @@ impl BodyRecorder {
     /// Takes bytes of its resource.
     pub(crate) fn handle_bytes(&mut self, shared: &Shared, offset: u64, bytes: &[u8]) {
         let (Some(recorder), Some(store)) = (&self.recorder, &shared.store) else { return };
+        // An entry has the body alone, also if that is a range of a larger resource.
         if let Err(error) = recorder.write(offset.saturating_sub(self.start), bytes) {
             self.stop(shared, store, error);
         }
@@ -50,6 +52,7 @@ impl BodyRecorder {
     /// Reports once for each presentation that nothing more is stored.
     fn stop(&mut self, shared: &Shared, store: &HlsStore, error: Error) {
         self.recorder = None;
+        // Relaxed: only a flag. Of two segments that fail at the same time one reports it.
         if store.is_full.swap(true, Ordering::Relaxed) {
             return;
         }

@@ -48,6 +48,7 @@ impl ConfirmSink {
         let Some(((head, from), store)) = self.head.as_ref().zip(self.shared.store.as_ref()) else {
             return Err(Error::cancelled(crate::cancel::CancelReason::Peer));
         };
+        // A stored playlist has no sender: what this one names is held to the address that it came from.
         self.shared.note_peer(head.peer());
         if store.keep_list((&self.url, from), &text, head, &self.sent) == Kept::Changed {
             return Ok(Confirmation::Changed(changed(head, "playlist")));

@@ -79,6 +79,7 @@ impl HlsStore {
 
     fn lookup(&self, name: &str) -> Option<(Vec<u8>, Use)> {
         let (entry, usable) = self.uses.cache.store().lookup(&self.key, name, SystemTime::now())?;
+        // The length is read from a file: a damaged one could ask for any amount of memory.
         let bytes = if entry.header().len <= MOST { entry.read_all() } else { None };
         Some((bytes?, usable))
     }
@@ -111,6 +112,7 @@ impl HlsStore {
         let store = self.uses.cache.store();
         let known = store.newest(&self.key, &name);
         let known = known.map(|entry| (entry.read_all().as_deref() == Some(stripped.as_bytes()), entry));
+        // None is known if another process has removed it meanwhile, which says nothing of the server.
         let is_same = known.as_ref().is_none_or(|(is_same, _)| *is_same);
         if let Some((false, entry)) = known {
             // The new one may have the same validator: some servers make texts for each request.

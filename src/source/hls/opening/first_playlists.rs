@@ -67,6 +67,7 @@ fn open_levels(
     lists: &Lists<'_>,
 ) -> Result<State, Error> {
     let mut ladder = Ladder::new(&list, from, policy(shared), shared.config.language.as_deref())?;
+    // Not from the cache: stored playlists have no values of queries, without which a key can hardly be requested.
     if lists.has_start.is_none() {
         preload_keys(shared, peer, &list, from);
     }
@@ -99,6 +100,7 @@ fn remembered(shared: &Shared, peer: &PeerHandle) -> Estimator {
         Quality::Fixed(_) | Quality::Custom(_) => None,
     };
     let (measured, _) = peer.waker().network();
+    // The downloader counts bytes.
     let known = configured.or_else(|| measured.map(|rate| rate * 8.0));
     known.map_or_else(Estimator::default, Estimator::remembering)
 }
@@ -138,6 +140,7 @@ fn load_first(
 ) -> Result<(usize, Timeline), Error> {
     let is_wanted = |index: &usize| ladder.variants[*index].rendition == ladder.first;
     let mut order: Vec<usize> = (0..ladder.variants.len()).filter(is_wanted).collect();
+    // Section 7: the pathway comes before the level. Of two levels that are equally near, the lower one.
     order.sort_by_key(|index| {
         let variant = &ladder.variants[*index];
         let rank = steering.map_or(0, |steering| steering.rank(&variant.pathway));

@@ -51,10 +51,12 @@ fn run(shared: &Shared, peer: &PeerHandle) {
         let failure = match load_again(shared, peer, &url, &list, directives) {
             Ok((list, url)) => {
                 let has_changed = shared.change(|state| state.handle_playlist(variant, list, url));
+                // Now: the server may hold the request for it for seconds, and no other part is requested meanwhile.
                 shared.cancel_dropped_hint();
                 reload.handle_loaded(began, has_changed == Some(true));
                 None
             }
+            // The presentation or its downloader has ended. Nothing cancels this request alone.
             Err(error) if error.is_cancelled() => return,
             Err(error) => {
                 handle_failed(shared, variant, &url, error.clone());

@@ -120,6 +120,7 @@ impl SegmentSink {
 
     fn deliver(&mut self) -> Result<(), Error> {
         let Output { frames, tail, padding, .. } = &self.output;
+        // A head and a delay come along with the first frame.
         let is_empty = frames.is_empty() && tail.is_empty() && padding.is_zero();
         if is_empty { Ok(()) } else { self.shared.store_frames(self.id, &mut self.output) }
     }
@@ -194,6 +195,7 @@ impl Sink for SegmentSink {
 
     fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         final_url(&self.shared, head, &self.url)?;
+        // A retry continues the same body, so its offset and its times are those of the first response.
         if self.began.is_none() {
             self.position = head.start();
             let now = Instant::now();
@@ -211,6 +213,7 @@ impl Sink for SegmentSink {
     fn write(&mut self, _offset: u64, bytes: &[u8]) -> Result<(), Error> {
         #[cfg(feature = "cache")]
         self.recorder.handle_bytes(&self.shared, _offset, bytes);
+        // Before the work: a segment that was abandoned need not be decrypted.
         self.count(bytes.len() as u64)?;
         self.begin()?;
         match &mut self.pipeline {
@@ -233,6 +236,7 @@ impl Sink for SegmentSink {
         }
         #[cfg(feature = "cache")]
         self.recorder.finish(&self.shared);
+        // Before `complete`, which demuxes and waits for locks: that is no time of the network.
         self.record_transfer();
         if let Err(error) = self.complete() {
             self.fail(error.with_url(self.url.as_str()));
