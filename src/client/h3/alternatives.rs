@@ -143,10 +143,12 @@ fn parse(value: &str) -> Field {
 fn offer(element: &str) -> Option<Field> {
     let parts = elements(element, ';');
     let (protocol, authority) = parts.first()?.split_once('=')?;
+    // RFC 9114, section 3.1.1. The drafts before it had names of their own, such as `h3-29`, and are not spoken here.
     if protocol.trim() != "h3" {
         return None;
     }
     let authority = unquote(authority.trim())?;
+    // From the right: an IPv6 address has colons of its own.
     let (host, port) = authority.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port > 0)?;
     let (mut max_age, mut is_persistent) = (DEFAULT_AGE, false);
@@ -156,6 +158,7 @@ fn offer(element: &str) -> Option<Field> {
         let value = value.trim();
         let value = unquote(value).unwrap_or_else(|| value.to_owned());
         match name.trim() {
+            // Without a readable age nothing shows for how long the entry holds: it is passed over.
             "ma" => max_age = Duration::from_secs(value.parse().ok()?),
             // Section 3.1: other values than 1 are ignored.
             "persist" => is_persistent = value == "1",

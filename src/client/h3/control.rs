@@ -85,6 +85,7 @@ impl Control {
                 let (used, frame) = frames.next(input)?;
                 input = &input[used..];
                 match frame {
+                    // Of several GOAWAY frames the last one counts: ids only shrink.
                     Some(frame) => notice = self.handle_frame(&frame)?.or(notice),
                     None => break,
                 }

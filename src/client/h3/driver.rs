@@ -37,6 +37,7 @@ struct State {
     /// A thread could not be started, and the poll is lost with it.
     is_lost: bool,
     connections: HashMap<usize, Arc<Connection>>,
+    /// Only grows, so an event of a connection that is over finds none.
     next_token: usize,
 }
 

@@ -232,6 +232,7 @@ impl Http3 {
             exchange.unbind_stream();
             return Ok(Sent::UseTcp(Quic::Unreachable));
         }
+        // By its responses and not by its age: one that never answered proves nothing of the server.
         let is_reused = connection.load().1 > 0;
         exchange.bind_stream(is_reused, sent_early)?;
         let answer = match await_head(&mut stream, &head, silence, exchange) {
@@ -507,6 +508,7 @@ impl Http3 {
     }
 
     fn make_config(&self, origin: &Origin) -> Result<ClientConfig, Error> {
+        // RFC 9114, section 3.2: the server has to select HTTP/3 by ALPN.
         let mut tls = self.tls.client_config(origin, &[b"h3"])?;
         // Only requests with harmless headers are sent early: see `PLAIN`.
         tls.enable_early_data = true;
@@ -522,6 +524,7 @@ impl Http3 {
             .stream_receive_window(VarInt::from_u32(WINDOWS.0))
             .receive_window(VarInt::from_u32(WINDOWS.1))
             .max_idle_timeout(IdleTimeout::try_from(self.limits.idle).ok())
+            // HTTP/3 itself needs no DATAGRAM frames (RFC 9221), so the server may send none.
             .datagram_receive_buffer_size(None);
         let mut config = ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::new(transport));

@@ -30,6 +30,7 @@ impl Poller {
         let poll = Poll::new()?;
         let registry = Arc::new(poll.registry().try_clone()?);
         let waker = Arc::new(Waker::new(&registry, WAKER)?);
+        // It polls a socket and the waker.
         Ok(Self { poll, events: Events::with_capacity(4), registry, waker, buffers: Buffers::default() })
     }
 

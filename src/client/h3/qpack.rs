@@ -43,16 +43,19 @@ pub(crate) fn decode(section: &[u8], limit: usize) -> Result<Vec<Field>, Violati
     if input.prefixed(8)? != 0 {
         return Err(failed("a field section refers to the dynamic table, which has no capacity"));
     }
+    // The sign and the Delta Base. Nothing that is read here refers to a base.
     input.prefixed(7)?;
     let (mut fields, mut size) = (Vec::new(), 0);
     while let Some(first) = input.0.first().copied() {
         // What is left of the limit also bounds each string before it is decoded.
         let left = limit.saturating_sub(size);
         let field = match first {
+            // Section 4.5.2: `1T`. T is the static table.
             0b1100_0000.. => {
                 let (name, value) = static_field(input.prefixed(6)?)?;
                 (name.as_bytes().to_vec(), value.as_bytes().to_vec())
             }
+            // Section 4.5.4: `01NT`. N asks intermediaries never to index the field, and says nothing to a client.
             0b0101_0000..=0b0101_1111 | 0b0111_0000..=0b0111_1111 => {
                 let (name, _) = static_field(input.prefixed(4)?)?;
                 (name.as_bytes().to_vec(), input.string(7, left)?)

@@ -13,7 +13,8 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 /// Size of a receive buffer in bytes: the largest datagram, or as many as the kernel joins.
 const BUFFER: usize = 64 * 1024;
 
-/// Number of receive buffers.
+/// Number of receive buffers. Not the 32 that one system call may fill on Linux: these would be 2 MiB for each thread that
+/// receives.
 const BUFFERS: usize = if BATCH_SIZE < 8 { BATCH_SIZE } else { 8 };
 
 /// Datagrams that share a buffer. As long as one of them is not read, all of them stay in memory.

@@ -19,6 +19,7 @@ impl State {
         if !request.is_released {
             return request.notify();
         }
+        // Mostly the end of its stream, which was all that was missing.
         self.finish(key);
         // Trailers, or frames of unknown types, of which there may be any number (RFC 9114, section 9). Nobody reads them.
         if self.requests.contains_key(&key) {
@@ -77,6 +78,7 @@ impl State {
         }
         let Some(request) = self.requests.get_mut(&key) else { return false };
         (request.stream, request.unwritten, request.is_early) = (Some(id), head.to_vec(), is_early);
+        // With a stream of its own it does not matter whether it becomes urgent.
         request.undecided = None;
         self.by_stream.insert(id, key);
         self.last_sent = Some(now);
@@ -114,6 +116,7 @@ impl State {
         let mut got = request.take_pending(most, taken);
         let Some(id) = request.stream.filter(|_| !request.is_complete && got < most) else { return Ok(()) };
         let mut receiver = self.quic.recv_stream(id);
+        // quinn-proto knows no such stream any more: it was read to its end, or stopped.
         let Ok(mut chunks) = receiver.read(true) else {
             request.is_complete = true;
             return Ok(());

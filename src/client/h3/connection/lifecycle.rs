@@ -50,6 +50,7 @@ impl State {
             self.by_stream.clear();
             self.credit.clear();
             self.unidirectional.clear();
+            // It has dropped the settings too: `open_control` sends them again below.
             (self.control, self.own_control) = (Control::default(), None);
             for request in self.requests.values_mut() {
                 request.begin_again();
@@ -95,6 +96,7 @@ impl State {
     pub(super) fn close(&mut self, now: Instant, code: Code, why: &'static str, error: Error) {
         if self.over.is_none() {
             self.quic.close(now, varint(code), why.as_bytes().into());
+            // Now: once it is over, nothing else sends the CONNECTION_CLOSE.
             self.flush(now);
             self.end(error);
         }

@@ -125,6 +125,7 @@ impl Request {
             let Some(mut chunk) = self.pending.pop_front() else { break };
             if chunk.bytes.len() > most - got {
                 let rest = chunk.bytes.split_off(most - got);
+                // Pieces are taken in their order, so no offset is looked at.
                 self.pending.push_front(Chunk { offset: 0, bytes: rest });
             }
             got += chunk.bytes.len();

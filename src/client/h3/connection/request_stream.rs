@@ -213,6 +213,7 @@ impl Drop for RequestStream {
     fn drop(&mut self) {
         let Self { connection, key, .. } = self;
         if connection.with(|state, now| state.release(*key, now)).is_none() {
+            // The connection is over, so there is no server to inform.
             connection.state.lock().forget(*key);
         }
     }

@@ -57,6 +57,7 @@ impl State {
         match result {
             Ok(true) if !notices.contains(&Notice::Ignored) => drop(self.unidirectional.insert(id, stream)),
             // The result does not matter: the stream may be complete already.
+            // RFC 9114, section 6.2: reading a stream of unknown type is aborted with this code.
             Ok(true) => drop(receiver.stop(varint(Code::STREAM_CREATION_ERROR))),
             Ok(false) => {}
             Err(violation) => self.handle_violation(violation, now),
