@@ -97,6 +97,7 @@ impl BlockStore for MemoryStore {
     }
 
     fn keep(&mut self, index: u64, block: &mut Buffer) -> bool {
+        // A reader that holds the block which was there goes on with that: both have the same bytes.
         self.blocks.insert(index, Arc::new(Block(RwLock::new(std::mem::take(block)))));
         true
     }

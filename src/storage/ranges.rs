@@ -9,6 +9,7 @@ pub(crate) struct RangeSet(rangemap::RangeSet<u64>);
 impl RangeSet {
     /// Adds bytes. Those that are there already stay.
     pub(crate) fn insert(&mut self, range: Range<u64>) {
+        // `rangemap` panics for an empty range.
         if !range.is_empty() {
             self.0.insert(range);
         }

@@ -90,6 +90,7 @@ impl Resource {
                 // is held.
                 let place = self.state.lock().entry(part.index)?;
                 if let Err(error) = place.write(part.within, &bytes[part.bytes.clone()]) {
+                    // Once more, in the place that the block gets now.
                     self.handle_failure(part.index, &place, error)?;
                     continue;
                 }
@@ -193,6 +194,7 @@ impl Resource {
     pub(crate) fn evict(&self, keep: &[Range<u64>]) {
         let mut state = self.state.lock();
         let State { ranges, store: Some(store), write_behind, block_cache, .. } = &mut *state else { return };
+        // Collected before: `remove` changes what `indices` looks at.
         for index in blocks_outside(keep).into_iter().flat_map(|gap| store.indices(gap)).collect::<Vec<_>>() {
             ranges.remove(bytes_of(index));
             store.remove(index);
