@@ -44,8 +44,8 @@ pub struct ClientConfig {
     /// Default: 10 s.
     pub silence_timeout: Duration,
     /// Minimum rate of a body in bytes per second, measured over `silence_timeout` while a read waits for bytes. A
-    /// slower body fails with [`ErrorKind::Silent`]. 0 turns the check off. Default: 128, a tenth of the slowest speech
-    /// codec.
+    /// slower body fails with [`ErrorKind::Silent`]. 0 turns the check off. Default: 128, an eighth of the
+    /// slowest MP3 (8 kbit/s).
     pub min_rate: u64,
     /// Credentials by origin. Each is sent as `Authorization` with every request to that origin, and to no other. A
     /// user and a password in a URL do the same for the URL's origin. Default: none.
