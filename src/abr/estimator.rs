@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Transfers whose prediction errors count.
+/// Transfers whose prediction errors count: as many as in RobustMPC.
 const REMEMBERED: usize = 5;
 
 /// Seconds of transfers after which an older one counts half: for the fast and for the slow average.
