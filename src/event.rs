@@ -163,7 +163,7 @@ impl Event {
             | Self::Cancelled { request, .. } => Some(*request),
             Self::Hang(hang) => match hang.cause {
                 HangCause::Fetch(request) => Some(request),
-                HangCause::Peer | HangCause::Queue => None,
+                HangCause::Peer | HangCause::Finish | HangCause::Queue => None,
             },
             Self::StreamFailed { .. }
             | Self::CacheOff { .. }
@@ -262,6 +262,8 @@ pub enum HangCause {
     Fetch(RequestId),
     /// A peer that was asked for a fetch and has not returned.
     Peer,
+    /// A [`Sink::finish`](crate::downloader::Sink::finish) that has not returned, while other work waits for its thread.
+    Finish,
     /// Work that may run, while a worker is idle. A bug of windway.
     Queue,
 }
@@ -271,6 +273,7 @@ impl fmt::Display for Hang {
         match self.cause {
             HangCause::Fetch(request) => write!(f, "fetch {request} made no progress")?,
             HangCause::Peer => write!(f, "a peer did not return a fetch")?,
+            HangCause::Finish => write!(f, "a sink did not return from finish")?,
             HangCause::Queue => write!(f, "work waited while a worker was idle")?,
         }
         write!(f, " for {:?}; the workers run: {}", self.silence, self.holders.join(", "))

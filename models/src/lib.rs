@@ -18,6 +18,8 @@
 //! - *The task that waits for a thread that sleeps.* A task wakes no thread if one was woken for a task that another thread took.
 //!   If the woken one has looked and sleeps again, the task has to wake it. If the thread that was to come blocks, the scheduler
 //!   thread has to wake another one.
+//! - *The task that was given back.* If there is no other thread, the task is given back. The late thread may come at the same
+//!   time, and its message may be first. It still has to get the task.
 
 #![cfg(test)]
 
@@ -37,7 +39,7 @@ mod task_queue;
 
 use combiner::Combiner;
 use one_shot::OneShot;
-use task_queue::TaskQueue;
+use task_queue::{Announced, TaskQueue};
 
 /// parking_lot's interface over loom's locks.
 mod shim {
@@ -315,10 +317,15 @@ fn a_value_put_at_the_deadline_is_not_lost() {
     });
 }
 
+/// Puts a task where no thread is late.
+fn put(queue: &TaskQueue<u32>, task: u32) -> bool {
+    queue.put(0, task).expect("no thread is late")
+}
+
 /// A thread of the pool that takes `count` tasks.
 fn taker(queue: &Arc<TaskQueue<u32>>, number: usize, count: usize) -> thread::JoinHandle<Vec<u32>> {
     let queue = Arc::clone(queue);
-    thread::spawn(move || (0..count).map(|_| queue.take(number, queue.announce()).1).collect())
+    thread::spawn(move || (0..count).map(|_| queue.take(number, queue.announce(), || ()).1).collect())
 }
 
 #[test]
@@ -326,8 +333,8 @@ fn each_task_is_taken_once() {
     model(Some(3), || {
         let queue = Arc::new(TaskQueue::new(2));
         let takers = [0, 1].map(|number| taker(&queue, number, 1));
-        queue.put(0, 1);
-        queue.put(1, 10);
+        put(&queue, 1);
+        put(&queue, 10);
         let taken = takers.map(|taker| taker.join().unwrap().iter().sum::<u32>());
         assert!(matches!(taken, [1, 10] | [10, 1]));
     });
@@ -340,7 +347,7 @@ fn no_task_waits_while_a_thread_sleeps() {
         // A thread that is woken for a task may find that the other one has taken it.
         let takers = [taker(&queue, 0, 2), taker(&queue, 1, 1)];
         for task in [1, 10, 100] {
-            queue.put(0, task);
+            put(&queue, task);
         }
         let taken = takers.map(|taker| taker.join().unwrap());
         assert_eq!(taken.iter().flatten().sum::<u32>(), 111);
@@ -352,33 +359,97 @@ fn a_thread_that_is_done_may_take_the_task_of_one_that_was_woken() {
     model(Some(3), || {
         let queue = Arc::new(TaskQueue::new(2));
         let other = taker(&queue, 1, 1);
-        queue.put(0, 1);
-        queue.put(1, 10);
-        let (_, own) = queue.take(0, queue.announce());
+        put(&queue, 1);
+        put(&queue, 10);
+        let (_, own) = queue.take(0, queue.announce(), || ());
         assert_eq!(own + other.join().unwrap()[0], 11);
     });
 }
 
+/// A queue, and the tasks that it has given back. As the machine does, they are put again when a thread comes back.
+struct Giving {
+    queue: TaskQueue<u32>,
+    given_back: shim::Mutex<GivenBack>,
+}
+
+#[derive(Default)]
+struct GivenBack {
+    tasks: Vec<u32>,
+    came_back: usize,
+}
+
+impl Giving {
+    fn new(threads: usize) -> Arc<Self> {
+        Arc::new(Self { queue: TaskQueue::new(threads), given_back: shim::Mutex::default() })
+    }
+
+    /// As a thread that acts, and then the scheduler thread when the task is overdue.
+    fn put(&self, task: u32) {
+        match self.queue.put(0, task) {
+            Ok(true) => {
+                let overdue = self.queue.overdue().unwrap();
+                self.queue.take_overdue(overdue).into_iter().for_each(|(_, task)| self.give_back(task));
+            }
+            Ok(false) => {}
+            Err(task) => self.give_back(task),
+        }
+    }
+
+    fn take(&self, number: usize, announced: Announced) -> u32 {
+        self.queue.take(number, announced, || self.change(|given_back| given_back.came_back += 1)).1
+    }
+
+    fn give_back(&self, task: u32) {
+        self.change(|given_back| given_back.tasks.push(task));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut GivenBack)) {
+        let mut given_back = self.given_back.lock();
+        change(&mut given_back);
+        if given_back.came_back == 0 {
+            return;
+        }
+        let Some(task) = given_back.tasks.pop() else { return };
+        given_back.came_back -= 1;
+        drop(given_back);
+        put(&self.queue, task);
+    }
+}
+
 #[test]
 fn a_task_finds_another_thread_if_the_one_that_has_announced_itself_blocks() {
-    model(Some(3), || {
-        let (queue, ends) = (Arc::new(TaskQueue::new(2)), Arc::new(OneShot::default()));
+    model(Some(2), || {
+        let (giving, ends) = (Giving::new(2), Arc::new(OneShot::default()));
+        let announced = [(); 2].map(|()| giving.queue.announce());
+        let [own, others] = announced;
         let other = {
-            let (queue, ends) = (Arc::clone(&queue), Arc::clone(&ends));
+            let (giving, ends) = (Arc::clone(&giving), Arc::clone(&ends));
             thread::spawn(move || {
-                let (_, task) = queue.take(1, queue.announce());
+                let task = giving.take(1, others);
                 ends.put(());
                 task
             })
         };
-        let announced = queue.announce();
-        if queue.put(0, 1) {
-            queue.wake_for_overdue(queue.overdue().unwrap());
-        }
+        giving.put(1);
         // It blocks until the other thread has run the task.
         ends.take();
-        queue.put(0, 10);
-        assert_eq!((other.join().unwrap(), queue.take(0, announced).1), (1, 10));
+        giving.put(10);
+        assert_eq!((other.join().unwrap(), giving.take(0, own)), (1, 10));
+    });
+}
+
+#[test]
+fn a_task_that_was_given_back_is_taken_by_the_late_thread() {
+    model(Some(3), || {
+        let giving = Giving::new(1);
+        let announced = giving.queue.announce();
+        let late = {
+            let giving = Arc::clone(&giving);
+            thread::spawn(move || giving.take(0, announced) + giving.take(0, giving.queue.announce()))
+        };
+        giving.put(1);
+        giving.put(10);
+        assert_eq!(late.join().unwrap(), 11);
     });
 }
 

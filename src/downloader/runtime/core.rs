@@ -245,7 +245,7 @@ impl Core {
 
     /// The next task of any worker, for the thread of the pool with this number. Blocks until there is one.
     pub(super) fn take_task(&self, thread: usize, announced: Announced) -> (WorkerId, Task) {
-        self.tasks.take(thread, announced)
+        self.tasks.take(thread, announced, || self.post(Message::CameBack))
     }
 
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut Machine) -> T) -> T {
@@ -257,7 +257,11 @@ impl Core {
         let mut signal = actions.signal;
         // First, so that the threads wake while this one does the rest.
         for (worker, task) in actions.tasks {
-            signal |= self.tasks.put(worker, task);
+            match self.tasks.put(worker, task) {
+                Ok(is_overdue_changed) => signal |= is_overdue_changed,
+                // Not without an end: at most once for each thread that is blocked.
+                Err(task) => self.post(Message::Unserved(worker, task)),
+            }
         }
         for (thread, worker, task) in actions.lent {
             if let Err(task) = thread.give(worker, task) {

@@ -31,6 +31,10 @@ pub(crate) struct Machine {
     pub(super) jobs: IdMap<RequestId, Box<Job>>,
     /// What each worker runs. `None` if it is idle.
     pub(super) assigned: Vec<Option<Assigned>>,
+    /// Workers that count as busy because a thread of the pool is blocked where a fetch ends. Which thread it is does not matter.
+    pub(super) blocked: Vec<WorkerId>,
+    /// Threads that have come back before the message that they were missing.
+    pub(super) came_back: usize,
     /// The threads without a task that blocked readers of a peer lend. Some of the readers may have continued.
     pub(super) lent: IdMap<PeerKey, Vec<Weak<LentThread>>>,
     /// Priorities that were set for unknown fetches. One of these may be a fetch that a peer is about to give: its sink and the
@@ -57,6 +61,10 @@ pub(crate) enum Assigned {
     Fetch(Arc<Control>),
     /// A peer that has not answered yet.
     Asking {
+        since: Instant,
+    },
+    /// Nothing, but a thread of the pool is blocked in the end of a fetch.
+    Blocked {
         since: Instant,
     },
 }
@@ -96,7 +104,7 @@ impl Assigned {
     fn control(&self) -> Option<&Arc<Control>> {
         match self {
             Self::Fetch(control) => Some(control),
-            Self::Asking { .. } => None,
+            Self::Asking { .. } | Self::Blocked { .. } => None,
         }
     }
 
@@ -104,7 +112,7 @@ impl Assigned {
     pub(super) fn moved(&self) -> Instant {
         match self {
             Self::Fetch(control) => control.moved(),
-            Self::Asking { since } => *since,
+            Self::Asking { since } | Self::Blocked { since } => *since,
         }
     }
 
@@ -114,6 +122,9 @@ impl Assigned {
             Self::Fetch(control) => control.describe(now),
             Self::Asking { since } => {
                 format!("a peer asked for work {:?} ago", now.saturating_duration_since(*since))
+            }
+            Self::Blocked { since } => {
+                format!("a fetch that ended {:?} ago", now.saturating_duration_since(*since))
             }
         }
     }
@@ -134,6 +145,8 @@ impl Machine {
         Self {
             schedule: Schedule::new(limits),
             assigned: vec![None; workers],
+            blocked: Vec::new(),
+            came_back: 0,
             early: IdMap::default(),
             lent: IdMap::default(),
             slow: VecDeque::new(),
@@ -169,6 +182,8 @@ impl Machine {
                 let controls = lent.filter_map(|worker| self.assigned.get(worker)?.as_ref()?.control());
                 actions.aborts.extend(controls.cloned());
             }
+            Message::Unserved(worker, task) => self.handle_unserved(worker, task, now, actions),
+            Message::CameBack => self.handle_came_back(now, actions),
             Message::Due => self.alarm = None,
             Message::Stopped => self.stop(now, actions),
             Message::Left => {
@@ -194,6 +209,40 @@ impl Machine {
                 self.keep(job, kept, now, actions);
             }
             Report::Preempted { job, .. } => self.handle_preempted(worker, job, now, actions),
+        }
+    }
+
+    /// `worker` has no thread that could run `task`. It counts as busy from now on, so that urgent work preempts a prefetch or goes to
+    /// a lent thread, as beside any other busy worker.
+    fn handle_unserved(&mut self, worker: WorkerId, task: Task, now: Instant, actions: &mut Actions) {
+        match task {
+            Task::Run(job) => self.handle_preempted(worker, job, now, actions),
+            Task::Ask(_) => self.schedule.handle_not_asked(worker, now),
+            // The schedule has retired it, so it has no place there.
+            Task::Stop => {}
+        }
+        self.assigned[worker] = Some(Assigned::Blocked { since: now });
+        self.blocked.push(worker);
+        if !self.stopped {
+            self.schedule.handle_blocked(worker, now);
+        }
+        // The thread that took the task out of the queue may post its message after the thread that was missing.
+        if let Some(came_back) = self.came_back.checked_sub(1) {
+            self.came_back = came_back;
+            self.handle_came_back(now, actions);
+        }
+    }
+
+    fn handle_came_back(&mut self, now: Instant, actions: &mut Actions) {
+        let Some(worker) = self.blocked.pop() else {
+            self.came_back += 1;
+            return;
+        };
+        self.assigned[worker] = None;
+        if self.stopped {
+            actions.tasks.push((worker, Task::Stop));
+        } else {
+            self.schedule.handle_finished(worker, now);
         }
     }
 

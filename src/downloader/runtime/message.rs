@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::job::Job;
 use super::lent_thread::LentThread;
+use super::task::Task;
 use crate::downloader::schedule::{Answer, Fruitless, Origin, PeerKey, WorkerId};
 use crate::types::{Priority, RequestId};
 
@@ -27,6 +28,10 @@ pub(crate) enum Message {
     Lent(PeerKey, Weak<LentThread>),
     /// The readers of the peer stop waiting: what their lent threads run is given back.
     Interrupted(PeerKey),
+    /// The worker's task, which no thread can take: the one that was to come is blocked where a fetch ends.
+    Unserved(WorkerId, Task),
+    /// A thread because of which a task was [unserved](Self::Unserved) comes for one.
+    CameBack,
     /// A deadline that the schedule announced has come.
     Due,
     Stopped,

@@ -31,7 +31,8 @@
 //! - *A task is put after another thread has taken the one for which a thread was woken.* It wakes none, because the woken thread
 //!   looks for a task. All is counted under the mutex under which that thread looks and falls asleep again ([task_queue]).
 //! - *A task is put for a thread that has announced itself, and that thread blocks in a callback.* The first such task signals the
-//!   scheduler thread, which looks after 5 ms and wakes another one.
+//!   scheduler thread, which looks after 2 ms and wakes another one. If none sleeps, the task goes back to the machine, and its
+//!   worker counts as busy until the thread comes ([task_queue]).
 //! - *An earlier deadline arises while the scheduler is on its way to sleep.* It reads the deadline with the machine locked. A
 //!   later change finds the old deadline in the machine, sees that its own is earlier, and puts the
 //!   signal, which is kept for a thread that does not sleep yet.

@@ -1,4 +1,4 @@
-//! The scheduler thread: applies the deadlines of the schedule, and wakes threads for tasks that are overdue. It runs no foreign
+//! The scheduler thread: applies the deadlines of the schedule, and finds threads for tasks that are overdue. It runs no foreign
 //! code, which could hold them up.
 
 use std::time::Instant;
@@ -14,7 +14,9 @@ pub(crate) fn run(core: &Core) {
         if core.is_over() {
             return;
         }
-        core.tasks.wake_for_overdue(Instant::now());
+        for (worker, task) in core.tasks.take_overdue(Instant::now()) {
+            core.post(Message::Unserved(worker, task));
+        }
         let alarm = core.with(|machine| machine.alarm);
         let next = alarm.into_iter().chain(core.tasks.overdue()).min();
         // A signal needs no message: whoever put it has changed the alarm or what is overdue, which the next round reads.

@@ -6,16 +6,18 @@
 //! that are done meanwhile would find nothing to do and sleep, and the peer's next fetch would wait for one of them in turn.
 //!
 //! A thread that is done also ends its job, and what learns of that end often asks for more work. So the thread announces itself
-//! before, and the next task wakes no other one. If a callback of that end blocks, the scheduler thread wakes another one
-//! after [`PATIENCE`].
+//! before, and the next task wakes no other one. If a callback of that end blocks, the thread is *late* after [`PATIENCE`]: the
+//! scheduler thread wakes another one. If there is none, the task is given back to the machine, which counts its worker as busy
+//! until the late thread comes. Otherwise urgent work would wait for that thread, and not preempt a prefetch.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::shim::{Condvar, Mutex};
 
-/// How long a task waits for a thread that has announced itself. As long as a silent prefetch has to make room for urgent work.
-const PATIENCE: Duration = Duration::from_millis(5);
+/// How long a task waits for a thread that has announced itself. Urgent work whose task is given back then may need another 5 ms
+/// to abort a silent prefetch, and all of that is to take less than 10 ms.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Tasks of workers, for a fixed number of threads.
 pub(crate) struct TaskQueue<T> {
@@ -32,15 +34,22 @@ struct State<T> {
     asleep: Vec<usize>,
     /// Threads that come for a task: they were woken and have not looked yet.
     woken: usize,
-    /// Threads that come for a task: they have announced it.
+    /// Threads that come for a task: they have announced it in this round.
     announced: usize,
+    /// Threads that have announced themselves in an earlier round, and have not come.
+    late: usize,
+    /// Tasks that were given back, each for want of one of the late threads.
+    given_back: usize,
+    /// Ends when an announced thread is late. One number instead of a time for each thread: a thread that has announced itself only
+    /// now counts as late too, which at most wakes a thread in vain.
+    round: u64,
     /// When a task may have waited too long for a thread that has announced itself. `None` if none waits for one.
     overdue: Option<Instant>,
 }
 
-/// A thread has announced that it comes for a task.
+/// A thread has announced that it comes for a task, in this round.
 #[must_use = "a task waits for the thread that has announced itself"]
-pub(crate) struct Announced(());
+pub(crate) struct Announced(u64);
 
 impl<T> TaskQueue<T> {
     pub(crate) fn new(threads: usize) -> Self {
@@ -49,6 +58,9 @@ impl<T> TaskQueue<T> {
             asleep: Vec::with_capacity(threads),
             woken: 0,
             announced: 0,
+            late: 0,
+            given_back: 0,
+            round: 0,
             overdue: None,
         };
         Self { state: Mutex::new(state), changed: (0..threads).map(|_| Condvar::new()).collect() }
@@ -56,32 +68,57 @@ impl<T> TaskQueue<T> {
 
     /// Adds a task of `worker`. Wakes a thread for it, unless one comes anyway that has no other task to take. True if
     /// [`overdue`](Self::overdue) has changed.
-    pub(crate) fn put(&self, worker: usize, task: T) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// The task, if it would have to wait for a late thread.
+    pub(crate) fn put(&self, worker: usize, task: T) -> Result<bool, T> {
         let mut state = self.state.lock();
+        if state.tasks.len() < state.woken + state.announced {
+            state.tasks.push_back((worker, task));
+            return Ok(state.expect_announced());
+        }
+        let thread = state.wake();
+        // Without a late thread it is one that has not started yet, and comes by itself.
+        if thread.is_none() && state.give_back(1) == 1 {
+            return Err(task);
+        }
         state.tasks.push_back((worker, task));
-        if state.tasks.len() > state.woken + state.announced {
-            let thread = state.wake();
-            drop(state);
-            self.notify(thread);
-            return false;
-        }
-        let waits_for_announced = state.tasks.len() > state.woken;
-        if !waits_for_announced || state.overdue.is_some() {
-            return false;
-        }
-        state.overdue = Some(Instant::now() + PATIENCE);
-        true
+        drop(state);
+        self.notify(thread);
+        Ok(false)
     }
 
     /// The calling thread is going to take a task, when it has called what may block.
     pub(crate) fn announce(&self) -> Announced {
-        self.state.lock().announced += 1;
-        Announced(())
+        let mut state = self.state.lock();
+        state.announced += 1;
+        Announced(state.round)
     }
 
-    /// Takes the next task, and its worker. Blocks until there is one. `thread` is the number of the calling thread.
-    pub(crate) fn take(&self, thread: usize, _: Announced) -> (usize, T) {
+    /// Takes the next task, and its worker. Blocks until there is one. `thread` is the number of the calling thread. `come_back` is
+    /// called, without the lock, if a task was given back because this thread was late.
+    pub(crate) fn take(
+        &self,
+        thread: usize,
+        announced: Announced,
+        mut come_back: impl FnMut(),
+    ) -> (usize, T) {
+        let Announced(mut round) = announced;
         let mut state = self.state.lock();
+        while round != state.round {
+            round = state.round;
+            state.late -= 1;
+            // Before the call: the task that comes of it is for this thread.
+            state.announced += 1;
+            if state.given_back > 0 {
+                state.given_back -= 1;
+                drop(state);
+                come_back();
+                // The round may have ended again.
+                state = self.state.lock();
+            }
+        }
         state.announced -= 1;
         loop {
             if let Some(task) = state.tasks.pop_front() {
@@ -96,27 +133,35 @@ impl<T> TaskQueue<T> {
         }
     }
 
-    /// When to call [`wake_for_overdue`](Self::wake_for_overdue).
+    /// When to call [`take_overdue`](Self::take_overdue).
     pub(crate) fn overdue(&self) -> Option<Instant> {
         self.state.lock().overdue
     }
 
-    /// Wakes threads for the tasks that have waited too long for one that has announced itself.
-    pub(crate) fn wake_for_overdue(&self, now: Instant) {
+    /// Wakes threads for the tasks that have waited too long for one that has announced itself. Gives back those for which there is
+    /// no thread.
+    pub(crate) fn take_overdue(&self, now: Instant) -> VecDeque<(usize, T)> {
         let mut threads = Vec::new();
-        {
+        let given_back = {
             let mut state = self.state.lock();
             if state.overdue.is_none_or(|overdue| overdue > now) {
-                return;
+                return VecDeque::new();
             }
-            // Of all tasks: some may have come just now, which at most wakes a thread in vain.
             state.overdue = None;
+            state.round += 1;
+            state.late += std::mem::take(&mut state.announced);
             while state.tasks.len() > state.woken {
                 let Some(thread) = state.wake() else { break };
                 threads.push(thread);
             }
-        }
+            let unserved = state.tasks.len().saturating_sub(state.woken);
+            let given_back = state.give_back(unserved);
+            // The last ones, because threads take the first ones first.
+            let kept = state.tasks.len() - given_back;
+            state.tasks.split_off(kept)
+        };
         threads.into_iter().for_each(|thread| self.notify(Some(thread)));
+        given_back
     }
 
     fn notify(&self, thread: Option<usize>) {
@@ -132,5 +177,22 @@ impl<T> State<T> {
         let thread = self.asleep.pop()?;
         self.woken += 1;
         Some(thread)
+    }
+
+    /// Notes that a task waits for a thread that has announced itself, if one does. True if `overdue` has changed.
+    fn expect_announced(&mut self) -> bool {
+        if self.tasks.len() <= self.woken || self.overdue.is_some() {
+            return false;
+        }
+        self.overdue = Some(Instant::now() + PATIENCE);
+        true
+    }
+
+    /// How many of these tasks are given back: at most one for each late thread, or there would be fewer busy workers than threads
+    /// that come back.
+    fn give_back(&mut self, unserved: usize) -> usize {
+        let given_back = unserved.min(self.late - self.given_back);
+        self.given_back += given_back;
+        given_back
     }
 }

@@ -46,6 +46,7 @@ fn report(core: &Core, stall: Stall, assigned: &[Option<Assigned>], now: Instant
     let cause = culprit.map_or(HangCause::Queue, |assigned| match assigned {
         Assigned::Fetch(control) => HangCause::Fetch(control.request),
         Assigned::Asking { .. } => HangCause::Peer,
+        Assigned::Blocked { .. } => HangCause::Finish,
     });
     let hang = Hang { cause, silence, holders };
     let event = Event::Hang(hang.clone());

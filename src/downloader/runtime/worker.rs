@@ -25,8 +25,15 @@ pub(crate) fn run(core: &Arc<Core>, thread: usize) {
         let Some(done) = run_task(core, worker, task, &mut chunk) else {
             return core.post(Message::Left);
         };
-        // Announced before the job ends: the thread that its end wakes may ask for more work.
-        let next = done.send(|report| core.report(worker, report).ok_or_else(|| core.tasks.announce()));
+        let next = if done.may_block() {
+            // Announced before the job ends: the thread that its end wakes may ask for more work. And the worker's next task goes to
+            // the queue, where another thread finds it if this one is blocked.
+            let announced = core.tasks.announce();
+            done.send(|report| core.post(Message::FromWorker(worker, report)));
+            Err(announced)
+        } else {
+            done.send(|report| core.report(worker, report).ok_or_else(|| core.tasks.announce()))
+        };
         match next {
             Ok(own) => task = own,
             Err(announced) => (worker, task) = core.take_task(thread, announced),
@@ -57,6 +64,11 @@ pub(crate) struct Done {
 impl Done {
     fn of(report: Report) -> Self {
         Self { report, ended: None }
+    }
+
+    /// True if [`send`](Self::send) calls foreign code.
+    fn may_block(&self) -> bool {
+        self.ended.as_ref().is_some_and(|(job, _)| job.is_foreign())
     }
 
     /// Sends the report by `send`, and then ends the job.

@@ -194,8 +194,14 @@ impl Schedule {
     /// `worker` did not ask the peer that it should ask, and is idle again.
     pub(super) fn handle_not_asked(&mut self, worker: WorkerId, now: Instant) {
         if let Some(asking) = self.workers.release(worker) {
-            self.backlog.update_pull(asking.peer, |pull| pull.handle_not_asked(asking.priority, now));
+            self.backlog.update_pull(asking.peer, |pull| pull.handle_not_asked(now));
         }
+    }
+
+    /// `worker`, which has just become idle, can run nothing: its thread is blocked. It counts as busy until it has
+    /// [finished](Self::handle_finished).
+    pub(super) fn handle_blocked(&mut self, worker: WorkerId, now: Instant) {
+        self.workers.occupy(worker, Running::blocked(now));
     }
 
     /// `worker` has finished its fetch.

@@ -53,8 +53,9 @@ pub(super) enum State {
     Blocked,
     /// The peer has work of this priority and is asked at this time.
     Paused(Instant, Priority),
-    /// A worker asks. `serves` is the kind of work that the peer was chosen for. What wakes the peer meanwhile is kept.
-    Asking { serves: Priority, woken: Option<Priority> },
+    /// A worker asks. The pull was in the queue of the priority `from`. `serves` is the kind of work that the peer was chosen for.
+    /// What wakes the peer meanwhile is kept.
+    Asking { from: Priority, serves: Priority, woken: Option<Priority> },
     /// The peer panicked, or was cancelled.
     Gone,
 }
@@ -88,7 +89,8 @@ impl Pull {
 
     /// A worker asks the peer, which was chosen for its urgent work or for its prefetches. Returns since when the prefetches wait.
     pub(super) fn handle_asked(&mut self, serves: Priority) -> Option<Instant> {
-        self.state = State::Asking { serves, woken: None };
+        let from = if let State::Queued(queue) = self.state { queue } else { serves };
+        self.state = State::Asking { from, serves, woken: None };
         self.low_since
     }
 
@@ -121,9 +123,9 @@ impl Pull {
     }
 
     /// The peer was not asked after all, and waits as before. This costs nothing: it gave no fruitless answer.
-    pub(super) fn handle_not_asked(&mut self, asked: Priority, now: Instant) {
-        let State::Asking { woken, .. } = self.state else { return };
-        self.state = State::Queued(asked);
+    pub(super) fn handle_not_asked(&mut self, now: Instant) {
+        let State::Asking { from, woken, .. } = self.state else { return };
+        self.state = State::Queued(from);
         if let Some(priority) = woken {
             self.handle_woken(priority, now);
         }
@@ -188,7 +190,7 @@ impl Pull {
 
     /// Records what an answer shows of the announced prefetches. Returns what woke the peer meanwhile.
     fn end_question(&mut self, asked: Priority, answer: Answer) -> Option<Priority> {
-        let State::Asking { serves, woken } = self.state else { return None };
+        let State::Asking { serves, woken, .. } = self.state else { return None };
         self.state = State::Resting;
         let is_waiting = match answer {
             Answer::Fetch { fetch_info: FetchInfo { priority: Priority::Low, .. }, .. } => false,

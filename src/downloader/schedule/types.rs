@@ -13,6 +13,11 @@ pub(crate) struct PeerKey {
     pub(super) serial: u64,
 }
 
+impl PeerKey {
+    /// The key of no peer: so many are never given out.
+    pub(super) const NONE: Self = Self { index: usize::MAX, serial: u64::MAX };
+}
+
 /// The index of a worker. Lent threads have the indices after those of the pool.
 pub(crate) type WorkerId = usize;
 

@@ -32,6 +32,19 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// What a worker has whose thread is blocked: nothing that could make room, nor takes the room of a prefetch.
+    pub(super) fn blocked(now: Instant) -> Self {
+        Self {
+            peer: PeerKey::NONE,
+            priority: Priority::High,
+            fetch: None,
+            aborted: None,
+            since: now,
+            waiting_since: now,
+            protected: false,
+        }
+    }
+
     /// What it runs. `None` while it asks the peer.
     pub(super) fn fetch_info(&self) -> Option<FetchInfo> {
         let (request, origin) = self.fetch?;

@@ -78,6 +78,8 @@ pub(super) enum Event {
     Chunk(WorkerId, u64),
     /// The connection is closed.
     Closed(WorkerId, u64),
+    /// The thread that the worker lacked comes back.
+    CameBack(WorkerId, u64),
     /// Nothing, but what is true by now is checked.
     Look,
 }
@@ -152,8 +154,10 @@ pub(super) struct Work {
     pub(super) bytes: u64,
     pub(super) protected: bool,
     pub(super) is_aborted: bool,
-    /// It was aborted, which takes effect late.
+    /// It can make no room: it was aborted, which takes effect late, or its thread is blocked.
     pub(super) is_stuck: bool,
+    /// While the peer is asked: its wakes before.
+    pub(super) woken: Option<Priority>,
     pub(super) waiting_since: Instant,
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Scenario {
     pub(super) silent: u64,
     /// Percentage of aborts that take effect late, because the sink of the fetch blocks.
     pub(super) stuck: u64,
+    /// Percentage of assignments that find no thread, because it is blocked in the end of a fetch.
+    pub(super) blocked: u64,
     /// Mean time between cancels, changes of priority, and arrivals and departures of peers, in milliseconds. 0 for never.
     pub(super) churn_every: u64,
     /// Percentage of answers of peers that are fetches that have ended already.
@@ -64,10 +66,11 @@ pub(super) fn scenarios() -> impl Strategy<Value = Scenario> {
     let silent = prop_oneof![Just(0_u64), 1..20_u64];
     let churn_every = prop_oneof![Just(0_u64), 10..500_u64];
     let single_connections = prop_oneof![2 => Just(0_u64), 1 => 1..4_u64];
-    let trouble = (silent, stuck, churn_every, dead, single_connections);
+    let blocked = prop_oneof![3 => Just(0_u64), 1 => 1..20_u64];
+    let trouble = (silent, stuck, blocked, churn_every, dead, single_connections);
     (limits(), any::<u64>(), urgent, prefetch, trouble).prop_map(
         |(limits, seed, urgent, prefetch, trouble)| {
-            let (silent, stuck, churn_every, dead, single_connections) = trouble;
+            let (silent, stuck, blocked, churn_every, dead, single_connections) = trouble;
             let (urgent_every, longest_urgent, lend_every) = urgent;
             let (backlog, prefetch_every, chunks, longest_gap) = prefetch;
             Scenario {
@@ -83,6 +86,7 @@ pub(super) fn scenarios() -> impl Strategy<Value = Scenario> {
                 longest_gap,
                 silent,
                 stuck,
+                blocked,
                 churn_every,
                 dead,
                 single_connections,

@@ -143,6 +143,9 @@ impl Sim {
             prop_assert!(worker < self.scenario.limits.workers, "a lent thread is taken for a worker");
             self.decisions += 1;
             self.assign(worker, assignment)?;
+            if self.random.chance(self.scenario.blocked) {
+                self.unserved(worker)?;
+            }
         }
         self.settle_lent()?;
         let progressed: Vec<_> = self.workers.iter().map(|work| work.map(|work| work.progressed)).collect();
@@ -230,7 +233,8 @@ impl Sim {
             Event::Answer(worker, turn) if self.has(worker, turn) => self.answer(worker)?,
             Event::Chunk(worker, turn) if self.has(worker, turn) => self.chunk(worker)?,
             Event::Closed(worker, turn) if self.has(worker, turn) => self.closed(worker)?,
-            Event::Answer(..) | Event::Chunk(..) | Event::Closed(..) => {}
+            Event::CameBack(worker, turn) if self.has(worker, turn) => self.came_back(worker),
+            Event::Answer(..) | Event::Chunk(..) | Event::Closed(..) | Event::CameBack(..) => {}
         }
         Ok(())
     }

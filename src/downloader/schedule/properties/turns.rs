@@ -26,6 +26,7 @@ impl Sim {
             protected: false,
             is_aborted: false,
             is_stuck: false,
+            woken: None,
             waiting_since: self.now,
         };
         match assignment {
@@ -52,7 +53,8 @@ impl Sim {
         prop_assert!(!state.is_gone && !state.is_asking, "{peer} must not be asked now");
         state.is_asking = true;
         work.waiting_since = state.low_since.unwrap_or(self.now);
-        if state.woken.take() == Some(Priority::High) {
+        work.woken = state.woken.take();
+        if work.woken == Some(Priority::High) {
             self.urgent_begins(worker)?;
         } else {
             prop_assert!(!self.is_lent(worker), "a lent thread asks for prefetches");
@@ -240,9 +242,42 @@ impl Sim {
         }
         self.workers[worker] = None;
         let state = &mut self.peers[work.peer];
-        (state.is_asking, state.woken) = (false, Some(Priority::High));
+        (state.is_asking, state.woken) = (false, work.woken);
         self.schedule.handle_not_asked(worker, self.now);
         Ok(())
+    }
+
+    /// The thread that was to take the worker's task is blocked, and there is no other one.
+    pub(super) fn unserved(&mut self, worker: WorkerId) -> Checked {
+        self.give_back(worker)?;
+        self.schedule.handle_blocked(worker, self.now);
+        self.serial += 1;
+        let (turn, now) = (self.serial, self.now);
+        self.workers[worker] = Some(Work {
+            turn,
+            peer: 0,
+            request: None,
+            admissible: Priority::High,
+            priority: Priority::High,
+            since: now,
+            urgent_since: Some(now),
+            progressed: now,
+            bytes: 0,
+            protected: false,
+            is_aborted: false,
+            is_stuck: true,
+            woken: None,
+            waiting_since: now,
+        });
+        let after = self.random.millis(1000);
+        self.after(after, Event::CameBack(worker, turn));
+        Ok(())
+    }
+
+    pub(super) fn came_back(&mut self, worker: WorkerId) {
+        self.end_urgent_time(worker);
+        self.workers[worker] = None;
+        self.schedule.handle_finished(worker, self.now);
     }
 
     pub(super) fn closed(&mut self, worker: WorkerId) -> Checked {
