@@ -8,6 +8,7 @@ use super::handoff::Step;
 use super::job::{Job, Target};
 use super::message::Message;
 use super::own_thread::on_own_thread;
+use super::preemption::Claim;
 use super::record::BodyMeter;
 use super::transfer::Transfer;
 use crate::buffer::Buffer;
@@ -22,10 +23,10 @@ use crate::error::{Error, ErrorKind};
 /// The outcome of an attempt.
 pub(super) enum Attempt {
     Ended(Box<Job>, Result<(), Error>),
-    /// Its worker is free for urgent work. `has_claimed` if it claimed a preemption at a chunk, false if it was aborted.
+    /// Its worker is free for urgent work. Without a claim it was aborted, and did not reach a chunk.
     Preempted {
         job: Box<Job>,
-        has_claimed: bool,
+        claim: Option<Claim>,
     },
     /// A lent thread stopped reading it at a chunk. Its body is open.
     Left(Box<Job>),
@@ -135,9 +136,9 @@ fn stream(
     match stopped {
         Stopped::Eof => ended(job, Ok(())),
         Stopped::Failed(error) => ended(job, Err(error)),
-        Stopped::Preempted => {
+        Stopped::Preempted(claim) => {
             job.body = Some(body);
-            Attempt::Preempted { job, has_claimed: true }
+            Attempt::Preempted { job, claim: Some(claim) }
         }
         Stopped::Left => {
             job.body = Some(body);
@@ -153,9 +154,11 @@ fn take_steps(mut transfer: Box<Transfer>) -> (Box<Transfer>, Stopped) {
         (transfer, step) = transfer.step_or_offer();
         let stopped = match step {
             Ok(Step::Moved | Step::Received(_) | Step::WouldBlock) => continue,
-            // Another worker may have claimed the last one that was wanted.
-            Ok(Step::Preempt) if !transfer.core.preemptions.claim() => continue,
-            Ok(Step::Preempt) => Stopped::Preempted,
+            Ok(Step::Preempt) => match transfer.core.preemptions.claim() {
+                Some(claim) => Stopped::Preempted(claim),
+                // Another worker has claimed the last one that was wanted.
+                None => continue,
+            },
             Ok(Step::Eof) => Stopped::Eof,
             Err(error) => Stopped::Failed(error),
         };
@@ -196,7 +199,7 @@ fn ended(job: Box<Job>, result: Result<(), Error>) -> Attempt {
         return Attempt::Ended(job, Err(stalled));
     }
     if is_aborted {
-        return Attempt::Preempted { job, has_claimed: false };
+        return Attempt::Preempted { job, claim: None };
     }
     Attempt::Ended(job, result)
 }
@@ -207,7 +210,7 @@ enum Stopped {
     Eof,
     Failed(Error),
     /// It claimed a preemption at a chunk.
-    Preempted,
+    Preempted(Claim),
     /// At a chunk no reader waited for more.
     Left,
 }

@@ -53,7 +53,7 @@ pub(crate) struct Core {
     /// For benches.
     #[cfg(feature = "bench")]
     pub(crate) never_lends: AtomicBool,
-    pub(super) preemptions: Preemptions,
+    pub(super) preemptions: Arc<Preemptions>,
     next_request: AtomicU64,
     combiner: Combiner<Machine, Message>,
     /// Tasks that no thread has taken yet.
@@ -81,7 +81,7 @@ impl Core {
             companions: Mutex::default(),
             #[cfg(feature = "bench")]
             never_lends: AtomicBool::new(false),
-            preemptions: Preemptions::default(),
+            preemptions: Arc::default(),
             next_request: AtomicU64::new(1),
             combiner: Combiner::new(Machine::new(&config)),
             tasks: TaskQueue::new(workers),
@@ -112,10 +112,6 @@ impl Core {
         let mut actions = Actions::default();
         let now = Instant::now();
         for message in messages.drain(..) {
-            if let Message::FromWorker(_, Report::Preempted { has_claimed: true, .. }) = &message {
-                // From here on the machine counts it among those that make room, and it must not count twice.
-                self.preemptions.handle_claimed();
-            }
             machine.handle(message, now, &mut actions);
         }
         self.decide(machine, now, &mut actions);
@@ -235,7 +231,7 @@ impl Core {
     pub(super) fn give_back(&self, worker: WorkerId, task: Task) {
         match task {
             Task::Run(job) => {
-                let report = Report::Preempted { job, has_claimed: false };
+                let report = Report::Preempted { job, claim: None };
                 self.post(Message::FromWorker(worker, report));
             }
             Task::Ask(_) => self.post(Message::FromWorker(worker, Report::NotAsked)),

@@ -208,7 +208,11 @@ impl Machine {
                 let kept = self.schedule.handle_retry(worker, at, now);
                 self.keep(job, kept, now, actions);
             }
-            Report::Preempted { job, .. } => self.handle_preempted(worker, job, now, actions),
+            Report::Preempted { job, claim } => {
+                // From here on the schedule counts it among those that have made room, and it must not count twice.
+                drop(claim);
+                self.handle_preempted(worker, job, now, actions);
+            }
         }
     }
 

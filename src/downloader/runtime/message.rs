@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::job::Job;
 use super::lent_thread::LentThread;
+use super::preemption::Claim;
 use super::task::Task;
 use crate::downloader::schedule::{Answer, Fruitless, Origin, PeerKey, WorkerId};
 use crate::types::{Priority, RequestId};
@@ -53,8 +54,8 @@ pub(crate) enum Report {
     Fruitless(Fruitless),
     /// The fetch is retried at this time.
     Retry(Box<Job>, Instant),
-    /// The fetch makes room for urgent work. `has_claimed` if it took one of the core's `preemptions` at a chunk.
-    Preempted { job: Box<Job>, has_claimed: bool },
+    /// The fetch makes room for urgent work. With the claim, if it took one of the core's `preemptions` at a chunk.
+    Preempted { job: Box<Job>, claim: Option<Claim> },
 }
 
 /// The fetches that a peer's callers have submitted and the machine has not taken in. The peer's credits limit them.

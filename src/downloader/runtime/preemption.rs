@@ -4,6 +4,7 @@
 //! because a body can be left at a chunk without a loss. A thread that takes a step reads [`Preemptions`], which costs one load,
 //! and the [`Turn`] of its fetch.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -30,21 +31,13 @@ impl Preemptions {
         self.wanted.load(Ordering::Relaxed) > 0
     }
 
-    /// Takes one preemption. True if there was one left: then the caller reports to the machine that its fetch made room.
-    pub(super) fn claim(&self) -> bool {
+    /// Takes one preemption, if there is one left.
+    pub(super) fn claim(self: &Arc<Self>) -> Option<Claim> {
         // Before `wanted` goes down: in between the machine would see a need that no fetch meets, and ask for one more.
         self.claimed.fetch_add(1, Ordering::AcqRel);
+        let claim = Claim(Arc::clone(self));
         let take = |wanted: usize| wanted.checked_sub(1);
-        let has_claimed = self.wanted.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok();
-        if !has_claimed {
-            self.claimed.fetch_sub(1, Ordering::AcqRel);
-        }
-        has_claimed
-    }
-
-    /// The machine has recorded that a fetch that claimed it made room.
-    pub(super) fn handle_claimed(&self) {
-        self.claimed.fetch_sub(1, Ordering::AcqRel);
+        self.wanted.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok().then_some(claim)
     }
 
     /// How many are about to make room.
@@ -55,6 +48,17 @@ impl Preemptions {
     /// Asks for this many more than are about to make room.
     pub(super) fn set_wanted(&self, more: usize) {
         self.wanted.store(more, Ordering::Release);
+    }
+}
+
+/// A preemption that a fetch has claimed. Its drop, when the machine has recorded that the fetch makes room, ends that. A fetch
+/// that panics on its way there drops it too: otherwise it would count for ever, and urgent work would get a worker less.
+#[derive(Debug)]
+pub(crate) struct Claim(Arc<Preemptions>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.claimed.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -107,14 +111,15 @@ mod tests {
 
     #[test]
     fn each_preemption_is_claimed_once() {
-        let preemptions = Preemptions::default();
-        assert!(!preemptions.is_wanted() && !preemptions.claim());
+        let preemptions = Arc::new(Preemptions::default());
+        assert!(!preemptions.is_wanted() && preemptions.claim().is_none());
         preemptions.set_wanted(2);
-        assert!(preemptions.is_wanted() && preemptions.claim() && preemptions.claim());
-        assert!(!preemptions.claim());
+        assert!(preemptions.is_wanted());
+        let claims = [preemptions.claim().unwrap(), preemptions.claim().unwrap()];
+        assert!(preemptions.claim().is_none());
         assert_eq!(preemptions.claimed(), 2);
-        preemptions.handle_claimed();
-        assert_eq!(preemptions.claimed(), 1);
+        drop(claims);
+        assert_eq!(preemptions.claimed(), 0);
     }
 
     #[test]

@@ -138,17 +138,17 @@ fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &
     }
     Done::of(match attempt(core, worker, job, chunk) {
         Attempt::HandedOver => Report::Finished,
-        Attempt::Preempted { mut job, has_claimed } => {
+        Attempt::Preempted { mut job, claim } => {
             job.control.leave();
             job.pause = Some(Pause::Preempted);
             let (request, bytes) = (job.record.id, job.record.received);
             job.record.publish(|| Event::Preempted { request, bytes });
-            Report::Preempted { job, has_claimed }
+            Report::Preempted { job, claim }
         }
         Attempt::Left(mut job) => {
             job.control.leave();
             job.pause = Some(Pause::Left);
-            Report::Preempted { job, has_claimed: false }
+            Report::Preempted { job, claim: None }
         }
         Attempt::Ended(mut job, result) => match job.plan_retry(&result) {
             Some(at) => {
