@@ -1,7 +1,7 @@
 //! The state that all threads share: the [`Schedule`], the jobs that wait in it, and what each worker has. Applies messages, and
 //! returns [`Actions`] for its caller to carry out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,10 @@ use crate::types::{Priority, RequestId};
 /// one look for each fetch on average.
 const MIN_SLOW_LIMIT: usize = 64;
 
+/// Most priorities of unknown fetches that are kept. Nearly all are of fetches that have ended, and while one peer after the other
+/// is asked, or one never answers, there is no time at which all could be forgotten.
+const MAX_EARLY: usize = 1024;
+
 /// The state behind the combiner: the schedule, and the jobs and threads that its ids stand for.
 pub(crate) struct Machine {
     pub(super) schedule: Schedule,
@@ -38,8 +42,8 @@ pub(crate) struct Machine {
     /// The threads without a task that blocked readers of a peer lend. Some of the readers may have continued.
     pub(super) lent: IdMap<PeerKey, Vec<Weak<LentThread>>>,
     /// Priorities that were set for unknown fetches. One of these may be a fetch that a peer is about to give: its sink and the
-    /// subscribers know its id before the machine does. Empty while no peer is being asked.
-    pub(super) early: IdMap<RequestId, Priority>,
+    /// subscribers know its id before the machine does. Empty while no peer is being asked, and never longer than [`MAX_EARLY`].
+    pub(super) early: BTreeMap<RequestId, Priority>,
     /// When each fetch that has started is reported as slow, in the order of the times. The first one had not ended when the
     /// last message was applied.
     /// Weak: a strong reference would keep the peer's subscribers waiting for events after its last fetch.
@@ -147,7 +151,7 @@ impl Machine {
             assigned: vec![None; workers],
             blocked: Vec::new(),
             came_back: 0,
-            early: IdMap::default(),
+            early: BTreeMap::new(),
             lent: IdMap::default(),
             slow: VecDeque::new(),
             slow_limit: MIN_SLOW_LIMIT,
@@ -347,12 +351,20 @@ impl Machine {
                         actions.urgent |= priority == Priority::High;
                     }
                     // A worker may have got it from its peer just now, and not have reported it yet.
-                    None if self.is_asking() => drop(self.early.insert(request, priority)),
+                    None if self.is_asking() => self.promote_early(request, priority),
                     None => {}
                 }
             }
         }
     }
+    fn promote_early(&mut self, request: RequestId, priority: Priority) {
+        self.early.insert(request, priority);
+        if self.early.len() > MAX_EARLY {
+            // The oldest fetch is the most likely to have ended.
+            self.early.pop_first();
+        }
+    }
+
 
     /// True while a worker asks a peer.
     pub(super) fn is_asking(&self) -> bool {
