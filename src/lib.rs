@@ -23,7 +23,7 @@
 //! |---|---|---|
 //! | `windway-fetch-N` | `max_concurrent` | from the first stream, radio or peer to the downloader's end |
 //! | `windway-scheduler` | 1 | the same |
-//! | `windway-watchdog` | 1 | the same |
+//! | `windway-watchdog` | 1; up to 8 more while callbacks on them block | the same |
 //! | `windway-lookup` | up to 4; up to 32 while some are slow | while names are looked up |
 //! | `windway-connect` | 1 for each address that is tried | until it or another address has answered |
 //! | `windway-dial` | up to 2; up to 8 while some are slow | while connections are preconnected |

@@ -2,13 +2,14 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use support::peers::{At, Calling, NEVER, collect};
 use support::{Answer, Content, Origin, PATIENCE, in_time};
-use windway::downloader::{Next, Peer, PeerHandle, Sink};
+use windway::downloader::{Next, Outcome, Peer, PeerHandle, Sink};
 use windway::event::{Event, HangCause};
 use windway::{Downloader, DownloaderConfig, Fetch, FileConfig, Priority};
 
@@ -177,4 +178,45 @@ fn an_end_that_blocks_while_urgent_work_waits_is_reported_once() {
 
 fn hang_of(event: Event) -> Option<HangCause> {
     if let Event::Hang(hang) = event { Some(hang.cause) } else { None }
+}
+
+/// Queues a fetch that waits for the origin, so that no worker has it, and cancels it.
+fn cancel_waiting(downloader: &Downloader, origin: &Origin, sink: impl Sink + 'static) {
+    let before = downloader.stats().blocked;
+    let peer = give(downloader, origin, "/waiting", Priority::Low, sink);
+    support::poll_until("blocked prefetch", || downloader.stats().blocked == before + 1);
+    peer.cancel();
+}
+
+#[test]
+fn an_end_that_blocks_holds_neither_other_ends_nor_the_reports_of_hangs() {
+    let origin = origin();
+    let downloader = downloader(|config| {
+        config.max_per_origin = 1;
+        config.hang_timeout = Duration::from_millis(50);
+    });
+    let events = downloader.subscribe();
+    // The limit of the origin is used up from here on.
+    let _silent = give(&downloader, &origin, "/silent", Priority::Low, collect(0).0);
+    origin.wait_until("the prefetch", |log| log.sent >= 500);
+    let mut blocked = Vec::new();
+    for _ in 0..3 {
+        let (sink, blocking) = Blocking::new();
+        cancel_waiting(&downloader, &origin, sink);
+        blocking.wait();
+        blocked.push(blocking);
+    }
+    let (sink, end) = collect(0);
+    cancel_waiting(&downloader, &origin, sink);
+    assert!(matches!(end.recv_timeout(PATIENCE).unwrap().outcome, Outcome::Cancelled(_)));
+    // An urgent fetch that stalls while the ends are blocked, and not before.
+    let _hangs = give(&downloader, &origin, "/silent", Priority::High, collect(0).0);
+    let mut stalled = HashSet::new();
+    while stalled.len() < 2 {
+        if let Some(HangCause::Fetch(request)) = hang_of(events.recv_timeout(PATIENCE).expect("a hang")) {
+            stalled.insert(request);
+        }
+    }
+    drop(blocked);
+    in_time("stop", move || downloader.stop());
 }

@@ -76,7 +76,7 @@ impl Handle {
         running.push(named.spawn(move || scheduler::run(&core)).map_err(Error::no_thread)?);
         let core = Arc::clone(&self.core);
         let named = thread::Builder::new().name("windway-watchdog".into());
-        running.push(named.spawn(move || watchdog::run(&core)).map_err(Error::no_thread)?);
+        running.push(named.spawn(move || watchdog::start(&core)).map_err(Error::no_thread)?);
         Ok(())
     }
 
@@ -109,13 +109,19 @@ impl Handle {
         };
         // Before the workers are joined: they may wait for a connection that a dial thread of the client opens.
         self.core.client.await_closed();
-        for thread in running {
-            if thread.join().is_err() {
-                log::error!("a thread of windway panicked");
-            }
-        }
+        join_all(running);
+        // Afterwards: until it has ended, the scheduler thread may add some.
+        join_all(self.core.take_reliefs());
         *self.threads.lock() = Threads::Ended;
         self.ended.notify_all();
+    }
+}
+
+fn join_all(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            log::error!("a thread of windway panicked");
+        }
     }
 }
 

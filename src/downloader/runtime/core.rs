@@ -5,22 +5,26 @@
 use std::any::{Any, TypeId};
 #[cfg(feature = "hls")]
 use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::combiner::Combiner;
+use super::duty::{Duty, Shift};
 use super::job::Job;
-use super::liveness::Observation;
+use super::liveness::{LivenessMonitor, Observation};
 use super::machine::{Actions, Assigned, Ending, Machine};
 use super::message::{Channel, Message, Report};
 use super::one_shot::OneShot;
 use super::preemption::Preemptions;
 use super::task::{PeerEntry, Task};
 use super::task_queue::{Announced, TaskQueue};
+use super::watchdog;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::HttpClient;
 use crate::config::DownloaderConfig;
@@ -29,6 +33,7 @@ use crate::downloader::origins::Origins;
 use crate::downloader::pacer::Pacer;
 use crate::downloader::schedule::{Counts, PeerKey, WorkerId};
 use crate::downloader::stats::PeerStats;
+use crate::foreign::contain;
 use crate::types::{Priority, RequestId};
 
 /// What all threads of a downloader share. Holds no handle whose drop would have to end them.
@@ -63,7 +68,12 @@ pub(crate) struct Core {
     /// Wakes the watchdog.
     watch_signal: OneShot<()>,
     /// Jobs that have ended while they waited, and that are foreign: for the watchdog thread. `None` once that thread has ended.
-    endings: Mutex<Option<Vec<Ending>>>,
+    endings: Mutex<Option<VecDeque<Ending>>>,
+    duty: Duty,
+    /// The threads that were started to take over the duty of the watchdog, for `stop` to join.
+    reliefs: Mutex<Vec<JoinHandle<()>>>,
+    /// Shared by the threads that have had the duty, so that each stall is reported once.
+    pub(super) liveness: Mutex<LivenessMonitor>,
 }
 
 impl Core {
@@ -87,7 +97,10 @@ impl Core {
             tasks: TaskQueue::new(workers),
             signal: OneShot::default(),
             watch_signal: OneShot::default(),
-            endings: Mutex::new(Some(Vec::new())),
+            endings: Mutex::new(Some(VecDeque::new())),
+            duty: Duty::default(),
+            reliefs: Mutex::default(),
+            liveness: Mutex::new(LivenessMonitor::new(config.hang_timeout)),
             config,
             client,
         }
@@ -299,7 +312,7 @@ impl Core {
         if ending.job.is_foreign() {
             let mut endings = self.endings.lock();
             if let Some(endings) = &mut *endings {
-                endings.push(ending);
+                endings.push_back(ending);
                 return true;
             }
             // The downloader has stopped. Only the caller of `execute` or of a batch comes here, never in a callback, and
@@ -309,12 +322,58 @@ impl Core {
         false
     }
 
-    /// Ends the jobs that were deferred to the watchdog thread.
-    pub(super) fn run_endings(&self) {
-        let ready = self.endings.lock().as_mut().map(std::mem::take);
-        for ending in ready.into_iter().flatten() {
-            ending.job.end_cancelled(ending.reason);
+    /// Ends the jobs that were deferred to the watchdog thread, which has this shift. False if it is relieved.
+    pub(super) fn run_endings(&self, shift: Shift) -> bool {
+        loop {
+            // One at a time: if the end of this one blocks, another thread has to find the others.
+            let next = self.endings.lock().as_mut().and_then(VecDeque::pop_front);
+            let Some(Ending { job, reason }) = next else { return true };
+            if !self.on_duty(shift, || job.end_cancelled(reason)) {
+                return false;
+            }
         }
+    }
+
+    /// Makes a foreign call on the watchdog thread. False if that thread was relieved, because the call took too long.
+    pub(super) fn on_duty(&self, shift: Shift, call: impl FnOnce()) -> bool {
+        if self.duty.enter(Instant::now()) {
+            self.signal.put(());
+        }
+        // A logger may panic as well, and the watchdog would end.
+        let _ = contain("a call of the watchdog", call);
+        let is_on_duty = self.duty.leave(shift);
+        if !is_on_duty {
+            // Another one may be blocked, too, and could not be relieved before this one was back.
+            self.signal.put(());
+        }
+        is_on_duty
+    }
+
+    /// When to call [`relieve_watchdog`](Self::relieve_watchdog).
+    pub(super) fn relief_is_due(&self) -> Option<Instant> {
+        self.duty.overdue()
+    }
+
+    /// Starts another watchdog thread if the one on duty is blocked in a foreign call.
+    pub(super) fn relieve_watchdog(self: &Arc<Self>, now: Instant) {
+        if !self.duty.poll_relief(now) {
+            return;
+        }
+        let core = Arc::clone(self);
+        let relief = move || {
+            if let Some(shift) = core.duty.take_over() {
+                watchdog::run(&core, shift);
+            }
+        };
+        let started = thread::Builder::new().name("windway-watchdog".into()).spawn(relief);
+        let mut reliefs = self.reliefs.lock();
+        reliefs.retain(|relief| !relief.is_finished());
+        reliefs.extend(started);
+    }
+
+    /// The threads that [`relieve_watchdog`](Self::relieve_watchdog) has started. None is added once the scheduler thread has ended.
+    pub(crate) fn take_reliefs(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut self.reliefs.lock())
     }
 
     /// True if the downloader has stopped, its workers have ended, and no job waits for its end. Nothing is deferred from then on.
@@ -324,7 +383,7 @@ impl Core {
         }
         let mut endings = self.endings.lock();
         // One look and one step: what is pushed between the two would never be ended.
-        let is_empty = endings.as_ref().is_none_or(Vec::is_empty);
+        let is_empty = endings.as_ref().is_none_or(VecDeque::is_empty);
         if is_empty {
             *endings = None;
         }

@@ -14,7 +14,7 @@
 //! | thread | sleeps on | woken by |
 //! |---|---|---|
 //! | thread of the pool | the queue of tasks | [`Core::act`](core::Core), which puts a task there |
-//! | scheduler | the signal, until the machine's next deadline, or until a task is overdue | `act`: an earlier deadline, a task that may become overdue, the stop |
+//! | scheduler | the signal, until the machine's next deadline, or until a task or a call of the watchdog is overdue | `act`: an earlier deadline, a task that may become overdue, the stop; the watchdog, before it calls foreign code |
 //! | watchdog | its signal, until its next look | `act`: work although nothing was watched, an ending to run, the stop |
 //! | caller of `execute`, `batch` | the one-shot of its reply | the worker that has the response head, or drops the job |
 //! | caller beyond `peer_capacity`, `max_open_bodies` | a condvar beside the count | the drop of a credit or of a body; cancellation |
@@ -62,7 +62,7 @@
 //! | [message], [lent_thread], [task] | what threads send each other |
 //! | [job] | one fetch on its way |
 //! | [record], [retry_state], [control] | its reports, its attempts, its priority and progress |
-//! | [handoff], [combiner], [one_shot], [task_queue], [preemption], [liveness], [own_thread] | nothing of jobs |
+//! | [handoff], [combiner], [one_shot], [task_queue], [preemption], [liveness], [duty], [own_thread] | nothing of jobs |
 
 mod accept;
 pub(crate) mod attempt;
@@ -71,6 +71,7 @@ pub(crate) mod combiner;
 mod combiner_tests;
 pub(crate) mod control;
 pub(crate) mod core;
+pub(crate) mod duty;
 pub(crate) mod handoff;
 pub(crate) mod job;
 pub(crate) mod lend;

@@ -7,18 +7,20 @@
 use std::time::Instant;
 
 use super::core::Core;
-use super::liveness::{LivenessMonitor, Stall};
+use super::duty::Shift;
+use super::liveness::Stall;
 use super::machine::Assigned;
 use super::own_thread::enter_own_thread;
 use crate::config::HangPolicy;
 use crate::event::{Event, Hang, HangCause};
 
-/// Runs until the downloader has stopped and its workers have ended.
-pub(crate) fn run(core: &Core) {
+/// The thread with this shift. Returns when it is relieved, or the downloader has stopped and its workers have ended.
+pub(super) fn run(core: &Core, shift: Shift) {
     enter_own_thread();
-    let mut monitor = LivenessMonitor::new(core.config.hang_timeout);
     loop {
-        core.run_endings();
+        if !core.run_endings(shift) {
+            return;
+        }
         let Some((observation, assigned)) = core.watch() else {
             if core.close_endings() {
                 return;
@@ -27,14 +29,25 @@ pub(crate) fn run(core: &Core) {
             continue;
         };
         let now = Instant::now();
-        monitor.handle_observation(observation, now);
-        while let Some(stall) = monitor.poll_stalled(now) {
-            report(core, stall, &assigned, now);
+        core.liveness.lock().handle_observation(observation, now);
+        loop {
+            // One at a time, without the lock: the thread that relieves this one reports the others.
+            let stalled = core.liveness.lock().poll_stalled(now);
+            let Some(stall) = stalled else { break };
+            if !core.on_duty(shift, || report(core, stall, &assigned, now)) {
+                return;
+            }
         }
         // Before the wait: while it exists, the subscribers of its peer wait for more events.
         drop(assigned);
-        core.wait_to_watch(monitor.next_deadline(now));
+        let deadline = core.liveness.lock().next_deadline(now);
+        core.wait_to_watch(deadline);
     }
+}
+
+/// The first thread.
+pub(crate) fn start(core: &Core) {
+    run(core, Shift::FIRST);
 }
 
 fn report(core: &Core, stall: Stall, assigned: &[Option<Assigned>], now: Instant) {
