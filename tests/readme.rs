@@ -35,14 +35,43 @@ fn faults(section: &str, csv: &str) -> Vec<String> {
     let cells = |line: &str| -> Vec<String> {
         line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
     };
-    let mut rows = section.lines().filter(|line| line.starts_with('|')).map(cells);
+    let (drawn, table) = section.rsplit_once("```").unwrap_or_default();
+    let mut rows = table.lines().filter(|line| line.starts_with('|')).map(cells);
     let libraries = rows.next().expect("a table");
-    let mut faults = Vec::new();
+    let mut faults = plot_faults(drawn, &medians);
     for row in rows.skip(1) {
         for (library, figure) in libraries.iter().zip(&row).skip(1) {
             let median = medians.get(&(row[0].clone(), library.clone()));
             if median.map_or("–", String::as_str) != figure {
                 faults.push(format!("{library}, {}: {figure} in the README, {median:?} measured", row[0]));
+            }
+        }
+    }
+    faults
+}
+
+/// What is wrong with the plots. Each bar has to stand for the median of its title and library, and to be as long as the others show.
+fn plot_faults(drawn: &str, medians: &BTreeMap<(String, String), String>) -> Vec<String> {
+    let mut faults = Vec::new();
+    for plot in drawn.split("\n\n").filter(|plot| plot.contains('█')) {
+        let (title, bars) = plot.trim().trim_start_matches("```text").trim().split_once('\n').expect("bars");
+        let title = title.split(" (").next().unwrap_or_default();
+        let bars: Vec<(&str, usize, &str)> = bars
+            .lines()
+            .map(|line| {
+                let (library, bar) = line.split_at(line.find('█').expect("a bar"));
+                let (bar, figure) = bar.rsplit_once(' ').expect("a figure");
+                (library.trim(), bar.chars().count(), figure)
+            })
+            .collect();
+        let most = bars.iter().filter_map(|(_, _, figure)| figure.parse().ok()).fold(0.0, f64::max);
+        for (library, len, figure) in bars {
+            let median = medians.get(&(title.to_owned(), library.to_owned()));
+            let value: f64 = figure.parse().unwrap_or(f64::NAN);
+            let is_right_length = (50.0 * value / most - len as f64).abs() <= 1.0;
+            if median.map(String::as_str) != Some(figure) || !is_right_length {
+                faults
+                    .push(format!("{library}, {title}: {len} characters for {figure}, {median:?} measured"));
             }
         }
     }
@@ -62,10 +91,13 @@ fn the_figures_of_the_comparison_were_measured() {
 fn a_figure_that_was_not_measured_is_found() {
     let csv = "metric,title,unit,subject,median,lowest,highest,runs\nseek,\"Far seek, cold\",ms,windway,41.0,40.9,42.0,7\n";
     let table = |figure: &str| {
-        format!("| | windway | ureq |\n|---|---|---|\n| Far seek, cold, ms | {figure} | – |\n")
+        format!(
+            "```text\nFar seek, cold, ms (less is better)\n  windway ██████████████████████████████████████████████████ {figure}\n```\n\n| | windway | ureq |\n|---|---|---|\n| Far seek, cold, ms | {figure} | – |\n"
+        )
     };
     assert_eq!(faults(&table("41.0"), csv), Vec::<String>::new());
-    assert_eq!(faults(&table("40.0"), csv).len(), 1);
+    assert_eq!(faults(&table("40.0"), csv).len(), 2);
+    assert_eq!(faults(&table("41.0").replace("██████", "█"), csv).len(), 1);
     assert_eq!(faults(&table("41.0").replace('–', "39.0"), csv).len(), 1);
 }
 

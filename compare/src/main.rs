@@ -33,12 +33,14 @@ const HELP: &str = "\
 Compares windway with other libraries.
 
     cargo run --release --manifest-path compare/Cargo.toml -- [--quick] [--only MEASURE]...
+    cargo run --manifest-path compare/Cargo.toml -- --render
 
 --quick  one short round, to try it; the results go to compare/target/, not beside the committed ones
 --only   small, bulk, seek, urgent, urgent-limited, slots, slots-limited, cancel, idle, corruption, sample;
          --quick is implied
+--render writes the other files again from the committed results.json, without measuring
 
-Writes report.html, results.csv, results.json, overview.svg and table.md, which is the table in the README.";
+Writes report.html, results.csv, results.json, overview.svg and table.md, which is the section of the README.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,6 +49,10 @@ fn main() -> ExitCode {
         ["--help" | "-h"] => {
             println!("{HELP}");
             Ok(())
+        }
+        ["--render"] => {
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR"));
+            Results::read(directory).and_then(|results| results.render(directory))
         }
         // The two that this program starts itself.
         ["origin"] => origin::run(),

@@ -31,6 +31,9 @@ const SHOWN: [&str; 13] = [
     "first_sample",
 ];
 
+/// Metrics that the README draws. There, and on the first page of the documentation, no picture of the repository is shown.
+const DRAWN: [&str; 4] = ["bulk_rate", "seek", "urgent", "first_sample"];
+
 pub(crate) struct Results {
     machine: Vec<(String, String)>,
     /// By metric and subject.
@@ -69,6 +72,27 @@ impl Results {
         Self { machine, values: BTreeMap::new(), notes: Vec::new() }
     }
 
+    /// Those that were written to this directory.
+    pub(crate) fn read(directory: &Path) -> Result<Self, Failure> {
+        let json: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(directory.join("results.json"))?)?;
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned).ok_or("not a text");
+        let mut results = Self::new(Vec::new());
+        for (name, value) in json["machine"].as_object().ok_or("no machine")? {
+            results.machine.push((name.clone(), text(value)?));
+        }
+        for note in json["notes"].as_array().ok_or("no notes")? {
+            results.notes.push(text(note)?);
+        }
+        for entry in json["values"].as_array().ok_or("no values")? {
+            let (metric, subject) = (text(&entry["metric"])?, text(&entry["subject"])?);
+            for value in entry["values"].as_array().ok_or("a metric without values")? {
+                results.add(&metric, &subject, value.as_f64().ok_or("not a number")?);
+            }
+        }
+        Ok(results)
+    }
+
     pub(crate) fn add(&mut self, metric: &str, subject: &str, value: f64) {
         self.values.entry((metric.into(), subject.into())).or_default().push(value);
     }
@@ -80,8 +104,13 @@ impl Results {
     }
 
     pub(crate) fn write(&self, directory: &Path) -> Result<(), Failure> {
-        fs::write(directory.join("results.csv"), self.csv())?;
         fs::write(directory.join("results.json"), serde_json::to_string_pretty(&self.json())? + "\n")?;
+        self.render(directory)
+    }
+
+    /// Writes all that is made from `results.json`.
+    pub(crate) fn render(&self, directory: &Path) -> Result<(), Failure> {
+        fs::write(directory.join("results.csv"), self.csv())?;
         fs::write(directory.join("overview.svg"), self.overview())?;
         fs::write(directory.join("table.md"), self.table())?;
         Ok(fs::write(directory.join("report.html"), self.html())?)
@@ -123,7 +152,13 @@ impl Results {
         let entry = |wanted: &str| {
             self.machine.iter().find(|(name, _)| name == wanted).map_or("", |(_, value)| value.as_str())
         };
-        let mut table = format!("| | {} |\n|---|{}\n", SUBJECTS.join(" | "), "---|".repeat(SUBJECTS.len()));
+        let plots: Vec<String> = METRICS
+            .iter()
+            .filter(|metric| DRAWN.contains(&metric.id))
+            .map(|metric| self.plot(metric))
+            .collect();
+        let mut table = format!("```text\n{}```\n\n", plots.join("\n"));
+        table += &format!("| | {} |\n|---|{}\n", SUBJECTS.join(" | "), "---|".repeat(SUBJECTS.len()));
         for metric in METRICS.iter().filter(|metric| SHOWN.contains(&metric.id)) {
             let cell = |subject: &str| {
                 self.summary(metric.id, subject).map_or("–".into(), |summary| figure(summary.median))
@@ -140,6 +175,20 @@ impl Results {
             entry("processor")
         );
         table
+    }
+
+    /// A bar of characters for each library: its length is the median.
+    fn plot(&self, metric: &Metric) -> String {
+        let found = SUBJECTS.iter().filter_map(|subject| Some((*subject, self.summary(metric.id, subject)?)));
+        let rows: Vec<(&str, Summary)> = found.collect();
+        let most = rows.iter().map(|(_, summary)| summary.median).fold(f64::MIN_POSITIVE, f64::max);
+        let better = if metric.is_more_better { "more" } else { "less" };
+        let mut plot = format!("{}, {} ({better} is better)\n", metric.title, metric.unit);
+        for (subject, Summary { median, .. }) in rows {
+            let bar = "█".repeat((BAR * median / most).round().max(1.0) as usize);
+            plot += &format!("  {subject:16} {bar} {}\n", figure(median));
+        }
+        plot
     }
 
     fn overview(&self) -> String {
@@ -258,6 +307,9 @@ impl Results {
         html
     }
 }
+
+/// Characters of the longest bar.
+const BAR: f64 = 50.0;
 
 /// Pixels of a chart, and where its bars begin.
 const WIDTH: f64 = 520.0;

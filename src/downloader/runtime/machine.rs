@@ -365,7 +365,6 @@ impl Machine {
         }
     }
 
-
     /// True while a worker asks a peer.
     pub(super) fn is_asking(&self) -> bool {
         self.assigned.iter().flatten().any(|assigned| matches!(assigned, Assigned::Asking { .. }))
