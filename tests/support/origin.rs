@@ -17,6 +17,8 @@ pub struct Log {
     pub suffixes: Vec<Request>,
     /// Connections accepted.
     pub connections: usize,
+    /// Connections on which the server waited for a request, over TLS after the handshake. A client may have ended that before.
+    pub ready: usize,
     /// Connections open now.
     pub open: usize,
     /// Bytes of body sent.

@@ -26,6 +26,8 @@ impl Shared {
                 identity.accept(line)?
             }
         };
+        self.lock().log.ready += 1;
+        self.changed.notify_all();
         let mut unread = Vec::new();
         for on_connection in 0.. {
             let Some(mut request) = read_request(&mut wire, &mut unread)? else { return Ok(()) };
