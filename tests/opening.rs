@@ -73,20 +73,28 @@ fn reading_the_end_and_the_beginning_again_takes_no_more_requests() {
 
 #[test]
 fn a_far_seek_takes_the_connection_of_the_suffix_request() {
+    let starts_at = |request: &&Request, at: u64| request.range().is_some_and(|(first, _)| first == at);
+    let was_hedged = |log: &Log| log.requests.iter().filter(|request| starts_at(request, 0)).count() > 1;
+    // An opening that waits for a second, on a busy machine, is hedged over the connection of the suffix request.
+    let log = (0..10).map(|_| log_of_far_seek()).find(|log| !was_hedged(log)).expect("an opening in time");
+    let seek = log.requests.iter().find(|request| starts_at(request, LEN / 2));
+    assert!(seek.is_some_and(|seek| seek.connection < 2), "{log:?}");
+}
+
+fn log_of_far_seek() -> Log {
     let content = Content::pattern(LEN);
     let origin = slow_origin(move |request| Answer::file(request, &content));
-    let downloader = downloader();
-    let mut stream = downloader.open(&origin.url("/a.mp3")).unwrap();
+    let mut stream = downloader().open(&origin.url("/a.mp3")).unwrap();
     wait_for_end(&stream);
     read_at(&mut stream, LEN / 2, 4096);
-    let log = origin.log();
-    let seek = log.requests.iter().find(|request| request.range().is_some_and(|(first, _)| first == LEN / 2));
-    assert!(seek.is_some_and(|seek| seek.connection < 2), "{log:?}");
+    origin.log()
 }
 
 #[test]
 fn the_beginning_and_the_end_stay_stored_wherever_the_window_moves() {
-    let origin = Origin::serving(Content::pattern(LEN));
+    let content = Content::pattern(LEN);
+    // Or else the suffix request may be left out, and the end is stored only as far as it was read.
+    let origin = slow_origin(move |request| Answer::file(request, &content));
     let mut config = FileConfig::default();
     config.behind = 20_000;
     config.read_ahead = ReadAhead::Bytes(150_000);
