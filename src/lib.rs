@@ -144,5 +144,5 @@ pub mod hls {
 
     /// For this crate's tests and benches.
     #[doc(hidden)]
-    pub use crate::source::hls::demux::{Demuxer, Format, Frame, MediaTime, Output};
+    pub use crate::source::hls::demux::{Demuxer, Format, Frame, Gapless, MediaTime, Output};
 }

@@ -93,6 +93,12 @@ impl HlsHandle {
         self.shared.with(|state| state.buffered()).unwrap_or_default()
     }
 
+    /// How much to drop from the end of the decoded audio, as [`Section::padding`](super::Section::padding) of the last section: for
+    /// readers of an [`HlsSource`](super::HlsSource). `None` until the end has arrived, at the latest when `read` returns 0 there.
+    pub fn padding(&self) -> Option<Duration> {
+        self.shared.with(|state| state.padding()).flatten()
+    }
+
     /// Throughput of the network in bits per second, as the choice of the level expects it. `None` before the first segment.
     /// An application may keep it for [`AbrConfig::throughput`](crate::abr::AbrConfig::throughput) of the next session.
     pub fn throughput(&self) -> Option<u64> {

@@ -26,7 +26,8 @@ const FLAC_HEAD: usize = 42;
 /// The audio of an [`Hls`] as one run of bytes, for a [`Stream`](crate::Stream). [`Hls::into_source`] makes it.
 ///
 /// It is read in one direction, and up to 256 KiB back. Where audio is missing, what follows joins what was before. Seeks by
-/// time, levels and events are those of its [`handle`](Self::handle).
+/// time, levels and events are those of its [`handle`](Self::handle). To play without a gap, drop
+/// [`info().skip`](SectionInfo::skip) from the beginning of the decoded audio, and [`HlsHandle::padding`] from its end.
 ///
 /// ```no_run
 /// use windway::Stream;

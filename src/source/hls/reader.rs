@@ -54,8 +54,10 @@ impl Section {
     /// How much to drop from the end of the decoded audio, because the encoder has added it to fill its last frame. `None` until the
     /// end of the section has arrived, at the latest when `read` returns 0; and after a seek.
     ///
-    /// Fragmented MP4 gives it, by a shorter last sample as ffmpeg writes it or by an edit list, and so does the table at the
-    /// beginning of an MP3. In other segments, such as those of MPEG-TS, nothing does, and it is zero.
+    /// Fragmented MP4 gives it, by a shorter last sample as ffmpeg writes it or by an edit list, and so do the table at the
+    /// beginning of an MP3 and the comment `iTunSMPB` of AAC, if they are about as many frames as the section has. In other
+    /// segments, such as those of MPEG-TS, nothing does, and it is zero. `iTunSMPB` is not used of HE-AAC, where encoders count
+    /// different samples, nor below 24 kHz, where AAC may be the core of HE-AAC.
     pub fn padding(&self) -> Option<Duration> {
         self.look(|section| section.padding()).flatten()
     }

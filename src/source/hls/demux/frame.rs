@@ -37,6 +37,17 @@ pub struct Frame {
     pub format: Format,
 }
 
+/// What an encoder has added to the audio that begins with a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gapless {
+    /// How much of the first decoded audio precedes that of the source.
+    pub delay: Duration,
+    /// How much of the last decoded audio follows that of the source.
+    pub padding: Duration,
+    /// Frames of all the audio. 0 if that is not known, and so where the padding lies.
+    pub frames: u64,
+}
+
 /// Frames that a demuxer has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
@@ -49,8 +60,8 @@ pub struct Output {
     pub head: Vec<u8>,
     /// The beginning of a frame whose rest is in the next segment.
     pub tail: Vec<u8>,
-    /// How much of the first decoded audio the encoder has added, if the segment tells of it in another way than by times before 0.
-    pub delay: Duration,
+    /// What the encoder has added to the audio that begins here, if the segment says so in another way than by times before 0.
+    pub gapless: Option<Gapless>,
     /// How much of the last decoded audio the encoder has added. Known at the end of the segment.
     pub padding: Duration,
 }
@@ -62,7 +73,7 @@ impl Output {
         self.frames.clear();
         self.head.clear();
         self.tail.clear();
-        (self.delay, self.padding) = (Duration::ZERO, Duration::ZERO);
+        (self.gapless, self.padding) = (None, Duration::ZERO);
     }
 }
 

@@ -24,6 +24,7 @@ mod ogg;
 mod packed;
 mod sample_entry;
 mod seek_table;
+mod smpb;
 mod sniff;
 mod splitter;
 mod ts;
@@ -50,7 +51,7 @@ use self::sniff::Container;
 use self::ts::TsDemuxer;
 use crate::error::{Error, ErrorKind};
 
-pub use self::frame::{Format, Frame, MediaTime, Output};
+pub use self::frame::{Format, Frame, Gapless, MediaTime, Output};
 pub(crate) use self::framing::Framing;
 
 /// The frame that two segments share: `tail` ends the first one, `head` begins the second one. `None` if they do not fit.

@@ -6,6 +6,7 @@ use super::frame::Format;
 use super::headers::Family;
 use super::ogg;
 use super::sample_entry::{SampleEntry, parse_entry};
+use super::smpb::Smpb;
 use crate::error::{Error, ErrorKind};
 use crate::media::AudioCodec;
 
@@ -60,6 +61,7 @@ impl Track {
             match Self::parse_track(trak) {
                 Ok(mut track) => {
                     track.read_end(trak, moov);
+                    track.read_smpb(moov);
                     track.read_defaults(moov);
                     return Ok(track);
                 }
@@ -105,6 +107,18 @@ impl Track {
             u128::from(edit.duration.saturating_add(1)) * u128::from(self.timescale) / u128::from(movie);
         let end = self.presentation_start.checked_add_unsigned(u64::try_from(ticks).unwrap_or(u64::MAX));
         self.presentation_end = end.and_then(|end| u64::try_from(end).ok());
+    }
+
+    /// What the encoder has added, from the metadata. An edit list is more exact: editors write it anew.
+    fn read_smpb(&mut self, moov: &[u8]) {
+        let smpb = Smpb::find(moov).filter(|smpb| smpb.is_of(&self.format) && self.presentation_start == 0);
+        let Some(smpb) = smpb else { return };
+        let rate = self.format.sample_rate.max(1);
+        let ticks = |samples: u64| u128::from(samples) * u128::from(self.timescale) / u128::from(rate);
+        let (start, end) = (i64::try_from(ticks(smpb.delay)), u64::try_from(ticks(smpb.end())));
+        let Some((start, end)) = start.ok().zip(end.ok()) else { return };
+        self.presentation_start = start;
+        self.presentation_end = self.presentation_end.or(Some(end));
     }
 
     /// Ticks that a decoder returns of a sample. `None` for codecs whose frames say themselves how long they are.

@@ -3,6 +3,7 @@
 use super::frame::{MediaTime, Output};
 use super::headers::Family;
 use super::id3;
+use super::smpb::Smpb;
 use super::splitter::Splitter;
 use crate::error::{Error, ErrorKind};
 
@@ -24,6 +25,7 @@ pub(super) struct PackedDemuxer {
     /// Bytes of a long tag that have not arrived yet.
     skip: usize,
     time: Option<MediaTime>,
+    smpb: Option<Smpb>,
     splitter: Option<Splitter>,
 }
 
@@ -60,12 +62,13 @@ impl PackedDemuxer {
             if self.first.len() < len.min(LONGEST_TAG) && !is_end {
                 return Ok(());
             }
-            let tag = self.first.get(..len).and_then(id3::timestamp);
-            self.time = self.time.or(tag.map(ticks_to_time));
+            let tag = self.first.get(..len);
+            self.time = self.time.or(tag.and_then(id3::timestamp).map(ticks_to_time));
+            self.smpb = self.smpb.or(tag.and_then(id3::smpb));
             self.skip = len;
         }
         let Some(family) = self.find_family(is_end)? else { return Ok(()) };
-        let mut splitter = Splitter::new(family);
+        let mut splitter = Splitter::behind_tag(family, self.smpb);
         splitter.push(&std::mem::take(&mut self.first), self.time, output);
         self.splitter = Some(splitter);
         Ok(())

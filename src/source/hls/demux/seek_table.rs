@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::frame::nanoseconds;
+use super::frame::{Gapless, nanoseconds};
 
 /// Samples that every decoder of layer 3 adds at the beginning: 528 of its filter bank, and one (LAME's technical FAQ).
 const DECODER_DELAY: u32 = 529;
@@ -57,17 +57,15 @@ impl SeekTable {
         Self { frames, added: added.map(|added| (added >> 12, added & 0xfff)) }
     }
 
-    /// How much of the decoded audio precedes that of the source.
-    pub(super) fn delay(self, rate: u32) -> Duration {
-        let samples = self.added.map_or(0, |(before, _)| before + DECODER_DELAY);
-        Duration::from_nanos(nanoseconds(samples.into(), rate))
-    }
-
-    /// How much of the decoded audio follows that of the source, if so many frames are all that the table is of.
-    pub(super) fn padding(self, frames: u32, rate: u32) -> Duration {
-        let added = self.added.filter(|_| self.frames == Some(frames));
-        let samples = added.map_or(0, |(_, behind)| behind.saturating_sub(DECODER_DELAY));
-        Duration::from_nanos(nanoseconds(samples.into(), rate))
+    /// What the encoder has added, if LAME's extension says so.
+    pub(super) fn gapless(self, rate: u32) -> Option<Gapless> {
+        let (before, behind) = self.added?;
+        let time = |samples: u32| Duration::from_nanos(nanoseconds(samples.into(), rate));
+        Some(Gapless {
+            delay: time(before + DECODER_DELAY),
+            padding: time(behind.saturating_sub(DECODER_DELAY)),
+            frames: self.frames.unwrap_or_default().into(),
+        })
     }
 }
 
@@ -93,13 +91,10 @@ mod tests {
     fn lame_says_what_it_has_added() {
         let table = SeekTable::parse(&frame(b"Lavc59.37", 576 << 12 | 1578)).unwrap();
         let of = |samples: u64| Duration::from_nanos(nanoseconds(samples, 44_100));
-        assert_eq!(table.delay(44_100), of(1105));
-        assert_eq!(table.padding(44, 44_100), of(1049));
-        assert_eq!(table.padding(43, 44_100), Duration::ZERO, "the table is of another count of frames");
+        assert_eq!(table.gapless(44_100), Some(Gapless { delay: of(1105), padding: of(1049), frames: 44 }));
         // Nothing is known: another encoder, no figures, and every end of the frame.
         for frame in [frame(b"Gogo\0\0\0\0\0", 5), frame(b"LAME3.100", 0)] {
-            let table = SeekTable::parse(&frame).unwrap();
-            assert_eq!((table.delay(44_100), table.padding(44, 44_100)), (Duration::ZERO, Duration::ZERO));
+            assert_eq!(SeekTable::parse(&frame).unwrap().gapless(44_100), None);
         }
         let whole = frame(b"LAME3.100", 576 << 12 | 1578);
         for len in 0..whole.len() {

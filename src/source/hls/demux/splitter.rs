@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::frame::{Frame, MediaTime, Output, nanoseconds};
+use super::frame::{Frame, Gapless, MediaTime, Output, nanoseconds};
 use super::headers::{Family, Header, LOAS_HEADER};
 use super::id3;
 use super::latm::{LatmReader, Refusal};
 use super::seek_table::SeekTable;
+use super::smpb::Smpb;
 use crate::media::AudioCodec;
 
 /// What to do with the bytes at the cursor.
@@ -38,8 +39,10 @@ pub(super) struct Splitter {
     /// Reads AAC out of frames that are elements of LATM.
     latm: Option<LatmReader>,
     has_output: bool,
-    /// The table in place of the first frame, and the frames since.
-    table: Option<(SeekTable, u32)>,
+    /// What a tag before the frames says.
+    smpb: Option<Smpb>,
+    /// What the encoder has added to them, and the frames so far.
+    gapless: Option<(Gapless, u64)>,
     /// Bytes before the first frame.
     head: Vec<u8>,
 }
@@ -94,9 +97,15 @@ impl Splitter {
             clock: Clock::default(),
             latm: (family == Family::Loas).then(LatmReader::default),
             has_output: false,
-            table: None,
+            smpb: None,
+            gapless: None,
             head: Vec::new(),
         }
+    }
+
+    /// A splitter of frames that follow a tag.
+    pub(super) fn behind_tag(family: Family, smpb: Option<Smpb>) -> Self {
+        Self { smpb, ..Self::new(family) }
     }
 
     /// Takes the next bytes. `time` is that of the first frame that begins in them.
@@ -251,16 +260,20 @@ impl Splitter {
         self.clock.set(mark);
         if is_first && header.format.codec == AudioCodec::Mp3 {
             if let Some(table) = SeekTable::parse(bytes) {
+                output.gapless = table.gapless(header.format.sample_rate);
+                self.gapless = output.gapless.map(|gapless| (gapless, 0));
                 // The table itself plays nothing, so its time is that of the frame behind it.
-                output.delay = table.delay(header.format.sample_rate);
-                self.table = Some((table, 0));
                 return;
             }
         }
-        if let Some((table, frames)) = &mut self.table {
+        if let Some(smpb) = self.smpb.take_if(|smpb| is_first && smpb.is_of(&header.format)) {
+            output.gapless = Some(smpb.gapless(header.format.sample_rate));
+            self.gapless = output.gapless.map(|gapless| (gapless, 0));
+        }
+        if let Some((gapless, frames)) = &mut self.gapless {
             *frames = frames.saturating_add(1);
-            // Again for each frame: it is the padding of this segment only if that ends with as many frames as the table counts.
-            output.padding = table.padding(*frames, header.format.sample_rate);
+            // Again for each frame: it is the padding of this segment only if that ends with as many frames as it counts.
+            output.padding = if *frames == gapless.frames { gapless.padding } else { Duration::ZERO };
         }
         output.data.extend_from_slice(bytes);
         output.frames.push(self.clock.frame(header));

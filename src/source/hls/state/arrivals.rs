@@ -36,7 +36,7 @@ impl State {
         queued.output.head.append(&mut output.head);
         queued.tail.append(&mut output.tail);
         // The delay comes with the first frames and not again. The padding is known better with each call.
-        (queued.delay, queued.padding) = (queued.delay.max(output.delay), output.padding);
+        (queued.gapless, queued.padding) = (queued.gapless.or(output.gapless), output.padding);
         output.clear();
         self.commit();
         Ok(())

@@ -87,6 +87,9 @@ impl State {
         let Some(queued) = self.queue.front() else { return };
         let (id, start, discontinuity) = (queued.id, queued.start, queued.segment.discontinuity_sequence);
         let at = SegmentTime { id, start, discontinuity };
+        if start.is_zero() {
+            self.clock.begin(queued.gapless.map_or(Duration::ZERO, |gapless| gapless.delay));
+        }
         if let Some((frame, bytes)) = self.join(&output.head) {
             self.place_frame(at, &frame, &bytes);
             self.replacements.handle_cut(id);
@@ -149,8 +152,8 @@ impl State {
             self.queue.front().map_or(self.level(), |queued| self.ladder.variants[queued.variant].level);
         let way = if is_sought { self.sections.target.saturating_sub(time) } else { Duration::ZERO };
         // A table of MP3 at the beginning of a later segment says nothing of that one.
-        let delay =
-            self.queue.front().map(|queued| queued.delay).filter(|_| time.is_zero()).unwrap_or_default();
+        let gapless = self.queue.front().and_then(|queued| queued.gapless).filter(|_| time.is_zero());
+        let delay = gapless.map_or(Duration::ZERO, |gapless| gapless.delay);
         let info = SectionInfo {
             codec: frame.format.codec,
             sample_rate: frame.format.sample_rate,
@@ -162,8 +165,11 @@ impl State {
             level,
             date_time: self.queue.front().and_then(|queued| self.date_time(queued)),
         };
-        let section =
+        let mut section =
             SectionBuffer::new(self.sections.next_id, info, frame.format.clone(), discontinuity_sequence);
+        if let Some(gapless) = gapless {
+            section.set_gapless(gapless);
+        }
         self.sections.next_id += 1;
         self.sections.buffers.push_back(section);
     }

@@ -7,7 +7,7 @@ use url::Url;
 use super::arriving::Arriving;
 use super::needs::{Needs, Undemuxed};
 use super::section::Discontinuity;
-use crate::source::hls::demux::{Frame, Output};
+use crate::source::hls::demux::{Frame, Gapless, Output};
 use crate::source::hls::playlist::Segment;
 use crate::source::hls::timeline::{PlaylistPosition, TimedSegment};
 use crate::types::{Priority, RequestId};
@@ -30,8 +30,9 @@ pub(crate) struct QueuedSegment {
     pub(crate) output: Output,
     /// The beginning of a frame that ends in the next segment.
     pub(crate) tail: Vec<u8>,
-    /// What the encoder has added to the decoded audio at its beginning and at its end, as far as the segment tells of it.
-    pub(super) delay: Duration,
+    /// What the encoder has added to the audio that begins with it, if it says so.
+    pub(super) gapless: Option<Gapless>,
+    /// How much of its last decoded audio the encoder has added.
     pub(super) padding: Duration,
     /// How often its playlist was loaded again because of it.
     pub(crate) reloads: u32,
@@ -98,7 +99,7 @@ impl QueuedSegment {
             priority: Priority::Low,
             output: Output::default(),
             tail: Vec::new(),
-            delay: Duration::ZERO,
+            gapless: None,
             padding: Duration::ZERO,
             reloads: 0,
             requested_before: 0,
@@ -134,7 +135,7 @@ impl QueuedSegment {
     pub(crate) fn plan_again(&mut self) {
         // A fresh URL of the application is for one attempt only.
         (self.request, self.undemuxed, self.fresh, self.arriving) = (None, None, None, None);
-        (self.hint, self.delay, self.padding) = (None, Duration::ZERO, Duration::ZERO);
+        (self.hint, self.gapless, self.padding) = (None, None, Duration::ZERO);
         self.output.clear();
         self.tail.clear();
         self.phase = SegmentPhase::Planned;

@@ -127,6 +127,11 @@ impl State {
         self.forget_offline();
     }
 
+    /// What the encoder has added at the end of the presentation. `None` until that has arrived.
+    pub(crate) fn padding(&self) -> Option<Duration> {
+        self.sections.buffers.back().filter(|_| self.is_finished())?.padding()
+    }
+
     pub(crate) fn reader_time(&self) -> Duration {
         self.sections.reader_time
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use crate::media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
-use crate::source::hls::demux::{Format, Frame, Framing};
+use crate::source::hls::demux::{Format, Frame, Framing, Gapless};
 
 /// Times of bytes that were read are kept this long: a decoder and an output hold audio back.
 const KEPT: Duration = Duration::from_secs(60);
@@ -27,7 +27,7 @@ pub struct SectionInfo {
     /// Presentation time of the first frame.
     pub start: Duration,
     /// How much to drop from the beginning of the decoded audio: the distance from `start` to the target of a seek, and at the start
-    /// of a presentation the encoder delay, if its edit list or the table of an MP3 gives one. For the end see
+    /// of a presentation the encoder delay, if an edit list, the table of an MP3 or the comment `iTunSMPB` of AAC gives one. For the end see
     /// [`Section::padding`](crate::hls::Section::padding).
     pub skip: Duration,
     /// Why the section begins.
@@ -96,6 +96,8 @@ pub(crate) struct SectionBuffer {
     framing: Option<Framing>,
     /// How much of the last decoded audio the encoder has added, as far as the last segment that is whole tells of it.
     pub(super) padding: Duration,
+    /// Frames that are still missing of all those that the first segment tells of, and what lies behind the last one.
+    rest: Option<(u64, Duration)>,
     /// Nothing more will be appended.
     pub(crate) is_closed: bool,
     /// Its reader was dropped: frames are counted, and their bytes are not kept.
@@ -126,14 +128,22 @@ impl SectionBuffer {
             marks: VecDeque::new(),
             framing,
             padding: Duration::ZERO,
+            rest: None,
             is_closed: false,
             is_dropped: false,
         }
     }
 
+    /// What the encoder has added to the audio that begins here.
+    pub(super) fn set_gapless(&mut self, gapless: Gapless) {
+        self.rest = Some((gapless.frames, gapless.padding)).filter(|(frames, _)| *frames > 0);
+    }
+
     pub(crate) fn push(&mut self, time: Duration, frame: &Frame, bytes: &[u8]) {
         // What followed the last segment is in the middle now.
         self.padding = Duration::ZERO;
+        // More frames than the first segment tells of: then nothing is known of the last one.
+        self.rest = self.rest.and_then(|(frames, padding)| Some((frames.checked_sub(1)?, padding)));
         match &mut self.framing {
             None => self.push_bytes(time, frame, bytes),
             // What no decoder could play is left out.
@@ -254,7 +264,9 @@ impl SectionBuffer {
 
     /// What the encoder has added at the end. `None` until that has arrived.
     pub(crate) fn padding(&self) -> Option<Duration> {
-        self.is_closed.then_some(self.padding)
+        let by_first =
+            self.rest.filter(|(frames, _)| *frames == 0).map_or(Duration::ZERO, |(_, padding)| padding);
+        self.is_closed.then_some(self.padding.max(by_first))
     }
 
     /// True once nothing of it can be asked for.

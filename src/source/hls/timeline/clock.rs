@@ -22,6 +22,10 @@ pub(crate) struct Clock {
     played: Option<Duration>,
     /// Segment of the last frame.
     segment: Option<u64>,
+    /// Decoded audio that precedes the presentation, if the first segment tells of it. The playlist counts it.
+    delay: Duration,
+    /// How much of it the next frame has.
+    before: Duration,
 }
 
 /// A media time whose presentation time is known.
@@ -62,6 +66,7 @@ impl Clock {
     /// Another place of the presentation follows, also one that was played before.
     pub(crate) fn seek(&mut self) {
         (self.next, self.segment, self.played) = (None, None, None);
+        self.before = Duration::ZERO;
     }
 
     /// The next frame does not follow the last one: audio up to `end` is left out. It is a later one: what comes after a gap may
@@ -77,6 +82,13 @@ impl Clock {
     /// The next frame follows the last one, whatever its time is.
     pub(crate) fn follow(&mut self) {
         self.anchor = None;
+    }
+
+    /// A frame at the start of the presentation follows, and so much of the decoded audio precedes the time 0.
+    pub(crate) fn begin(&mut self, delay: Duration) {
+        if self.next.is_none() {
+            (self.delay, self.before) = (delay, delay);
+        }
     }
 
     /// Presentation time of a media time close to `start`, as the frames that were placed have it. `None` before the first one
@@ -95,6 +107,7 @@ impl Clock {
         frame: &Frame,
     ) -> Placement {
         let is_first = self.segment.replace(segment) != Some(segment);
+        let start = start.saturating_sub(self.delay);
         let length = MediaTime::try_from(frame.duration.as_nanos()).unwrap_or(MediaTime::MAX);
         let (time, end) = match frame.time {
             Some(media) => {
@@ -104,7 +117,7 @@ impl Clock {
             // Without times of its own a segment follows the one before.
             None => {
                 let time = self.next.unwrap_or(start.max(self.played.unwrap_or_default()));
-                (time, time.saturating_add(frame.duration))
+                (time, time.saturating_add(frame.duration.saturating_sub(self.before)))
             }
         };
         // Half a frame: the times of two encodings differ by roundings.
@@ -113,6 +126,7 @@ impl Clock {
             return Placement::Duplicate;
         }
         self.next = Some(end);
+        self.before = self.before.saturating_sub(frame.duration);
         if frame.time.is_some() {
             self.played = self.next;
         }
@@ -140,7 +154,11 @@ impl Clock {
         // Not before what was played: these are other frames, whatever the playlist says.
         let presentation = follows.unwrap_or(start.max(self.played.unwrap_or_default()));
         // Encoder delay lies before the media time 0. Nothing lies before the presentation; in its middle the delay is played.
-        let passed = if presentation.is_zero() { media.min(0) } else { 0 };
+        let passed = match nanoseconds(self.before) {
+            _ if !presentation.is_zero() => 0,
+            0 => media.min(0),
+            before => -before,
+        };
         let media = media.saturating_sub(passed);
         self.anchor = Some(Anchor { discontinuity_sequence: discontinuity, media, presentation });
         (presentation, passed)
