@@ -275,6 +275,10 @@ fn what_is_missing_offline_is_an_error_of_its_own() {
 /// A presentation of three levels, which is fresh for an hour. Only these segments of each level may be stored, and nothing but
 /// the first playlist is served without a token. While it is down it answers nothing.
 fn serve_levels(may_store: [u64; 3], is_down: Arc<AtomicBool>) -> Origin {
+    Origin::start(answer_levels(may_store, is_down))
+}
+
+fn answer_levels(may_store: [u64; 3], is_down: Arc<AtomicBool>) -> impl Fn(&Request) -> Answer + Send + Sync {
     let levels: String = (0..3)
         .map(|level| {
             format!(
@@ -291,7 +295,7 @@ fn serve_levels(may_store: [u64; 3], is_down: Arc<AtomicBool>) -> Origin {
             site = site.with(&format!("/{level}/{index}.aac"), packed(index));
         }
     }
-    Origin::start(move |request| {
+    move |request| {
         if is_down.load(Ordering::Relaxed) {
             return Answer::status(200).close_in_head(0);
         }
@@ -309,7 +313,7 @@ fn serve_levels(may_store: [u64; 3], is_down: Arc<AtomicBool>) -> Origin {
         });
         let control = if segment == Some(0) { "no-store" } else { "max-age=3600" };
         site.answer(request).header("Cache-Control", control)
-    })
+    }
 }
 
 /// Reads up to the end or an error: the frames, and the error. The section in which that comes can be read on.
@@ -393,6 +397,51 @@ fn once_the_origin_answers_again_what_is_missing_is_fetched_by_fresh_urls() {
             origin.log().requests.into_iter().filter(|request| !request.path.contains("token")).count();
         let asked = origin.log().requests.into_iter().filter(|request| request.path == "/all.m3u8").count();
         assert_eq!(refused, asked, "no other URL was requested without its token");
+    }
+}
+
+#[test]
+fn a_level_that_was_played_from_the_cache_is_never_mixed_with_another_version() {
+    // The last segment is stored at no level. One of those that were played has changed, or is gone and was not the last one.
+    for (level, status) in [(0, 200), (1, 200), (1, 404)] {
+        let (directory, is_down) = (tempfile::tempdir().unwrap(), Arc::new(AtomicBool::new(false)));
+        let is_changed = Arc::new(AtomicBool::new(false));
+        let answer = answer_levels([0b00011, 0b01100, 0], Arc::clone(&is_down));
+        let has_changed = Arc::clone(&is_changed);
+        let origin = Origin::start(move |request| {
+            let path = format!("/{level}/list.m3u8");
+            if !has_changed.load(Ordering::Relaxed) || request.path != format!("{path}?token=1") {
+                return answer(request);
+            }
+            let lines: String = (0..=SEGMENTS).map(|index| extinf(&format!("{index}.aac?token=1"))).collect();
+            if status == 404 {
+                Answer::status(404)
+            } else {
+                Site::default().with(&path, vod(&lines)).answer(request)
+            }
+        });
+        for level in 0..3 {
+            let mut config = config(&directory);
+            config.quality = Quality::Fixed(level);
+            let mut hls = downloader().open_hls(&origin.url("/all.m3u8"), config).unwrap();
+            assert_eq!(frames(&mut hls), all_frames());
+        }
+        is_down.store(true, Ordering::Relaxed);
+        let mut hls = open(&origin, "/all.m3u8", &directory).unwrap();
+        let mut section = None;
+        let (mut played, error) = read_until_error(&mut hls, &mut section);
+        assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::NotCached));
+        assert_eq!(played.len() as u64, 4 * FRAMES);
+        is_changed.store(true, Ordering::Relaxed);
+        is_down.store(false, Ordering::Relaxed);
+        let (rest, error) = read_until_error(&mut hls, &mut section);
+        played.extend(rest);
+        let kind = error.map(|error| error.kind());
+        if status == 404 {
+            assert_eq!((kind, played), (None, all_frames()), "level {level} is gone");
+        } else {
+            assert_eq!(kind, Some(ErrorKind::Changed), "level {level}: {} frames", played.len());
+        }
     }
 }
 

@@ -38,6 +38,11 @@ impl State {
         // The delay comes with the first frames and not again. The padding is known better with each call.
         (queued.gapless, queued.padding) = (queued.gapless.or(output.gapless), output.padding);
         output.clear();
+        #[cfg(feature = "cache")]
+        {
+            let variant = queued.variant;
+            self.note_taken(variant);
+        }
         self.commit();
         Ok(())
     }

@@ -52,12 +52,32 @@ impl State {
     pub(super) fn poll_confirmation(&mut self) -> Option<Option<usize>> {
         // Another playlist has come into view, by a choice of the user.
         let is_wanted = self.pending_playlist.is_some() && self.offline().is_none();
+        let unchecked = self.unchecked();
         let unconfirmed = self.unconfirmed.as_mut().filter(|unconfirmed| unconfirmed.running.is_none())?;
         if !unconfirmed.is_due && !is_wanted {
             return None;
         }
-        unconfirmed.running = Some(self.variant);
-        Some(unconfirmed.has_ladder.then_some(self.variant))
+        let variant = unchecked.unwrap_or(self.variant);
+        unconfirmed.running = Some(variant);
+        Some(unconfirmed.has_ladder.then_some(variant))
+    }
+
+    /// Once a playlist was loaded: a variant whose stored segments are played, and whose playlist was not. One level may be of
+    /// another version than the others, and frames of two versions must not be played beside each other.
+    fn unchecked(&self) -> Option<usize> {
+        let unconfirmed = self.unconfirmed.as_ref().filter(|unconfirmed| !unconfirmed.loaded.is_empty())?;
+        let has_begun =
+            |queued: &&QueuedSegment| matches!(queued.phase, SegmentPhase::Fetching | SegmentPhase::Complete);
+        let queued = self.queue.iter().filter(has_begun).map(|queued| queued.variant);
+        let mut played = unconfirmed.taken.iter().copied().chain(queued);
+        played.find(|variant| !unconfirmed.checked.contains(variant))
+    }
+
+    /// A segment has come from the cache.
+    pub(super) fn note_taken(&mut self, variant: usize) {
+        if let Some(unconfirmed) = &mut self.unconfirmed {
+            unconfirmed.taken.insert(variant);
+        }
     }
 
     /// A segment is not stored. True if it must not be requested by the URL that it was planned with, which a stored playlist has:
@@ -118,14 +138,9 @@ impl State {
             }
             Confirmation::Media(list, url) => {
                 let variant = requested.unwrap_or(self.variant);
-                self.unconfirmed = None;
-                // The URLs of the other stored ones are of no use.
-                for (index, timeline) in self.timelines.iter_mut().enumerate() {
-                    timeline.take_if(|_| index != variant);
-                }
-                self.switch(variant);
-                self.handle_playlist(variant, *list, url);
-                self.renew_segments();
+                unconfirmed.checked.insert(variant);
+                unconfirmed.loaded.push((variant, *list, url));
+                self.confirm_or_check();
             }
             Confirmation::Changed(error) => {
                 // Frames of the old version must not be played beside those of the new one.
@@ -134,6 +149,28 @@ impl State {
                 self.outdated = Some(error);
             }
         }
+    }
+
+    /// Ends the confirmation, unless the playlist of another level that was played has to be loaded first.
+    fn confirm_or_check(&mut self) {
+        let is_checked = self.unchecked().is_none();
+        let Some(unconfirmed) = &mut self.unconfirmed else { return };
+        unconfirmed.is_due = true;
+        if !is_checked {
+            return;
+        }
+        let loaded = std::mem::take(&mut unconfirmed.loaded);
+        self.unconfirmed = None;
+        let Some(first) = loaded.first().map(|(variant, ..)| *variant) else { return };
+        // The URLs of the other stored ones are of no use.
+        for (index, timeline) in self.timelines.iter_mut().enumerate() {
+            timeline.take_if(|_| !loaded.iter().any(|(variant, ..)| *variant == index));
+        }
+        self.switch(first);
+        for (variant, list, url) in loaded {
+            self.handle_playlist(variant, list, url);
+        }
+        self.renew_segments();
     }
 
     /// Gives the segments that were planned before the URLs of the playlist that has come. Those of other levels wait for theirs.
@@ -160,6 +197,13 @@ impl State {
         let is_missing = self.queue.iter().any(|queued| queued.phase == SegmentPhase::Reloading);
         let is_waiting = is_missing || self.pending_playlist.is_some();
         let Some(unconfirmed) = &mut self.unconfirmed else { return };
+        if let Some(variant) = unconfirmed.running.filter(|_| !unconfirmed.loaded.is_empty()) {
+            // Nothing shows that this level has changed. That of the other one is of use.
+            unconfirmed.running = None;
+            unconfirmed.checked.insert(variant);
+            self.confirm_or_check();
+            return;
+        }
         (unconfirmed.running, unconfirmed.is_held) = (None, false);
         // As for a file: a stale one is asked for once.
         unconfirmed.is_due = false;

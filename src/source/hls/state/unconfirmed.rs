@@ -1,5 +1,6 @@
 //! What a presentation that was opened from the cache still waits for.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use url::Url;
@@ -16,8 +17,14 @@ pub(crate) struct Unconfirmed {
     pub(super) has_ladder: bool,
     /// A playlist is stale, or something is missing that a playlist from the network would make available.
     pub(super) is_due: bool,
-    /// The variant in use when the playlist was requested that is being loaded.
+    /// The variant of the playlist that is being loaded, or the one in use if that is the multivariant playlist.
     pub(super) running: Option<usize>,
+    /// Variants whose stored segments have been taken.
+    pub(super) taken: BTreeSet<usize>,
+    /// Variants whose playlists were loaded, or can't be.
+    pub(super) checked: BTreeSet<usize>,
+    /// Those that were loaded, the one in use first.
+    pub(super) loaded: Vec<(usize, MediaPlaylist, Url)>,
     /// What is stored is of another level than the one that the user has fixed: it is played only if no playlist comes.
     pub(super) is_held: bool,
     /// No playlist could be loaded, and something is missing: the other levels are looked for it.
@@ -32,6 +39,9 @@ impl Unconfirmed {
             has_ladder: !is_multivariant,
             is_due: is_stale,
             running: None,
+            taken: BTreeSet::new(),
+            checked: BTreeSet::new(),
+            loaded: Vec::new(),
             is_held: false,
             offline: None,
             hole: None,
