@@ -74,7 +74,7 @@ impl State {
         let (start, duration) = (queued.start, queued.segment.duration);
         let level = self.ladder.variants[queued.variant].level;
         let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
-        let buffered = start.saturating_sub(self.needed_time());
+        let buffered = self.ahead(start);
         let is_starting = self.is_starting;
         let snapshot = Snapshot { current: Some(level), buffered, is_starting, ..snapshot };
         let running = Running::new(left, rate * 8.0);

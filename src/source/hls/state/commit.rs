@@ -54,6 +54,7 @@ impl State {
                 return;
             }
             let Some(queued) = self.queue.pop_front() else { return };
+            self.clock.end_segment(end);
             self.replacements.handle_placed(&queued);
             if let Some(section) = self.sections.buffers.back_mut().filter(|_| !queued.padding.is_zero()) {
                 section.padding = queued.padding;

@@ -146,7 +146,7 @@ impl State {
     }
 
     pub(crate) fn priority_of(&self, index: usize) -> Priority {
-        let is_urgent = self.queue[index].start.saturating_sub(self.needed_time()) < URGENT;
+        let is_urgent = self.ahead(self.queue[index].start) < URGENT;
         if is_urgent { Priority::High } else { Priority::Low }
     }
 
@@ -163,7 +163,7 @@ impl State {
         match waiting {
             Some(index) => self.priority_of(index),
             None if self.pending_playlist.is_some() => Priority::High,
-            None if self.cursor.saturating_sub(self.needed_time()) < URGENT => Priority::High,
+            None if self.ahead(self.cursor) < URGENT => Priority::High,
             None => Priority::Low,
         }
     }
@@ -228,7 +228,7 @@ impl State {
 
     pub(crate) fn has_room(&self) -> bool {
         let planned = self.queue.iter().filter(|queued| queued.phase == SegmentPhase::Planned).count();
-        let ahead = self.cursor.saturating_sub(self.needed_time());
+        let ahead = self.ahead(self.cursor);
         // One at a time, so that the level of the next one is chosen as late as possible.
         planned == 0 && ahead < self.config.buffer && self.buffered_bytes() < self.config.buffer_bytes
     }
@@ -242,7 +242,7 @@ impl State {
         // None at the start and after a seek: nothing is buffered, so no level is there to stay at.
         let current = self.follows.map(|_| self.level());
         let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
-        let buffered = self.cursor.saturating_sub(self.needed_time());
+        let buffered = self.ahead(self.cursor);
         let is_starting = self.is_starting;
         let snapshot = Snapshot { current, buffered, is_starting, ..snapshot };
         let chosen = self.abr.ask("Abr::choose", |rule| rule.choose(now, &snapshot));

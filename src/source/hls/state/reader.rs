@@ -136,12 +136,16 @@ impl State {
         self.sections.reader_time
     }
 
-    /// Presentation time of what the reader needs next. A reader that has read all is before whatever is left out between that and
-    /// the next segment: with its own time, a jump that is longer than the buffer would look like a full one.
-    pub(super) fn needed_time(&self) -> Duration {
+    /// Audio from what the reader needs next up to this place in the playlist, which is behind all that was placed.
+    ///
+    /// The playlist may be wrong about the lengths of segments: its error would add up to a buffer that seems always full, or empty. A
+    /// reader that has read all is before whatever is left out between that and the next segment: with its own time, a jump that is
+    /// longer than the buffer would look like a full one.
+    pub(super) fn ahead(&self, place: Duration) -> Duration {
         let has_read_all = self.sections.buffers.iter().all(|section| section.len() == 0);
         let next = self.queue.front().map_or(self.cursor, |queued| queued.start);
-        if has_read_all { next.max(self.reader_time()) } else { self.reader_time() }
+        let next = if has_read_all { self.clock.presentation_time(next) } else { Duration::ZERO };
+        self.clock.presentation_time(place).saturating_sub(next.max(self.reader_time()))
     }
 
     /// End of what was fetched without a gap.
@@ -151,7 +155,7 @@ impl State {
             .iter()
             .find(|queued| queued.phase != SegmentPhase::Complete)
             .map_or(self.cursor, |queued| queued.start);
-        end.saturating_sub(self.needed_time())
+        self.ahead(end)
     }
 
     /// What the phase of the presentation depends on, as far as the state knows it.

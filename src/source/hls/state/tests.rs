@@ -257,6 +257,41 @@ proptest! {
 }
 
 #[test]
+fn a_buffer_is_as_long_as_its_audio_whatever_the_playlist_says() {
+    // Segments have two seconds.
+    for says in ["2.5", "2", "1.5"] {
+        let mut player = Player::with(
+            1,
+            HlsConfig { quality: Quality::Fixed(0), buffer: Duration::from_secs(6), ..HlsConfig::default() },
+        );
+        let segments: String = (0..SEGMENTS).map(|index| format!("#EXTINF:{says},\n{index}\n")).collect();
+        let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:3\n{segments}#EXT-X-ENDLIST\n");
+        let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
+            panic!("a list")
+        };
+        let url = Url::parse("http://host/l").unwrap();
+        player.state.timelines[0] = Some(Timeline::new(list, url, Duration::ZERO));
+        let mut fetched = 0;
+        loop {
+            player.plan();
+            while !player.running.is_empty() {
+                fetched += 1;
+                player.end_running(0, End::Whole);
+                player.plan();
+            }
+            if player.read_frames(1) {
+                break;
+            }
+            let ahead = fetched * FRAMES - player.played.len() as u64;
+            let is_all = fetched == SEGMENTS;
+            assert!(is_all || ahead >= 5 * 2, "{says}: {ahead} frames ahead after {:?}", player.played);
+            assert!(ahead <= (6 + 2 + 2) * 2, "{says}: {ahead} frames ahead after {:?}", player.played);
+        }
+        assert_eq!(player.played, (0..(SEGMENTS * FRAMES) as u8).collect::<Vec<_>>(), "{says}");
+    }
+}
+
+#[test]
 fn manifests_that_name_new_pathways_for_ever_fill_no_memory() {
     let url = Url::parse("http://host/l").unwrap();
     let timeline = Timeline::new(list(), url.clone(), Duration::ZERO);

@@ -26,6 +26,8 @@ pub(crate) struct Clock {
     delay: Duration,
     /// How much of it the next frame has.
     before: Duration,
+    /// How much later the last segment has ended than the playlist says. Negative if it was earlier.
+    late: MediaTime,
 }
 
 /// A media time whose presentation time is known.
@@ -66,7 +68,7 @@ impl Clock {
     /// Another place of the presentation follows, also one that was played before.
     pub(crate) fn seek(&mut self) {
         (self.next, self.segment, self.played) = (None, None, None);
-        self.before = Duration::ZERO;
+        (self.before, self.late) = (Duration::ZERO, 0);
     }
 
     /// The next frame does not follow the last one: audio up to `end` is left out. It is a later one: what comes after a gap may
@@ -89,6 +91,18 @@ impl Clock {
         if self.next.is_none() {
             (self.delay, self.before) = (delay, delay);
         }
+    }
+
+    /// All frames of a segment were placed, which the playlist ends at `end`.
+    pub(crate) fn end_segment(&mut self, end: Duration) {
+        if let Some(next) = self.next {
+            self.late = nanoseconds(next) - nanoseconds(end);
+        }
+    }
+
+    /// Presentation time of a place in the playlist behind the last segment.
+    pub(crate) fn presentation_time(&self, place: Duration) -> Duration {
+        shift(place, self.late)
     }
 
     /// Presentation time of a media time close to `start`, as the frames that were placed have it. `None` before the first one
