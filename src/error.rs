@@ -62,7 +62,7 @@ struct Report {
 /// | `RangeIgnored` | response head | yes | try later, or open the URL again |
 /// | `Encoded` | response head | no | open a station as a [`Radio`](crate::Radio) |
 /// | `Changed` | response head or body | no | open the URL again |
-/// | `NotMedia` | response head or first bytes | no | check the URL: it may be a login page or a playlist |
+/// | `NotMedia` | response head or first bytes | at the opening no; in the middle of a file for 2 min | check the URL: it may be a login page or a playlist |
 /// | `Empty` | response head or body | no | skip the file |
 /// | `InvalidPlaylist` | an HLS playlist (feature `hls`), a list of tracks (feature `queue`) | no | report it to the server's operator; see [`Error::source`](StdError::source) |
 /// | `Unsupported` | a segment or an initialization section of HLS; a response to [`open_any`](crate::open_any()) | no | choose another variant, or enable the feature that the message names |

@@ -55,6 +55,8 @@ impl Expect {
     fn ends_at_a_limit(self) -> bool {
         let passes = |kind: ErrorKind| Error::new(kind, "").is_retryable();
         match self {
+            // A page in the middle of a file is that of a network that wants a login, and may pass.
+            Fails([ErrorKind::Changed, ErrorKind::NotMedia]) => true,
             Fails(kinds) => kinds.iter().any(|kind| passes(*kind)),
             Status(status) => passes(ErrorKind::Status(status)),
             Right | Untried => false,

@@ -4,7 +4,8 @@ mod support;
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
@@ -741,22 +742,69 @@ fn a_download_from_a_server_without_ranges_survives_a_break() {
 }
 
 #[test]
-fn an_html_page_in_the_middle_of_a_file_is_an_error_that_passes() {
+fn a_read_continues_after_the_login_to_a_network() {
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start(move |request| match request.number {
-        1 => Answer::whole(&Content::bytes(b"<html>log in</html>".to_vec()))
-            .header("Content-Type", "text/html"),
+    // Those of the part that is read: the opening and what is prefetched beside it come in any order.
+    let parts = AtomicUsize::new(0);
+    let origin = Origin::start(move |request| match request.range() {
+        _ if request.path == "/login" => login_page(),
+        Some((600_000.., _)) => match parts.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => login_page(),
+            2 => Answer::redirect(302, "/login"),
+            _ => Answer::file(request, &content),
+        },
         _ => Answer::file(request, &content),
     });
     let downloader = downloader();
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
+    let events = stream.handle().subscribe();
     stream.seek(SeekFrom::Start(700_000)).unwrap();
     let mut some = [0; 1000];
-    let error = windway::Error::from(stream.read_exact(&mut some).unwrap_err());
-    assert_eq!(error.kind(), ErrorKind::NotMedia);
-    stream.seek(SeekFrom::Start(700_000)).unwrap();
     stream.read_exact(&mut some).unwrap();
     assert_pattern(700_000, &some);
+    // So a player can tell its user to log in.
+    let pages: Vec<Duration> = std::iter::from_fn(|| events.try_recv())
+        .filter_map(|event| match event {
+            Event::Retrying { error, after, .. } if error.kind() == ErrorKind::NotMedia => Some(after),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        !pages.is_empty() && pages.iter().all(|after| *after <= Duration::from_millis(1500)),
+        "{pages:?}"
+    );
+}
+
+/// What a network that wants a login answers to each request.
+fn login_page() -> Answer {
+    let page = Content::bytes(b"<!doctype html><html>Log in to the Wi-Fi of this hotel</html>".to_vec());
+    Answer::whole(&page).header("Content-Type", "text/html")
+}
+
+#[test]
+fn a_read_that_waits_for_the_login_to_a_network_can_be_interrupted() {
+    let content = Content::pattern(1_000_000);
+    let origin = Origin::start(move |request| match request.range() {
+        Some((600_000.., _)) => login_page(),
+        _ => Answer::file(request, &content),
+    });
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    let (handle, events) = (stream.handle(), stream.handle().subscribe());
+    let is_page =
+        |event: &Event| matches!(event, Event::Retrying { error, .. } if error.kind() == ErrorKind::NotMedia);
+    let interrupts = thread::spawn(move || {
+        assert!(std::iter::from_fn(|| events.recv()).any(|event| is_page(&event)));
+        handle.interrupt();
+    });
+    stream.seek(SeekFrom::Start(700_000)).unwrap();
+    let error = windway::Error::from(stream.read(&mut [0; 1000]).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::Interrupted, "{error:?}");
+    interrupts.join().unwrap();
+    assert_eq!(stream.handle().last_error().map(|error| error.kind()), Some(ErrorKind::NotMedia));
+    // What is stored can be read.
+    stream.handle().resume();
+    stream.seek(SeekFrom::Start(0)).unwrap();
+    stream.read_exact(&mut [0; 16]).unwrap();
 }
 
 #[test]

@@ -239,20 +239,16 @@ fn what_goes_wrong_in_a_tunnel_names_the_proxy() {
     let closes = || Reply::Refuse(PAGE.as_bytes().to_vec());
     let with_root = |origin: &Origin| vec![origin.root_pem()];
     let tls = || Origin::start_tls(serve_long);
+    let plain = || Origin::start(serve_long);
+    // A connection that is closed with unread bytes is reset. So it may end in one way or the other.
     let cases = [
-        ("a page in place of TLS", tls(), page(), true, ErrorKind::Tls),
-        ("an end in place of TLS", tls(), closes(), true, ErrorKind::Tls),
-        ("a certificate that is not trusted", tls(), Reply::Tunnel, false, ErrorKind::Tls),
-        ("a page in place of a response", Origin::start(serve_long), page(), false, ErrorKind::Protocol),
-        (
-            "an end in place of a response",
-            Origin::start(serve_long),
-            closes(),
-            false,
-            ErrorKind::Disconnected,
-        ),
+        ("a page in place of TLS", tls(), page(), true, &[ErrorKind::Tls][..]),
+        ("an end in place of TLS", tls(), closes(), true, &[ErrorKind::Tls, ErrorKind::Disconnected]),
+        ("a certificate that is not trusted", tls(), Reply::Tunnel, false, &[ErrorKind::Tls]),
+        ("a page in place of a response", plain(), page(), false, &[ErrorKind::Protocol]),
+        ("an end in place of a response", plain(), closes(), false, &[ErrorKind::Disconnected]),
     ];
-    for (case, origin, reply, is_trusted, kind) in cases {
+    for (case, origin, reply, is_trusted, kinds) in cases {
         let proxy = Proxy::replying(move |_| reply.clone());
         let downloader = downloader(|config| {
             config.client.proxy = Some(proxy.url());
@@ -261,7 +257,7 @@ fn what_goes_wrong_in_a_tunnel_names_the_proxy() {
         });
         let peer = downloader.register((), Priority::High).unwrap();
         let error = get(&peer, &origin, "/a").unwrap_err();
-        assert_eq!(error.kind(), kind, "{case}: {error:?}");
+        assert!(kinds.contains(&error.kind()), "{case}: {error:?}");
         let proxy = format!("through the proxy {}", proxy.address());
         assert_eq!(error.to_string().matches(&proxy).count(), 1, "{case}: {error}");
     }

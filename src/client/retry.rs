@@ -65,6 +65,32 @@ impl Backoff {
     }
 }
 
+/// The HTML pages that a network which wants a login sends in place of a resource. Reads no clock.
+#[derive(Debug, Default)]
+pub(crate) struct LoginPages {
+    /// When the first page after the last new byte came.
+    since: Option<Instant>,
+}
+
+impl LoginPages {
+    /// For this long the resource is requested again: the user may log in meanwhile. As long as a radio waits for its station by
+    /// default.
+    const LIMIT: Duration = Duration::from_secs(120);
+    /// Maximum delay between two attempts in that time: the reader goes on this soon after the login.
+    pub(crate) const MAX_DELAY: Duration = Duration::from_millis(1500);
+
+    /// Records a page that came at `now`. False if pages have come for too long.
+    pub(crate) fn handle_page(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        now.saturating_duration_since(since) < Self::LIMIT
+    }
+
+    /// Records that new bytes of the resource arrived.
+    pub(crate) fn handle_bytes(&mut self) {
+        self.since = None;
+    }
+}
+
 /// Delay before the next attempt, after `failures` failed ones since the last reset: between 0 and 250 ms·2ⁿ, at most 8 s, or
 /// what the server asks for. `flowed` if the attempt had delivered bytes. `random` is a random number.
 pub(crate) fn delay(error: &Error, failures: u32, flowed: bool, random: u64) -> Duration {
@@ -159,6 +185,16 @@ mod tests {
         by_time.handle_bytes(1, now);
         by_time.handle_bytes(1, now + RESET_TIME);
         assert_eq!(wait(&mut by_time), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn pages_are_waited_out_for_two_minutes_since_the_last_byte() {
+        let (mut pages, now) = (LoginPages::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        assert!(pages.handle_page(now) && pages.handle_page(now + 119 * second));
+        assert!(!pages.handle_page(now + 120 * second));
+        pages.handle_bytes();
+        assert!(pages.handle_page(now + 121 * second) && pages.handle_page(now + 240 * second));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use ureq::Agent;
 use ureq::http::{HeaderMap, HeaderValue, header};
 
-use super::h1::agent::{Http1, head_limit};
+use super::h1::agent::Http1;
+use super::h1::head;
 #[cfg(feature = "http3")]
 use super::h3;
 use super::header_fields::parse_headers;
@@ -113,7 +114,7 @@ fn agent_config(config: &ClientConfig) -> ureq::config::Config {
         .proxy(None)
         .timeout_per_read(Some(config.silence_timeout))
         // A head that arrives one byte at a time never reaches the limit on a single read.
-        .timeout_recv_response(Some(head_limit(config.silence_timeout)))
+        .timeout_recv_response(Some(head::limit(config.silence_timeout)))
         .timeout_per_write(Some(config.silence_timeout))
         .timeout_connect(Some(config.resolve_timeout + config.connect_timeout))
         .max_response_header_size(config.max_head)

@@ -13,7 +13,7 @@
 //! | there is a file at the path | it is refused, unless [`overwrite`](DownloadConfig::overwrite) is set. A link is replaced and not followed |
 //! | another program has a file named `PATH.part` or `PATH.part.meta` | it is refused |
 //! | the file is empty | it fails with [`ErrorKind::Empty`](crate::ErrorKind::Empty) |
-//! | the server sends an HTML page | it fails with [`ErrorKind::NotMedia`](crate::ErrorKind::NotMedia): a login, an error |
+//! | the server sends an HTML page | it fails with [`ErrorKind::NotMedia`](crate::ErrorKind::NotMedia): a login, an error; if bytes have arrived before, after 2 min |
 //! | it is whole | length and [`sha256`](DownloadConfig::sha256) are checked, the bytes are synced, the file is renamed, and the directory synced |
 //!
 //! On Windows the file stays open for reading and writing until the [`Download`] and its streams are dropped. Programs that share

@@ -198,6 +198,13 @@ impl Fetch {
         self
     }
 
+    /// Retries for a while if an HTML page comes in place of the resource, or a redirect that is forbidden. For a resource that was
+    /// media before: the network wants a login.
+    pub(crate) fn retry_pages(mut self) -> Self {
+        self.rules.retries_pages = true;
+        self
+    }
+
     /// What to do if the rest of a broken body has another entity tag.
     pub(crate) fn other_tags(mut self, other_tags: OtherTags) -> Self {
         self.rules.other_tags = other_tags;

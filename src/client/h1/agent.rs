@@ -10,18 +10,10 @@ use ureq::http::{Request, response};
 use super::body::H1Body;
 use super::connector::{Connect, NoAddresses};
 use super::error::describe;
+use super::head;
 use crate::client::exchange::Exchange;
 use crate::client::pool::ConnectionPool;
 use crate::error::Error;
-
-/// A whole response head may take this many times the silence limit. A server that sends a byte now and then never reaches the
-/// silence limit, and would block a worker forever; a head in three packets, each lost once, still arrives in time.
-const HEAD_SILENCES: u32 = 3;
-
-/// The time limit of a whole response head whose server may be silent for `silence`.
-pub(crate) fn head_limit(silence: Duration) -> Duration {
-    silence.saturating_mul(HEAD_SILENCES)
-}
 
 /// Sends requests by ureq, over connections of the pool.
 pub(crate) struct Http1 {
@@ -49,7 +41,7 @@ impl Http1 {
         let request = match silence {
             Some(silence) => {
                 let limits = self.agent.configure_request(request).timeout_per_read(Some(silence));
-                limits.timeout_recv_response(Some(head_limit(silence))).build()
+                limits.timeout_recv_response(Some(head::limit(silence))).build()
             }
             None => request,
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ureq::Timeout;
 
-use super::agent::head_limit;
+use super::head;
 use crate::error::{Error, ErrorKind};
 
 /// Converts an error of ureq. One that wraps an error of windway is unwrapped. `silence` is the silence limit that it may have met.
@@ -19,7 +19,7 @@ pub(crate) fn describe(error: ureq::Error, silence: Duration) -> Error {
             (ErrorKind::ConnectTimedOut, "connecting timed out")
         }
         ureq::Error::Timeout(Timeout::RecvResponse) => {
-            let limit = head_limit(silence);
+            let limit = head::limit(silence);
             let why = format!("read timed out: the response head is not complete after {limit:?}");
             return Error::new(ErrorKind::Silent, why);
         }

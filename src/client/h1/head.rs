@@ -1,5 +1,16 @@
 //! The bytes of an HTTP/1 response head: where it ends, its status, and the forms that ureq's parser does not accept.
 
+use std::time::Duration;
+
+/// A whole response head may take this many times the silence limit. A server that sends a byte now and then never reaches the
+/// silence limit, and would block a worker forever; a head in three packets, each lost once, still arrives in time.
+const HEAD_SILENCES: u32 = 3;
+
+/// The time limit of a whole response head whose server may be silent for `silence`.
+pub(crate) fn limit(silence: Duration) -> Duration {
+    silence.saturating_mul(HEAD_SILENCES)
+}
+
 /// A complete response head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {

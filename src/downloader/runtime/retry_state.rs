@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::control::Control;
 use super::one_shot::OneShot;
 use crate::cancel::{CancelStage, CancelToken};
-use crate::client::retry::{self, Backoff};
+use crate::client::retry::{self, Backoff, LoginPages};
 use crate::client::{self, Continuation, Hedging, HttpClient, Request, ResponseHead, Rest, Urgency};
 use crate::downloader::rules::{OtherTags, Rules, Validate};
 use crate::error::{Error, ErrorKind};
@@ -40,13 +40,23 @@ pub(crate) struct RetryState {
     redial: Option<Arc<dyn Urgency>>,
     /// See [`Fetch::fail_fast`](crate::Fetch::fail_fast).
     wait_limit: Option<Duration>,
+    /// `None` if an HTML page ends the fetch: see [`Fetch::retry_pages`](crate::Fetch::retry_pages).
+    pages: Option<LoginPages>,
 }
 
 impl RetryState {
     /// `max_retries` counts unless the rules have their own number.
     pub(crate) fn new(client: HttpClient, request: Request, rules: Rules, max_retries: u32) -> Self {
-        let Rules { validate, max_retries: own, other_tags, omits_if_range, redial, wait_limit, measured: _ } =
-            rules;
+        let Rules {
+            validate,
+            max_retries: own,
+            other_tags,
+            omits_if_range,
+            redial,
+            wait_limit,
+            retries_pages,
+            measured: _,
+        } = rules;
         let mut continuation = Continuation::new(request.byte_range());
         if other_tags != OtherTags::Change {
             continuation.tolerate_other_tags();
@@ -66,6 +76,7 @@ impl RetryState {
             silent: (0, 0),
             redial,
             wait_limit,
+            pages: retries_pages.then(LoginPages::default),
         }
     }
 
@@ -210,6 +221,9 @@ impl RetryState {
         if !new.is_empty() {
             self.backoff.handle_bytes(new.len() as u64, now);
             self.flowed = true;
+            if let Some(pages) = &mut self.pages {
+                pages.handle_bytes();
+            }
         }
         Ok((offset, new))
     }
@@ -223,7 +237,9 @@ impl RetryState {
         waits_for_room: bool,
     ) -> Option<Duration> {
         let lacks_room = error.kind() == ErrorKind::TooManyOpenBodies && waits_for_room;
-        if token.is_cancelled() || !(error.is_retryable() || lacks_room) || self.fails_fast(error) {
+        let is_page = self.is_page_that_may_pass(error);
+        let may_pass = error.is_retryable() || lacks_room || is_page;
+        if token.is_cancelled() || !may_pass || self.fails_fast(error) {
             return None;
         }
         // The target of a redirect that sends response heads but no bodies, or that fell silent, may be a broken node of a CDN.
@@ -231,7 +247,15 @@ impl RetryState {
         if !self.flowed || error.kind() == ErrorKind::Silent {
             self.request.forget_target();
         }
-        self.backoff.handle_failure(error, self.max_retries, retry::random())
+        let after = self.backoff.handle_failure(error, self.max_retries, retry::random())?;
+        Some(if is_page { after.min(LoginPages::MAX_DELAY) } else { after })
+    }
+
+    /// True if the network may want a login, and the resource may come back after it.
+    fn is_page_that_may_pass(&mut self, error: &Error) -> bool {
+        // As for a radio: such a network answers with its page, or with a redirect to it, which the rules of a list may forbid.
+        let is_page = matches!(error.kind(), ErrorKind::NotMedia | ErrorKind::Forbidden);
+        self.pages.as_mut().is_some_and(|pages| is_page && pages.handle_page(Instant::now()))
     }
 
     /// True if the caller prefers the error to a wait.

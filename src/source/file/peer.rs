@@ -37,6 +37,8 @@ struct PlannedPiece {
     epoch: Epoch,
     /// It is retried for as long as a reader waits.
     is_endless: bool,
+    /// An HTML page in its place may be that of a network that wants a login.
+    retries_pages: bool,
     /// The pieces that it makes useless.
     superseded: Vec<CancelToken>,
     /// There is something to prefetch beside it.
@@ -92,7 +94,8 @@ impl FilePeer {
 
     fn piece(&self, piece: PlannedPiece) -> Next {
         let shared = &self.0;
-        let PlannedPiece { key, range, priority, epoch, is_endless, superseded, has_beside } = piece;
+        let PlannedPiece { key, range, priority, epoch, is_endless, retries_pages, superseded, has_beside } =
+            piece;
         // Here, and not in `plan`: a cancellation runs callbacks, which must not run under the locks.
         superseded.into_iter().for_each(|piece| piece.cancel());
         let overlap = shared.overlap(range.start);
@@ -117,6 +120,9 @@ impl FilePeer {
         });
         if is_endless {
             fetch = fetch.max_retries(u32::MAX);
+        }
+        if retries_pages {
+            fetch = fetch.retry_pages();
         }
         if shared.config.server_pools {
             fetch = fetch.other_tags(OtherTags::AskSink);
@@ -171,6 +177,11 @@ impl PlannedPiece {
         let (key, superseded) =
             state.add_piece(&range, priority, epoch.token().clone(), is_endless && for_reader);
         let has_beside = state.suffix.is_due() || state.may_jump();
-        Self { key, range, priority, epoch, is_endless, superseded, has_beside }
+        #[cfg(feature = "cache")]
+        // Nothing has shown yet that the URL still leads to what the cache has of it.
+        let retries_pages = is_endless && !state.is_unconfirmed();
+        #[cfg(not(feature = "cache"))]
+        let retries_pages = is_endless;
+        Self { key, range, priority, epoch, is_endless, retries_pages, superseded, has_beside }
     }
 }
