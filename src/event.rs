@@ -340,7 +340,7 @@ impl<E> Bus<E> {
     pub(crate) fn subscribe(&self) -> Subscriber<E> {
         // Under this lock: a bus that closes at the same time either sees the new queue, or this sees that it is closed.
         let mut queues = self.0.queues.lock();
-        // Not of its full capacity: most subscribers keep up.
+        // Nothing is allocated for it yet: most subscribers keep up.
         let backlog = Backlog { events: VecDeque::new(), lost: 0, closed: queues.closed, signal: None };
         let lagged = self.0.lagged;
         let queue = Arc::new(Queue { backlog: Mutex::new(backlog), arrived: Condvar::new(), lagged });

@@ -111,7 +111,7 @@ impl<'a> Snapshot<'a> {
     /// Seconds from the request for a segment of this level to its last byte, at a throughput in bits per second.
     fn fetch_seconds(&self, level: usize, throughput: f64) -> f64 {
         let bits = self.bitrates[level] as f64 * self.segment_seconds();
-        // A transfer that stands still has a throughput of 0.
+        // A stalled transfer has a throughput of 0.
         self.ttfb.as_secs_f64() + bits / throughput.max(1.0)
     }
 }

@@ -101,7 +101,7 @@ impl Playlist {
     pub fn parse(text: &[u8], url: &str, rules: ListRules) -> Result<Self, Error> {
         let url = HttpUrl::parse(url)?;
         let format = detect(text).map_err(|error| error.with_url(&url))?;
-        // Which address it was loaded from only the application knows.
+        // Only the application knows which address it was loaded from.
         Self::read(format, text, ListOrigin { url, is_public: false, depth: 0, given: None }, rules)
     }
 

@@ -44,7 +44,7 @@ impl Resource {
             let at = offset + done as u64;
             let Some((place, end)) = self.state.lock().find_in_memory(at) else { break };
             let len = usize::try_from(end - at).map_or(buf.len() - done, |run| run.min(buf.len() - done));
-            // Lost meanwhile. What was copied before it is right.
+            // The block was lost meanwhile. The bytes before it are valid.
             if !place.read(at % BLOCK, &mut buf[done..done + len])? {
                 break;
             }

@@ -90,7 +90,7 @@ impl Resource {
                 // is held.
                 let place = self.state.lock().entry(part.index)?;
                 if let Err(error) = place.write(part.within, &bytes[part.bytes.clone()]) {
-                    // Once more, in the place that the block gets now.
+                    // Written once more, in the place that the block gets now.
                     self.handle_failure(part.index, &place, error)?;
                     continue;
                 }

@@ -232,7 +232,7 @@ impl Http3 {
             exchange.unbind_stream();
             return Ok(Sent::UseTcp(Quic::Unreachable));
         }
-        // By its responses and not by its age: one that never answered proves nothing of the server.
+        // A connection without a response proves nothing about the server, however old it is.
         let is_reused = connection.load().1 > 0;
         exchange.bind_stream(is_reused, sent_early)?;
         let answer = match await_head(&mut stream, &head, silence, exchange) {

@@ -94,7 +94,7 @@ impl Shared {
             };
             let cancelled = self.link.cancelled();
             let cancelled = cancelled.or(inner.is_closed.then_some(CancelReason::Peer));
-            // Behind the attempt: after a cancel or an interrupt, audio that was fetched can still be read.
+            // Checked after the attempt: audio that was fetched can still be read after a cancel or an interrupt.
             if let Some(error) = inner.waits.broken_off(begun, cancelled) {
                 return Err(error);
             }

@@ -225,8 +225,7 @@ impl Source for HlsSource {
         })
     }
 
-    // By bytes: where a byte lies that was not fetched is known only once its segment is demuxed. Seeks by time are those of the
-    // handle.
+    // A position in bytes is known only once the segments before it are demuxed. The handle seeks by time.
     fn is_seekable(&self) -> bool {
         false
     }

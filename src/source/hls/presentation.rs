@@ -94,7 +94,7 @@ impl Hls {
             let sent = requests::sent_request(&peer.waker(), &shared.request);
             store.keep_list((shared.request.url().expose(), &from), &bytes, &head, &sent);
         }
-        // Before the playlists are read: the keys that they name are loaded by this peer.
+        // Assigned before the playlists are read: this peer loads the keys that they name.
         role.assign(HlsPeer(Arc::clone(&shared)));
         peer.set_priority(shared.config.priority);
         let state = open::open_loaded(&shared, &peer, Loaded::new(&head, bytes, from))?;

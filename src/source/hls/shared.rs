@@ -124,8 +124,8 @@ impl Shared {
             inner.state = Some(state);
             inner.epoch = Some(epoch.child());
         }
-        // Behind the state: a wake-up before it would find nothing to plan. What has arrived in between could wake nothing, so
-        // the wake-up below is for that too.
+        // Connected after the state is set: a wake-up before that would find nothing to plan. What has changed in between could
+        // not wake the peer, so the wake-up below does.
         self.link.connect(waker, epoch, demand);
         self.link.wake(Priority::High);
     }
@@ -133,7 +133,7 @@ impl Shared {
     /// Notes which address sent the first playlist: its URIs may lead to private addresses only if that is private itself.
     pub(super) fn note_peer(&self, peer: Option<IpAddr>) {
         // Set once: the URIs of the first playlist decide where later ones are loaded from.
-        // Without an address, as behind a proxy, which looks the names up, nothing is known that could be held against it.
+        // Behind a proxy, which looks names up itself, the address is unknown. It counts as private: nothing is refused then.
         let _ = self.is_public.set(peer.is_some_and(|peer| !is_private(peer)));
     }
 
@@ -224,7 +224,7 @@ impl Shared {
             let state = inner.state.as_mut()?;
             (look(state), state.take_events())
         };
-        // Outside of the lock: a subscriber that wakes may ask the state at once.
+        // Published without the lock: a subscriber that wakes may ask the state at once.
         events.iter().for_each(|event| self.events.publish(event));
         Some(result)
     }

@@ -19,7 +19,7 @@ impl State {
         if !request.is_released {
             return request.notify();
         }
-        // Mostly the end of its stream, which was all that was missing.
+        // Usually only the end of the stream was missing.
         self.finish(key);
         // Trailers, or frames of unknown types, of which there may be any number (RFC 9114, section 9). Nobody reads them.
         if self.requests.contains_key(&key) {

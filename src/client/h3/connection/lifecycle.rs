@@ -96,7 +96,7 @@ impl State {
     pub(super) fn close(&mut self, now: Instant, code: Code, why: &'static str, error: Error) {
         if self.over.is_none() {
             self.quic.close(now, varint(code), why.as_bytes().into());
-            // Now: once it is over, nothing else sends the CONNECTION_CLOSE.
+            // Flushed here: once the connection is over, nothing else sends the CONNECTION_CLOSE.
             self.flush(now);
             self.end(error);
         }

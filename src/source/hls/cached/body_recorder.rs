@@ -24,7 +24,7 @@ impl BodyRecorder {
 
     /// Takes the head of the first response.
     pub(crate) fn handle_head(&mut self, shared: &Shared, head: &ResponseHead) {
-        // Of the first response only: that of a retry continues the same body.
+        // Only the first response begins an entry: a retry continues the same body.
         let (Some(part), Some(store)) = (self.part.take(), &shared.store) else { return };
         self.start = head.start();
         match store.record(&part, head) {

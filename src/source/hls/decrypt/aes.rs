@@ -72,7 +72,7 @@ impl Decryptor {
 ///
 /// Nothing is passed on before the tag has been checked, so a segment can be played only once it is there as a whole.
 pub(crate) struct SealedDecryptor {
-    /// With 16 bytes of initialization vector (section 4.4.4.4), where GCM mostly has 12.
+    /// Section 4.4.4.4 asks for an initialization vector of 16 bytes, where GCM usually has 12.
     cipher: AesGcm<Aes256, U16>,
     sealed: Vec<u8>,
 }

@@ -100,14 +100,14 @@ impl LatmReader {
 
     fn drop_first(&mut self) -> Option<Element> {
         let element = self.pending.pop_front()?;
-        // With the header, which `push` has counted and not kept.
+        // `push` has counted the header too, without keeping it.
         self.pending_bytes -= element.bytes.len() + LOAS_HEADER;
         Some(element)
     }
 
     /// Packets are missing: what was kept does not lie before the next element.
     pub(super) fn lose(&mut self) {
-        // Not the configuration: most streams have one from the beginning to the end.
+        // The configuration stays: most streams have one from the beginning to the end.
         self.pending.clear();
         self.pending_bytes = 0;
     }

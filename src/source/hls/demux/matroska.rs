@@ -44,7 +44,7 @@ fn cookie(bytes: &[u8]) -> &[u8] {
 fn head(cookie: &[u8], frame_length: u32, sample_rate: u32, channels: u8, depth: u8) -> Vec<u8> {
     let frame = u64::from(frame_length) * 1_000_000_000 / u64::from(sample_rate);
     let audio = [
-        // SamplingFrequency, Channels, BitDepth.
+        // RFC 9559, section 5.1.4.1.29: SamplingFrequency, Channels, BitDepth.
         element(&[0xb5], &f64::from(sample_rate).to_be_bytes()),
         element(&[0x9f], &[channels]),
         element(&[0x62, 0x64], &[depth]),

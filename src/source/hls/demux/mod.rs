@@ -57,7 +57,7 @@ pub(crate) use self::framing::Framing;
 /// The frame that two segments share: `tail` ends the first one, `head` begins the second one. `None` if they do not fit.
 pub(crate) fn join(tail: &[u8], head: &[u8]) -> Option<(Frame, Vec<u8>)> {
     let bytes = [tail, head].concat();
-    // Not elements of LATM: half of one can't be read without its configuration, so the splitter keeps none.
+    // LATM is not among them: half of an element can't be read without its configuration, so the splitter keeps none.
     let families = [Family::Adts, Family::Mpeg, Family::Ac3];
     let header = families.into_iter().find_map(|family| family.parse(&bytes))?;
     if header.len != bytes.len() || tail.is_empty() {

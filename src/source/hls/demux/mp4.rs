@@ -132,7 +132,7 @@ impl Mp4Demuxer {
             // No byte follows that would end this box.
             _ if left == 0 => State::Header(Vec::new()),
             b"mdat" => State::Media { left },
-            // Also one that goes on to the end of the file, whose length is not known.
+            // This refuses a box up to the end of the file too, whose length is not known.
             b"moov" | b"moof" if left > LONGEST_BOX => return Err(damaged()),
             // The box is parsed from its header on.
             b"moov" => State::Whole { kind, start, bytes: header.clone(), left },
@@ -175,7 +175,7 @@ impl Mp4Demuxer {
                 self.drop_sample(sample);
                 continue;
             }
-            // It lies in what follows of this box, or in another `mdat`.
+            // The sample lies in the rest of this box, or in another `mdat`.
             if from >= end {
                 break;
             }
@@ -196,7 +196,7 @@ impl Mp4Demuxer {
     fn drop_sample(&mut self, sample: Sample) {
         self.samples.pop_front();
         self.partial.clear();
-        // Also of a sample that was not passed on: those behind it keep their times.
+        // A sample that was not passed on counts too: those behind it keep their times.
         let time = sample.time.or(self.time);
         self.time = time.map(|time| time.saturating_add(u64::from(sample.duration)));
     }

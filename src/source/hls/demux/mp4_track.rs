@@ -125,7 +125,7 @@ impl Track {
     pub(super) fn decoded(&self, sample: &[u8]) -> Option<u64> {
         let header = |family: Family| family.parse(sample).map(|header| header.samples);
         let (samples, rate) = match self.format.codec {
-            // Of the core codec, whose rate the format has: SBR doubles both.
+            // Both figures are those of the core codec, whose rate the format has: SBR doubles them.
             AudioCodec::Aac | AudioCodec::HeAac => (1024, self.format.sample_rate),
             AudioCodec::Opus => (ogg::samples(sample)?, 48_000),
             AudioCodec::Mp3 => (header(Family::Mpeg)?, self.format.sample_rate),

@@ -70,12 +70,12 @@ impl TsDemuxer {
     /// Takes the tables of an initialization section.
     pub(super) fn push_tables(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.partial.extend_from_slice(bytes);
-        // As at the end: no packet follows that would prove the last one.
+        // Read as at the end: no packet follows that would prove the last one.
         self.take_packets(true, &mut Output::default())
     }
 
     fn take_packets(&mut self, is_end: bool, output: &mut Output) -> Result<(), Error> {
-        // Taken out while packets of it are borrowed. It goes back for its memory.
+        // Taken out because its packets are borrowed while `self` changes. It is put back so that its memory is used again.
         let buffer = std::mem::take(&mut self.partial);
         let mut rest = buffer.as_slice();
         while let Some((skip, packet)) = self.next_packet(rest, is_end) {

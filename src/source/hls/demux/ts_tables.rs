@@ -43,7 +43,7 @@ impl SectionReader {
         // A table id of 0xff is stuffing.
         while self.buffer.len() >= 3 && self.buffer[0] != 0xff {
             let len = 3 + (usize::from(self.buffer[1] & 0x0f) << 8 | usize::from(self.buffer[2]));
-            // None of these tables, or damage: the next start of a section is understood again.
+            // It is another table, or damaged: reading goes on at the next start of a section.
             if len > LONGEST {
                 self.is_started = false;
                 self.buffer.clear();

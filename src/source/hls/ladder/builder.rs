@@ -60,7 +60,7 @@ impl<'a> Builder<'a> {
                 renditions.push(rendition);
             }
         }
-        // Sixteen show what there is, and keep the error to one line.
+        // Sixteen codecs show what there is, and keep the error to one line.
         let mut codecs: Vec<&str> =
             list.variants.iter().flat_map(|variant| &variant.codecs).map(|codec| &**codec).take(16).collect();
         codecs.sort_unstable();

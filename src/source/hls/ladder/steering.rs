@@ -51,7 +51,7 @@ pub(crate) struct PathwayClone {
 impl Steering {
     /// Until the first manifest is there, `pathway` is used.
     pub(crate) fn new(url: Url, pathway: Box<str>, now: Instant) -> Self {
-        // At once, and yet behind the first segments: see `State::plan_media`.
+        // It is due at once, but requested after the first segments: see `State::plan_media`.
         Self { url, due: Some(now), ttl: DEFAULT_TTL, priority: vec![pathway] }
     }
 

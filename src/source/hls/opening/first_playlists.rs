@@ -67,7 +67,7 @@ fn open_levels(
     lists: &Lists<'_>,
 ) -> Result<State, Error> {
     let mut ladder = Ladder::new(&list, from, policy(shared), shared.config.language.as_deref())?;
-    // Not from the cache: stored playlists have no values of queries, without which a key can hardly be requested.
+    // A stored playlist has no values of queries, without which a key can hardly be requested.
     if lists.has_start.is_none() {
         preload_keys(shared, peer, &list, from);
     }

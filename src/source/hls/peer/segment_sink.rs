@@ -213,7 +213,7 @@ impl Sink for SegmentSink {
     fn write(&mut self, _offset: u64, bytes: &[u8]) -> Result<(), Error> {
         #[cfg(feature = "cache")]
         self.recorder.handle_bytes(&self.shared, _offset, bytes);
-        // Before the work: a segment that was abandoned need not be decrypted.
+        // Counted before the work: a segment that was abandoned need not be decrypted.
         self.count(bytes.len() as u64)?;
         self.begin()?;
         match &mut self.pipeline {
@@ -236,7 +236,7 @@ impl Sink for SegmentSink {
         }
         #[cfg(feature = "cache")]
         self.recorder.finish(&self.shared);
-        // Before `complete`, which demuxes and waits for locks: that is no time of the network.
+        // Recorded before `complete`, which demuxes and waits for locks: that is no time of the network.
         self.record_transfer();
         if let Err(error) = self.complete() {
             self.fail(error.with_url(self.url.as_str()));

@@ -81,7 +81,7 @@ impl State {
         let failing_for = now.saturating_duration_since(failing_since);
         let (id, variant) = (queued.id, queued.variant);
         match Failure::of(&error) {
-            // Not by a seek, which drops the segment first: the downloader has stopped, or the presentation was cancelled.
+            // It was no seek, which drops the segment first: the downloader has stopped, or the presentation was cancelled.
             Failure::Cancelled => drop(self.recovery.error.get_or_insert(error)),
             Failure::Url if queued.reloads < MOST_RELOADS => {
                 queued.reloads += 1;

@@ -42,7 +42,8 @@ impl State {
         }
         self.drop_late_replacement();
         self.extend(now);
-        // Behind `extend`: what the next segment needs goes before what an expired URL needs. One playlist is loaded at a time.
+        // After `extend`: one playlist is loaded at a time, and what the next segment needs goes before what an expired URL
+        // needs.
         self.want_reload();
         if let Some(playlist) = self.plan_playlist() {
             return Some(playlist);
@@ -239,7 +240,7 @@ impl State {
         if let Some(variant) = self.unconfirmed.as_ref().and_then(|_| self.choose_stored()) {
             return variant;
         }
-        // None at the start and after a seek: nothing is buffered, so no level is there to stay at.
+        // There is none at the start and after a seek: nothing is buffered, so there is no level to stay at.
         let current = self.follows.map(|_| self.level());
         let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
         let buffered = self.ahead(self.cursor);

@@ -203,7 +203,7 @@ impl SectionBuffer {
             offset += frame.len as u64;
         }
         for mark in self.marks.range_mut(end..) {
-            // In this order: if the new frames are shorter, `offset - behind` would be negative.
+            // This order, because `offset - behind` is negative if the new frames are shorter.
             mark.offset = mark.offset - behind + offset;
         }
         self.written = self.written - behind + offset;

@@ -150,7 +150,7 @@ impl Timeline {
                     next: after,
                 });
             }
-            // Once: `after` is the beginning of a segment.
+            // This recurses only once: `after` is the beginning of a segment.
             Some(segment) if at.part >= segment.parts.len() => return self.segment_at(after),
             Some(segment) => &segment.parts,
             None => &self.list.parts,
