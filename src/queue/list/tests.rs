@@ -67,6 +67,27 @@ fn asx_is_read_though_it_is_not_well_formed() {
 }
 
 #[test]
+fn elements_that_nobody_closes_end_with_those_around_them() {
+    let text = "<asx version=\"3.0\">\n<entryref href=\"http://h/list.asx\">\n<entry><ref href=\"http://h/1\"><title>One</entry>\n\
+        <entry><title>Two</title></abstract><ref href=\"http://h/2\"></entry>\n<entryref href=\"a.asx\"><entryref href=\"b.asx\">\n</asx>";
+    let list = parse(ListFormat::Asx, text);
+    assert_eq!(
+        entries(&list),
+        [
+            (2, "http://h/list.asx", "", 0.0),
+            (3, "http://h/1", "One", 0.0),
+            (4, "http://h/2", "Two", 0.0),
+            (5, "a.asx", "", 0.0),
+            (5, "b.asx", "", 0.0)
+        ]
+    );
+    // Elements that are left open are no nesting.
+    let many: String =
+        (0..100).map(|at| format!("<entry><ref href='{at}'><param name='a'></entry>")).collect();
+    assert_eq!(parse(ListFormat::Asx, &format!("<asx>{many}</asx>")).entries.len(), 100);
+}
+
+#[test]
 fn feeds_have_enclosures() {
     let rss = "<?xml version=\"1.0\"?><rss><channel><title>Cast</title><image><title>Logo</title></image>\n\
         <item><title>Episode &#x31; &eacute;</title><enclosure url=\"https://h/1.mp3?a=1&amp;b=2\" type=\"audio/mpeg\"/>\

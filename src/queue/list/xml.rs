@@ -26,6 +26,8 @@ pub(super) struct Format {
     duration: (&'static str, fn(&str) -> Option<Duration>),
     /// Children of a track whose text identifies it.
     ids: &'static [&'static str],
+    /// Elements without content, which many lists do not close.
+    empty: &'static [&'static str],
 }
 
 #[derive(Debug)]
@@ -42,6 +44,7 @@ pub(super) static XSPF: Format = Format {
     location: Location::Text("location"),
     duration: ("duration", |text| duration::of_seconds(text.trim().parse::<f64>().ok()? / 1000.0)),
     ids: &["identifier"],
+    empty: &[],
 };
 
 /// ASX: `entry/ref`, and `entryref` for another list.
@@ -53,6 +56,7 @@ pub(super) static ASX: Format = Format {
     }),
     duration: ("duration", duration::parse),
     ids: &[],
+    empty: &["ref", "entryref"],
 };
 
 /// RSS 2.0 (`item/enclosure`) and Atom (RFC 4287, section 4.2.7: `entry/link` with the relation `enclosure`).
@@ -66,6 +70,8 @@ pub(super) static FEED: Format = Format {
     duration: ("duration", duration::parse),
     // RSS 2.0, and RFC 4287, section 4.2.6.
     ids: &["guid", "id"],
+    // Not `link`, which has content in RSS.
+    empty: &[],
 };
 
 /// An element with its attributes: names in lower case and without prefixes.
@@ -85,7 +91,8 @@ pub(super) fn parse(text: &str, format: &Format) -> Result<List, Error> {
     let config = reader.config_mut();
     // `<ref .. />` then ends as `<ref ..></ref>` does, and `open` needs no case for it.
     config.expand_empty_elements = true;
-    // Hand-written ASX closes `<Title>` with `</title>`, leaves elements open, and has bare ampersands in URLs.
+    // Hand-written ASX closes `<Title>` with `</title>`, leaves elements open, and has bare ampersands in URLs. `Builder::end` finds
+    // what an end belongs to.
     config.check_end_names = false;
     config.allow_unmatched_ends = true;
     config.allow_dangling_amp = true;
@@ -98,7 +105,7 @@ pub(super) fn parse(text: &str, format: &Format) -> Result<List, Error> {
         let line = lines.line_of(usize::try_from(at).unwrap_or(usize::MAX));
         match event {
             Ok(Event::Start(start)) => builder.start(&element(&start), line)?,
-            Ok(Event::End(_)) => builder.end()?,
+            Ok(Event::End(end)) => builder.end(&lower(end.local_name().as_ref()))?,
             Ok(Event::Text(text)) => builder.text(&text.decode().unwrap_or_default()),
             Ok(Event::CData(text)) => builder.text(&text.decode().unwrap_or_default()),
             Ok(Event::GeneralRef(reference)) => builder.text(&resolve(&reference)),
@@ -197,14 +204,24 @@ impl Builder<'_> {
             track.duration = track.duration.or_else(|| value.and_then(self.format.duration.1));
         }
         self.open.push(element.name.clone());
-        Ok(())
+        if self.format.empty.contains(&element.name.as_str()) { self.close() } else { Ok(()) }
     }
 
     fn text(&mut self, text: &str) {
         self.value.push_str(text);
     }
 
-    fn end(&mut self) -> Result<(), Error> {
+    /// Closes the element with this name, and those that were left open inside of it. An end that nothing has begun is passed over.
+    fn end(&mut self, name: &str) -> Result<(), Error> {
+        let begun = self.open.iter().rposition(|open| open == name).unwrap_or(self.open.len());
+        while self.open.len() > begun {
+            self.close()?;
+        }
+        Ok(())
+    }
+
+    /// Closes the innermost element.
+    fn close(&mut self) -> Result<(), Error> {
         let Some(name) = self.open.pop() else { return Ok(()) };
         let value = std::mem::take(&mut self.value);
         match &mut self.track {
