@@ -162,6 +162,7 @@ impl Running {
         let is_in_place = file.shared().flush()?;
         let mut digest = self.config.sha256.map(|_| Context::new(&SHA256));
         let storage = |error| storage_error("the download can't be written", error);
+        // A body without a length lies in an unnamed temporary file, which can't be renamed.
         let mut copy: Option<Arc<File>> =
             if is_in_place { None } else { Some(self.part.start_over().map_err(storage)?) };
         // Also without a digest what an earlier run has left is read: a block that a crash has damaged is found, and fetched

@@ -128,6 +128,7 @@ impl Shared {
         let (id, track) = taken?;
         let prefetched = match prefetch {
             Prefetch::Running(prefetched, file) if prefetched == id => Some(file),
+            // One that has only begun is not waited for: its thread drops it, and the track is requested again.
             _ => None,
         };
         Some(Taken { id, track, prefetched })
@@ -193,6 +194,7 @@ impl Shared {
         }
         let (id, track) = state.order.next()?;
         let priority = if is_skip { self.config.file.priority } else { Priority::Low };
+        // A closure of the application is not called ahead: it may block, and this thread may be that of a reader.
         let due = Due { id: *id, remote: track.as_remote()?.clone(), priority };
         state.prefetch = Prefetch::Begun(due.id);
         Some(due)

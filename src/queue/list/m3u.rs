@@ -38,6 +38,7 @@ fn read_comment(comment: &str, list: &mut List, next: &mut Entry) {
 }
 
 fn strip_name<'a>(comment: &'a str, name: &str) -> Option<&'a str> {
+    // The end of the name may lie inside of a character of the comment.
     let found = comment.get(..name.len())?;
     found.eq_ignore_ascii_case(name).then(|| &comment[name.len()..])
 }
