@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -24,7 +24,6 @@ use super::one_shot::OneShot;
 use super::preemption::Preemptions;
 use super::task::{PeerEntry, Task};
 use super::task_queue::{Announced, TaskQueue};
-use super::watchdog;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::HttpClient;
 use crate::config::DownloaderConfig;
@@ -69,9 +68,9 @@ pub(crate) struct Core {
     watch_signal: OneShot<()>,
     /// Jobs that have ended while they waited, and that are foreign: for the watchdog thread. `None` once that thread has ended.
     endings: Mutex<Option<VecDeque<Ending>>>,
-    duty: Duty,
+    pub(super) duty: Duty,
     /// The threads that were started to take over the duty of the watchdog, for `stop` to join.
-    reliefs: Mutex<Vec<JoinHandle<()>>>,
+    pub(super) reliefs: Mutex<Vec<JoinHandle<()>>>,
     /// Shared by the threads that have had the duty, so that each stall is reported once.
     pub(super) liveness: Mutex<LivenessMonitor>,
 }
@@ -349,29 +348,7 @@ impl Core {
         is_on_duty
     }
 
-    /// When to call [`relieve_watchdog`](Self::relieve_watchdog).
-    pub(super) fn relief_is_due(&self) -> Option<Instant> {
-        self.duty.overdue()
-    }
-
-    /// Starts another watchdog thread if the one on duty is blocked in a foreign call.
-    pub(super) fn relieve_watchdog(self: &Arc<Self>, now: Instant) {
-        if !self.duty.poll_relief(now) {
-            return;
-        }
-        let core = Arc::clone(self);
-        let relief = move || {
-            if let Some(shift) = core.duty.take_over() {
-                watchdog::run(&core, shift);
-            }
-        };
-        let started = thread::Builder::new().name("windway-watchdog".into()).spawn(relief);
-        let mut reliefs = self.reliefs.lock();
-        reliefs.retain(|relief| !relief.is_finished());
-        reliefs.extend(started);
-    }
-
-    /// The threads that [`relieve_watchdog`](Self::relieve_watchdog) has started. None is added once the scheduler thread has ended.
+    /// The threads that were started to take over from the watchdog. None is added once the scheduler thread has ended.
     pub(crate) fn take_reliefs(&self) -> Vec<JoinHandle<()>> {
         std::mem::take(&mut self.reliefs.lock())
     }

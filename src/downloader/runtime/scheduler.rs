@@ -2,11 +2,13 @@
 //! runs no foreign code, which could hold them up.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use super::core::Core;
 use super::message::Message;
 use super::own_thread::enter_own_thread;
+use super::watchdog;
 
 /// The scheduler thread. Returns when the downloader has stopped and its workers have ended.
 pub(crate) fn run(core: &Arc<Core>) {
@@ -18,12 +20,29 @@ pub(crate) fn run(core: &Arc<Core>) {
         for (worker, task) in core.tasks.take_overdue(Instant::now()) {
             core.post(Message::Unserved(worker, task));
         }
-        core.relieve_watchdog(Instant::now());
+        relieve_watchdog(core, Instant::now());
         let alarm = core.with(|machine| machine.alarm);
-        let next = [alarm, core.tasks.overdue(), core.relief_is_due()].into_iter().flatten().min();
+        let next = [alarm, core.tasks.overdue(), core.duty.overdue()].into_iter().flatten().min();
         // A signal needs no message: whoever put it has changed one of these times, which the next round reads.
         if core.signal.take_until(next).is_none() && alarm.is_some_and(|alarm| alarm <= Instant::now()) {
             core.post(Message::Due);
         }
     }
+}
+
+/// Starts another watchdog thread if the one on duty is blocked in a foreign call.
+fn relieve_watchdog(core: &Arc<Core>, now: Instant) {
+    if !core.duty.poll_relief(now) {
+        return;
+    }
+    let own = Arc::clone(core);
+    let relief = move || {
+        if let Some(shift) = own.duty.take_over() {
+            watchdog::run(&own, shift);
+        }
+    };
+    let started = thread::Builder::new().name("windway-watchdog".into()).spawn(relief);
+    let mut reliefs = core.reliefs.lock();
+    reliefs.retain(|relief| !relief.is_finished());
+    reliefs.extend(started);
 }
