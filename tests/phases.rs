@@ -266,7 +266,7 @@ fn a_radio_distinguishes_failed_from_closed() {
     let station = Station { audio: Content::endless(), interval: 0, every: 1, titles: Vec::new() };
     let origin = Origin::start(move |request| match request.number {
         0 => Answer::station(request, &station).stall_after(100_000),
-        _ => Answer::status(403),
+        _ => Answer::status(410),
     });
     let mut config = DownloaderConfig::default();
     config.client.silence_timeout = Duration::from_secs(1);
@@ -280,17 +280,17 @@ fn a_radio_distinguishes_failed_from_closed() {
     let mut last = next_failure(&mut radio);
     assert_eq!((handle.phase(), last.kind()), (Phase::Failed, ErrorKind::TimedOut));
     assert_eq!(handle.last_error().unwrap().kind(), ErrorKind::TimedOut);
-    while last.status() != Some(403) {
+    while last.status() != Some(410) {
         last = next_failure(&mut radio);
     }
-    assert_eq!((handle.phase(), handle.last_error().unwrap().status()), (Phase::Failed, Some(403)));
+    assert_eq!((handle.phase(), handle.last_error().unwrap().status()), (Phase::Failed, Some(410)));
     drop(radio);
     assert_eq!(handle.phase(), Phase::Closed);
     let events: Vec<_> = events.collect();
     let read_failed = |event: &RadioEvent| matches!(event, RadioEvent::ReadFailed { error, .. } if error.kind() == ErrorKind::TimedOut);
     assert!(events.iter().any(read_failed), "{events:?}");
     let is_end =
-        |event: &RadioEvent| matches!(event, RadioEvent::Ended { error, .. } if error.status() == Some(403));
+        |event: &RadioEvent| matches!(event, RadioEvent::Ended { error, .. } if error.status() == Some(410));
     assert!(events.last().is_some_and(is_end), "{events:?}");
 }
 
