@@ -259,8 +259,7 @@ impl Machine {
         let has_body = job.has_body() && !self.schedule.is_lent(worker);
         let how = Preemption { has_body, had_share: job.control.had_share() };
         let requeued = self.schedule.handle_preempted(worker, how, now);
-        // A reserved origin serves one connection at a time: an open body of a prefetch would keep urgent work waiting.
-        if requeued == Requeued::Aborted || self.schedule.is_reserved(job.origin()) {
+        if requeued == Requeued::Aborted {
             actions.bodies.extend(job.take_body().map(|body| *body));
         }
         self.keep(job, requeued != Requeued::Refused, now, actions);
@@ -491,10 +490,10 @@ impl Machine {
         self.schedule.poll_preemptions(now)
     }
 
-    /// Closes the open bodies of the prefetches of an origin that wait.
+    /// Closes the open bodies of the fetches of an origin that wait.
     fn close_bodies(&mut self, origin: Origin, actions: &mut Actions) {
-        let is_affected = |job: &Job| job.origin() == origin && job.control.priority() == Priority::Low;
-        for (request, job) in self.jobs.iter_mut().filter(|(_, job)| is_affected(job)) {
+        // Also of those that were promoted meanwhile: they may wait for the very worker whose fetch waits for their connection.
+        for (request, job) in self.jobs.iter_mut().filter(|(_, job)| job.origin() == origin) {
             if let Some(body) = job.take_body() {
                 actions.bodies.push(*body);
                 self.schedule.handle_body_closed(*request);

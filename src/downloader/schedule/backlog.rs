@@ -135,7 +135,9 @@ impl Backlog {
         let at = Location::Queue(self.queues.push_front(&mut state.queues, priority, request, since));
         // The peer too, not only the fetch within its queue: otherwise the other peers of the class would come first.
         self.queues.move_to_front(&mut state.queues, priority);
-        let keeps_body = has_body && self.bodies.keep(priority);
+        // Also of an urgent fetch: the one for which the origin is reserved gets no answer while this body is open.
+        let may_keep = has_body && !self.origins.is_reserved(origin);
+        let keeps_body = may_keep && self.bodies.keep(priority);
         let waiting = Waiting::new(peer, fetch_info, at);
         self.waiting.insert(request, Waiting { is_active, has_body: keeps_body, ..waiting });
         if has_body && !keeps_body { Requeued::Aborted } else { Requeued::Kept }
@@ -254,10 +256,6 @@ impl Backlog {
     pub(super) fn set_reserved(&mut self, origin: Origin, is_reserved: bool, now: Instant) {
         self.origins.set_reserved(origin, is_reserved);
         self.unblock(origin, now);
-    }
-
-    pub(super) fn is_reserved(&self, origin: Origin) -> bool {
-        self.origins.is_reserved(origin)
     }
 
     fn unblock(&mut self, origin: Origin, now: Instant) {

@@ -321,14 +321,9 @@ impl Schedule {
     }
 
     /// An origin that is reserved for urgent work from now on, because it serves one connection at a time. The caller closes the open
-    /// bodies of its prefetches that wait. Call after [`poll_abort`](Self::poll_abort), until it returns `None`.
+    /// bodies of its fetches that wait. Call after [`poll_abort`](Self::poll_abort), until it returns `None`.
     pub(super) fn poll_reserved(&mut self) -> Option<Origin> {
         self.newly_reserved.pop()
-    }
-
-    /// True if an origin is reserved for urgent work: none of its prefetches may keep a connection.
-    pub(super) fn is_reserved(&self, origin: Origin) -> bool {
-        self.backlog.is_reserved(origin)
     }
 
     /// A worker whose connection is to be closed: it prefetches from a reserved origin, or no running prefetch made room in time.

@@ -1,7 +1,8 @@
 //! Origins that serve one connection at a time.
 //!
 //! Such an origin answers an urgent request only when the connection of a prefetch closes. So while urgent work of the origin is on a
-//! worker, the origin is *reserved* for it: its prefetches are aborted, and blocked until no urgent work of it runs any more.
+//! worker, the origin is *reserved* for it: its prefetches are aborted, and blocked until no urgent work of it runs any more. No fetch
+//! of it that waits keeps a body open.
 
 use super::types::Origin;
 use super::workers::Workers;

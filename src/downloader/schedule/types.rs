@@ -121,7 +121,7 @@ pub(crate) struct Preemption {
 pub(crate) enum Requeued {
     /// It waits. Its body stays open, if it has one.
     Kept,
-    /// It waits. The caller closes its body, because enough others are kept open.
+    /// It waits. The caller closes its body, because enough others are kept open, or its origin serves one connection at a time.
     Aborted,
     /// Its peer is gone.
     Refused,

@@ -221,6 +221,12 @@ impl Sim {
             let is_reserved = fetch.is_some_and(|fetch| self.is_reserved(fetch.origin));
             prop_assert!(!is_reserved, "a prefetch runs although its origin is reserved");
         }
+        for (request, fetch) in self.fetches.iter().filter(|(_, fetch)| fetch.has_body) {
+            prop_assert!(
+                !self.is_reserved(fetch.origin),
+                "{request} keeps the connection of a reserved origin"
+            );
+        }
         Ok(())
     }
 

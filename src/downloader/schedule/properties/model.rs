@@ -120,6 +120,8 @@ pub(super) struct SimFetch {
     pub(super) chunks: u64,
     pub(super) is_preempted: bool,
     pub(super) is_running: bool,
+    /// It waits, and keeps its connection.
+    pub(super) has_body: bool,
     /// It was blocked since it was last queued.
     pub(super) was_blocked: bool,
     pub(super) retry: Option<Instant>,

@@ -190,11 +190,12 @@ impl Sim {
         Ok(())
     }
 
-    /// Closes the bodies of the prefetches that wait for a reserved origin.
+    /// Closes the bodies of the fetches that wait for a reserved origin.
     fn close_bodies(&mut self) {
         let origins: Vec<_> = std::iter::from_fn(|| self.schedule.poll_reserved()).collect();
-        for (request, fetch) in &self.fetches {
-            if origins.contains(&fetch.origin) && fetch.priority == Priority::Low && !fetch.is_running {
+        for (request, fetch) in &mut self.fetches {
+            if origins.contains(&fetch.origin) && !fetch.is_running {
+                fetch.has_body = false;
                 self.schedule.handle_body_closed(*request);
             }
         }
@@ -283,6 +284,7 @@ impl Sim {
             chunks: 1 + self.random.below(self.scenario.chunks),
             is_preempted: false,
             is_running: false,
+            has_body: false,
             was_blocked: false,
             retry: None,
             waiting_since: self.now,

@@ -73,6 +73,7 @@ impl Sim {
         self.wait_is_over(Item::Fetch(request));
         let Some(fetch) = self.fetches.get_mut(&request) else { return fail("it has ended") };
         (fetch.is_running, fetch.is_preempted, fetch.retry) = (true, false, None);
+        fetch.has_body = false;
         let priority = fetch.priority;
         let is_urgent = priority == Priority::High;
         if is_urgent {
@@ -342,16 +343,23 @@ impl Sim {
             fetch.waiting_since = if had_full_turn { self.now } else { work.waiting_since };
             fetch.is_preempted = work.priority == Priority::Low;
         }
+        let is_reserved = self.fetches.get(&request).is_some_and(|fetch| self.is_reserved(fetch.origin));
         match self.schedule.handle_preempted(worker, Preemption { has_body, had_share }, self.now) {
             Requeued::Refused => {
                 prop_assert!(self.peers[work.peer].is_gone);
                 self.end(request)
             }
             Requeued::Aborted => {
-                prop_assert!(has_body && kept >= self.scenario.limits.max_preempted);
+                let is_full = kept >= self.scenario.limits.max_preempted;
+                prop_assert!(has_body && (is_full || is_reserved));
                 Ok(())
             }
-            Requeued::Kept => Ok(()),
+            Requeued::Kept => {
+                if let Some(fetch) = self.fetches.get_mut(&request) {
+                    fetch.has_body = has_body;
+                }
+                Ok(())
+            }
         }
     }
 }

@@ -107,3 +107,21 @@ fn the_connection_of_a_single_connection_origin_goes_to_urgent_work() {
     schedule.handle_finished(0, now);
     assert_eq!(schedule.poll_assignment(now), Some((0, run(1))));
 }
+
+/// It was promoted after it had claimed the preemption. The urgent fetch on the other worker gets no answer while its body is open.
+#[test]
+fn an_urgent_fetch_that_is_preempted_keeps_no_body_of_a_reserved_origin() {
+    let now = Instant::now();
+    let mut schedule = new(2, 0);
+    let peer = schedule.handle_registered(Priority::High);
+    for (number, priority) in [(1, Priority::Low), (2, Priority::High)] {
+        schedule.handle_submitted(peer, fetch_info(number, priority), now);
+        schedule.poll_assignment(now).unwrap();
+    }
+    schedule.handle_single_connection(Origin(0));
+    schedule.promote(request(1), Priority::High, now);
+    assert_eq!((schedule.poll_assignment(now), schedule.poll_reserved()), (None, Some(Origin(0))));
+    let worker = schedule.workers.find(request(1)).unwrap().0;
+    assert_eq!(schedule.handle_preempted(worker, AT_CHUNK, now), Requeued::Aborted);
+    assert_eq!(schedule.counts().preempted, 0);
+}
