@@ -159,6 +159,7 @@ impl CancelToken {
             reason,
             cancelled: AtomicU8::new(0),
             below: Mutex::default(),
+            // The key before the value: the node can't be changed once it is shared.
             parent: Some((Arc::clone(&self.0), below.children.next_key())),
         });
         below.children.insert(Arc::downgrade(&child));
@@ -230,6 +231,7 @@ impl Node {
             pending.extend(below.children.into_values().filter_map(|child| child.upgrade()));
             hooks.extend(below.hooks.into_values());
         }
+        // Stable: within a stage a parent's hooks stay before those of its children.
         hooks.sort_by_key(|(stage, _)| *stage);
         // Only now, when the whole subtree is marked: a hook that looks at another token of it finds it cancelled.
         let mut has_woken = false;

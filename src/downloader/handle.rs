@@ -54,6 +54,7 @@ impl Handle {
             Threads::Running(_) => return Ok(()),
             Threads::Ending | Threads::Ended => return Err(Error::cancelled(CancelReason::Shutdown)),
         }
+        // With the lock: another call would start them again, and `stop` would join only some.
         let mut running = Vec::new();
         let started = self.start_all(&mut running);
         *threads = Threads::Running(running);

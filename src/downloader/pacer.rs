@@ -128,6 +128,7 @@ impl Pacer {
             }
         };
         state.waiting.retain(|waiting| waiting.ticket != ticket);
+        // Also after a share: the next one is first now, and waits without a deadline.
         if !state.waiting.is_empty() {
             self.changed.notify_all();
         }

@@ -98,6 +98,7 @@ impl<M, F> Combiner<M, F> {
 
     fn combine<A>(&self, mut step: impl FnMut(&mut M, &mut Vec<F>) -> A, mut act: impl FnMut(A)) {
         while !self.posted.lock().is_empty() {
+            // The holder looks for messages after it has unlocked, so it finds what is there now.
             let Some(mut combined) = self.combined.try_lock() else { return };
             let answer = self.apply_messages(&mut combined, None, &mut step);
             drop(combined);

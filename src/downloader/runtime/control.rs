@@ -157,6 +157,7 @@ impl Control {
     pub(crate) fn report_stall(&self, seen: Instant, hang: &Event, ends: bool) -> bool {
         let attempt = {
             let mut state = self.state.lock();
+            // Compared, not measured again: the time of the last progress names the stall that was observed.
             if state.ended || state.is_paced || state.moved != seen {
                 return false;
             }

@@ -213,6 +213,7 @@ impl Core {
         channel: Arc<Channel>,
         priority: Priority,
     ) -> Option<PeerKey> {
+        // Not a message: its answer, the key, is needed here.
         self.with(|machine| {
             if machine.stopped {
                 return None;
@@ -225,6 +226,7 @@ impl Core {
 
     /// Frees a peer. It is gone when this returns, unless a worker is asking it just now.
     pub(crate) fn unregister(&self, peer: PeerKey) {
+        // Not a message, which another thread might apply later: a peer that is freed must not be asked any more.
         let actions = self.with(|machine| {
             let (now, mut actions) = (Instant::now(), Actions::default());
             machine.unregister(peer, now, &mut actions);

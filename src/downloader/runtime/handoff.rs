@@ -155,6 +155,7 @@ impl Handoff {
     /// `own` is the reader's buffer, or empty. A large one may receive the bytes, see [`Driven::Received`].
     pub(crate) fn drive(&self, position: u64, own: &mut [u8]) -> Driven {
         let Some((key, transfer, since)) = self.take(position) else { return Driven::Nothing };
+        // Before the step, whose own time shows nothing of the reader.
         let is_busy = since.elapsed() > BUSY_ELSEWHERE;
         let (step, next) = transfer.step(own);
         let driven = match step {
@@ -166,6 +167,7 @@ impl Handoff {
         state.offered[key].holder = match next.filter(|_| !is_busy) {
             Some(position) => Holder::Here { position, since: Instant::now() },
             None => {
+                // All: the worker of each offer waits for this condvar.
                 self.changed.notify_all();
                 Holder::Back(step)
             }

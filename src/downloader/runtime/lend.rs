@@ -58,6 +58,7 @@ impl Lent {
             // Before the report: from then on another thread may run the fetch, which this deadline must not abort.
             drop(alarm);
             match done.send(|report| self.core.report(worker, report)) {
+                // The fetch that the peer has given when it was asked.
                 Some(next) => task = next,
                 None => return,
             }

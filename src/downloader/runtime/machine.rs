@@ -200,6 +200,7 @@ impl Machine {
 
     /// `worker` has nothing to do any more, unless the answer of the peer that it asked may run.
     fn handle_report(&mut self, worker: WorkerId, report: Report, now: Instant, actions: &mut Actions) {
+        // Also if it gets another task below: for the watchdog, what it had is over.
         self.assigned[worker] = None;
         match report {
             Report::NotAsked => self.schedule.handle_not_asked(worker, now),
@@ -356,6 +357,7 @@ impl Machine {
             }
         }
     }
+
     fn promote_early(&mut self, request: RequestId, priority: Priority) {
         self.early.insert(request, priority);
         if self.early.len() > MAX_EARLY {
@@ -481,6 +483,7 @@ impl Machine {
     pub(super) fn preempt(&mut self, now: Instant, claimed: usize, actions: &mut Actions) -> usize {
         let assigned = &self.assigned;
         let moved = |worker: WorkerId| assigned[worker].as_ref().map(Assigned::moved);
+        // First: a worker that is freed by an abort is not asked for at a chunk.
         while let Some(worker) = self.schedule.poll_abort(now, claimed, moved) {
             actions.aborts.extend(assigned[worker].as_ref().and_then(Assigned::control).cloned());
         }

@@ -54,6 +54,7 @@ fn up_to_block_end(position: u64) -> usize {
 impl Transfer {
     /// Reads once, and writes what arrived to the sink.
     fn step(&mut self, by: By<'_>) -> Result<Step, Error> {
+        // Without another read: a server may send more than it announced, or keep the connection open and send nothing.
         if self.job.retry_state.is_complete() {
             return Ok(Step::Eof);
         }

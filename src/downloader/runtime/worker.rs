@@ -86,6 +86,7 @@ impl Done {
 
 /// Asks a peer. What it gives comes back as a task, if it may run.
 fn ask(core: &Arc<Core>, question: &Question) -> Report {
+    // Foreign code under a lock, for once: no other thread takes this one, because the schedule asks a peer once at a time.
     let next = question.entry.peer.lock().call("next_fetch", |peer| peer.next_fetch(question.admissible));
     let (fetch, sink, more) = match next {
         Ok(Next::Fetch { fetch, sink, more }) => (fetch, sink, more),

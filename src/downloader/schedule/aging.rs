@@ -23,7 +23,8 @@ pub(super) struct QueuePlace {
 pub(super) struct Aging {
     /// What is this old has *aged*.
     threshold: Duration,
-    /// Each with the time since when it waits for a full turn.
+    /// Each with the time since when it waits for a full turn. Sorted by it, so that only the first one has to be looked at. The place
+    /// makes entries of the same time differ.
     entries: BTreeSet<(Instant, QueuePlace)>,
 }
 

@@ -102,6 +102,7 @@ impl Backlog {
     pub(super) fn delay(&mut self, peer: PeerKey, fetch_info: FetchInfo, at: Instant) -> bool {
         let Some(state) = self.peers.get_mut(peer) else { return false };
         let request = fetch_info.request;
+        // In no queue, and not active at its origin: a retry may be minutes away, and must not keep the place of another one.
         state.elsewhere.insert(request);
         self.retries.insert(at, request);
         self.waiting.insert(request, Waiting::new(peer, fetch_info, Location::Retry(at)));
@@ -259,6 +260,7 @@ impl Backlog {
     }
 
     fn unblock(&mut self, origin: Origin, now: Instant) {
+        // Several, if the limit was exceeded by demotions, or the origin was reserved.
         while let Some(request) = self.origins.unblock(origin) {
             self.queue_unblocked(request, now);
         }
@@ -302,6 +304,7 @@ impl Backlog {
         let before = state.pull.paused_until();
         let changed = change(&mut state.pull);
         let after = state.pull.paused_until();
+        // The queue finds an entry by its time, so the old one has to be kept until here.
         if before != after {
             before.inspect(|at| self.pauses.remove(*at, peer));
             after.inspect(|at| self.pauses.insert(*at, peer));

@@ -108,6 +108,7 @@ impl Schedule {
         // The limit of an origin is one for prefetches. Urgent work never waits for it.
         if !is_low || self.backlog.try_enter(origin) {
             let fetch = Some((request, origin));
+            // A turn begins only now: a peer that took long to answer has not used up the protection of its fetch.
             self.workers.occupy(worker, Running { fetch, priority, since: now, protected, ..asking });
             return Admission::Run { protected };
         }

@@ -144,6 +144,7 @@ impl Schedule {
     /// Lets an idle worker run an urgent fetch of `peer` at once, if nothing is queued: queued, it would be assigned next. `None` if it
     /// has to be [queued](Self::handle_submitted).
     pub(super) fn try_run(&mut self, peer: PeerKey, fetch_info: FetchInfo, now: Instant) -> Option<WorkerId> {
+        // First: a retry that is due came before this fetch.
         self.backlog.queue_due(now);
         let FetchInfo { request, priority, origin } = fetch_info;
         let worker = self.workers.next_idle().filter(|_| priority == Priority::High && !self.has_queued())?;
@@ -298,6 +299,7 @@ impl Schedule {
 
     /// Gives the first urgent work of `peer` to a lent thread. Returns the index that this thread has as a worker.
     pub(super) fn assign_lent(&mut self, peer: PeerKey, now: Instant) -> Option<(WorkerId, Assignment)> {
+        // Not protected, and never aborted: it has no worker that others could need.
         let worker = self.workers.next_lent();
         let choice = Choice { peer, queue: Priority::High, aged: None, protected: false };
         let assignment = self.take(choice, worker, now)?;
@@ -307,6 +309,7 @@ impl Schedule {
 
     /// How many running prefetches should make room at their next chunk.
     pub(super) fn poll_preemptions(&mut self, now: Instant) -> usize {
+        // Also if nothing is missing: the preemptor forgets since when it asks.
         let (missing, is_asking) = self.preemptor.update(self.backlog.queues().urgent(), &self.workers, now);
         // The worker that makes room is for this urgent work, and not for a prefetch that has aged meanwhile.
         self.urgent_is_next |= is_asking;

@@ -76,6 +76,7 @@ impl Pull {
             State::Resting if priority == Priority::Low && self.blocked > 0 => {
                 (self.state, self.low_since) = (State::Blocked, None);
             }
+            // It is queued when the last of its fetches is not blocked any more.
             State::Blocked if priority == Priority::Low => {}
             State::Resting | State::Blocked => self.state = State::Queued(priority),
             State::Paused(_, queue) | State::Queued(queue) => {
@@ -89,6 +90,7 @@ impl Pull {
 
     /// A worker asks the peer, which was chosen for its urgent work or for its prefetches. Returns since when the prefetches wait.
     pub(super) fn handle_asked(&mut self, serves: Priority) -> Option<Instant> {
+        // Not always `serves`: a pull in the queue for urgent work may be chosen by the age of its prefetches.
         let from = if let State::Queued(queue) = self.state { queue } else { serves };
         self.state = State::Asking { from, serves, woken: None };
         self.low_since

@@ -119,7 +119,8 @@ impl Workers {
     /// Gives `worker` something to run: the [next](Self::next_idle) idle one, the [next](Self::next_lent) lent one, or one whose
     /// last task this replaces.
     pub(super) fn occupy(&mut self, worker: WorkerId, running: Running) {
-        // The index of a lent thread that is used for the first time.
+        // The index of a lent thread that is used for the first time. It is never taken back: the most threads that were ever lent at
+        // once bound the list.
         if worker == self.all.len() {
             self.all.push(None);
             self.free_lent.push(worker);
