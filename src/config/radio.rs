@@ -32,9 +32,10 @@ pub struct RadioConfig {
     /// Maximum time of reconnecting without receiving a byte of audio. Then the radio ends with the last error. It ends
     /// before that if the next attempt would start after the limit. Default: `None`, no limit.
     pub give_up: Option<Duration>,
-    /// Grace period in which answers are retried that would end the radio: a 404, which Icecast sends while its source is
-    /// offline; a 403, which it sends while the station has as many listeners as it may have; and an HTML page or a forbidden
-    /// redirect, as of a Wi-Fi network that wants a login. It starts when the audio breaks off. During the first 2 min after that, the delay between two attempts is 1.5 s at most. If no audio was received
+    /// Grace period in which answers are retried that would end the radio: a 404, which Icecast sends while its
+    /// source is offline; a 403, which it sends while the station has as many listeners as it may have; and an HTML
+    /// page or a forbidden redirect, as of a Wi-Fi network that wants a login. It starts when the audio breaks off.
+    /// During the first 2 min after that, the delay between two attempts is 1.5 s at most. If no audio was received
     /// before, such an answer ends the radio at once. Default: 2 min.
     pub source_away: Duration,
     /// Minimum rate of the audio in bytes per second. A connection that is slower for a whole `audio_rate_window`, while
