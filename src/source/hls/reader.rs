@@ -55,7 +55,7 @@ impl Section {
     /// end of the section has arrived, at the latest when `read` returns 0; and after a seek.
     ///
     /// Fragmented MP4 gives it, by a shorter last sample as ffmpeg writes it or by an edit list, and so do the table at the
-    /// beginning of an MP3 and the comment `iTunSMPB` of AAC, if they are about as many frames as the section has. In other
+    /// beginning of an MP3 and the comment `iTunSMPB` of AAC, if they count as many frames as the section has. In other
     /// segments, such as those of MPEG-TS, nothing does, and it is zero. `iTunSMPB` is not used of HE-AAC, where encoders count
     /// different samples, nor below 24 kHz, where AAC may be the core of HE-AAC.
     pub fn padding(&self) -> Option<Duration> {
