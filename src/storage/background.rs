@@ -8,7 +8,7 @@ use super::layout::{BLOCK, bytes_of, parts};
 use super::memory::Block;
 use super::ranges::RangeSet;
 use super::resource::{Resource, State};
-use super::write_behind::Unwritten;
+use super::write_behind::{Backlog, Unwritten};
 use crate::buffer::Buffer;
 use crate::error::Error;
 
@@ -33,15 +33,13 @@ impl Resource {
             let at = offset + part.bytes.start as u64;
             if self.fill(at, &bytes[part.bytes.clone()])? {
                 has_filled = true;
+                // Now, and not after the next part, which may wait for the disk or fail.
+                self.changed.notify_all();
             } else {
                 self.write_at(at, &bytes[part.bytes])?;
             }
         }
-        if !has_filled {
-            return Ok(());
-        }
-        self.changed.notify_all();
-        self.enlist()
+        if has_filled { self.enlist() } else { Ok(()) }
     }
 
     /// Stores bytes of one block in memory, if they continue the block that is being filled or begin one. False if they have to
@@ -60,7 +58,7 @@ impl Resource {
             Some(block) => block,
             None => {
                 // Without the lock: starting the disk thread is I/O. So `may_fill` is asked again below.
-                let Some(block) = self.shared_disk()?.backlog().begin() else { return Ok(false) };
+                let Some(block) = self.reserve(Backlog::begin)? else { return Ok(false) };
                 let mut state = self.state.lock();
                 if !state.may_fill(offset) {
                     return Ok(false);
@@ -93,9 +91,9 @@ impl Resource {
         Ok(is_kept)
     }
 
-    /// Leaves a block in memory for the disk thread to write. False if too many blocks wait already.
+    /// Leaves a block in memory for the disk thread to write. False if there is no room for it.
     fn write_behind(self: &Arc<Self>, offset: u64, block: &mut Buffer) -> Result<bool, Error> {
-        let Some(block) = self.shared_disk()?.backlog().take(block) else { return Ok(false) };
+        let Some(block) = self.reserve(|backlog| backlog.take(block))? else { return Ok(false) };
         {
             let mut state = self.state.lock();
             let index = offset / BLOCK;
@@ -107,6 +105,30 @@ impl Resource {
         }
         self.enlist()?;
         Ok(true)
+    }
+
+    /// What `take` gets of the backlog. If that is full, blocks while the disk thread writes blocks of this resource. `None` if it has
+    /// none to write, and there is no room.
+    fn reserve(
+        self: &Arc<Self>,
+        mut take: impl FnMut(&Arc<Backlog>) -> Option<Unwritten>,
+    ) -> Result<Option<Unwritten>, Error> {
+        // No share of the disk thread: the close drops the last one, and must not leave that to a thread which waits here.
+        let backlog = Arc::clone(self.shared_disk()?.backlog());
+        if let Some(block) = take(&backlog) {
+            return Ok(Some(block));
+        }
+        // Blocks of other resources may have made those of this one due since these were added.
+        self.enlist()?;
+        let mut state = self.state.lock();
+        // To write to the same file beside the disk thread is no faster: the system lets one thread write at a time, and others
+        // spin until it is their turn.
+        while state.is_enlisted && state.write_behind.is_crowded() {
+            self.written.wait(&mut state);
+        }
+        drop(state);
+        // Other writers may have taken the room. This one writes its bytes itself then.
+        Ok(take(&backlog))
     }
 
     /// Notifies the disk thread if there is work that it does not know of.
@@ -126,6 +148,7 @@ impl Resource {
             Err(error) => {
                 // So that the next store tries again.
                 self.state.lock().is_enlisted = false;
+                self.written.notify_all();
                 return Err(error);
             }
         }
@@ -239,6 +262,9 @@ impl DiskWork for Resource {
         let mut state = self.state.lock();
         // Under the lock that guards the work: a thread that adds some later sees this, and notifies the disk thread again.
         state.is_enlisted = state.block_cache.has_requests() || state.write_behind.is_due();
+        if !state.write_behind.is_crowded() {
+            self.written.notify_all();
+        }
         state.is_enlisted
     }
 }

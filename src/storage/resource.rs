@@ -28,6 +28,9 @@ pub(crate) struct Resource {
     pub(super) state: Mutex<State>,
     /// Notified when bytes were stored, and by `notify` when something else changed that waiters ask about.
     pub(super) changed: Condvar,
+    /// Writers that found no room in memory wait here. Notified by the disk thread when it has written enough blocks or has no more
+    /// work, and by the close.
+    pub(super) written: Condvar,
     /// The thread for file I/O, from the first request for it until the close.
     pub(super) disk: Mutex<Option<Arc<Disk>>>,
 }
@@ -76,7 +79,12 @@ impl Resource {
             block_cache: BlockCache::default(),
             is_enlisted: false,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new(), disk: Mutex::default() }
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            written: Condvar::new(),
+            disk: Mutex::default(),
+        }
     }
 
     /// Stores `bytes` at `offset` and wakes readers that wait. Bytes that are stored already are overwritten. After an
@@ -179,6 +187,7 @@ impl Resource {
                 std::mem::take(&mut state.block_cache),
             )
         };
+        self.written.notify_all();
         // Outside of the lock: there may be much to free, or to write.
         let (store, write_behind, _) = dropped;
         if let Some(store) = store.filter(|store| store.outlives_resource()) {

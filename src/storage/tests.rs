@@ -1,10 +1,14 @@
 //! Tests of storage as a whole, over each kind of store.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
+use crossbeam_channel::bounded;
+use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::disk::{
@@ -12,11 +16,13 @@ use super::disk::{
     tests::{await_earlier_work, hold, own_disk},
 };
 use super::layout::BLOCK;
+use super::store::{BlockStore, Place};
 use super::temp_file::TempFileStore;
+use super::write_behind::MAX_BACKLOG;
 use super::{Resource, TryStored};
 use crate::buffer::Buffer;
 use crate::config::StorageConfig;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 fn byte_at(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
@@ -184,6 +190,94 @@ fn parts_behind_a_whole_block_wait_in_memory_until_their_block_is_full() {
     buf.fill(0);
     assert_eq!(resource.read_at(BLOCK, &mut buf).unwrap() as u64, BLOCK + 100_000);
     assert_eq!(buf[..BLOCK as usize + 100_000], bytes(BLOCK..2 * BLOCK + 100_000));
+}
+
+/// Threads that have written blocks.
+type Writers = Arc<Mutex<Vec<ThreadId>>>;
+
+/// Forgets the bytes, and records which threads write them.
+#[derive(Debug, Default)]
+struct Recording {
+    places: BTreeMap<u64, Arc<RecordingPlace>>,
+    writers: Writers,
+}
+
+#[derive(Debug)]
+struct RecordingPlace(Writers);
+
+impl BlockStore for Recording {
+    fn entry(&mut self, index: u64) -> Arc<dyn Place> {
+        let new = || Arc::new(RecordingPlace(Arc::clone(&self.writers)));
+        Arc::clone(self.places.entry(index).or_insert_with(new)) as Arc<dyn Place>
+    }
+
+    fn get(&self, index: u64) -> Option<Arc<dyn Place>> {
+        self.places.get(&index).map(|place| Arc::clone(place) as Arc<dyn Place>)
+    }
+
+    fn indices(&self, within: Range<u64>) -> Vec<u64> {
+        self.places.range(within).map(|(index, _)| *index).collect()
+    }
+
+    fn remove(&mut self, index: u64) {
+        self.places.remove(&index);
+    }
+}
+
+impl Place for RecordingPlace {
+    fn read(&self, _: u64, _: &mut [u8]) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn write(&self, _: u64, _: &[u8]) -> Result<(), Error> {
+        self.0.lock().push(thread::current().id());
+        Ok(())
+    }
+}
+
+/// Writes `blocks` to a resource whose disk thread does nothing before `go_on`, which is called when no more blocks fit in memory.
+/// Returns the outcome, the threads that have written blocks, and the disk thread.
+fn write_more_than_fits(
+    blocks: u64,
+    go_on: impl FnOnce(&Resource),
+) -> (Result<(), Error>, Vec<ThreadId>, ThreadId) {
+    let store = Recording::default();
+    let (writers, resource, disk) = (Arc::clone(&store.writers), Arc::new(Resource::over(store)), own_disk());
+    *resource.disk.lock() = Some(Arc::clone(&disk));
+    let (release, _work) = hold(&disk);
+    let (full, is_full) = bounded(1);
+    let outcome = thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            (0..blocks).try_for_each(|index| {
+                if index == MAX_BACKLOG as u64 {
+                    full.send(()).unwrap();
+                }
+                resource.write_block(index * BLOCK, &mut Buffer::from(vec![7; BLOCK as usize]))
+            })
+        });
+        is_full.recv().unwrap();
+        go_on(&resource);
+        release.send(()).unwrap();
+        writer.join().unwrap()
+    });
+    let id = await_earlier_work(&disk);
+    await_disk(&resource);
+    let writers = writers.lock().clone();
+    (outcome, writers, id)
+}
+
+#[test]
+fn a_writer_waits_for_the_disk_thread_instead_of_writing_beside_it() {
+    let blocks = 3 * MAX_BACKLOG as u64;
+    let (outcome, writers, disk) = write_more_than_fits(blocks, |_| ());
+    outcome.unwrap();
+    assert_eq!(writers, vec![disk; blocks as usize]);
+}
+
+#[test]
+fn a_close_ends_the_wait_of_a_writer_for_the_disk_thread() {
+    let (outcome, writers, _) = write_more_than_fits(MAX_BACKLOG as u64 + 1, Resource::close);
+    assert!(outcome.unwrap_err().is_cancelled() && writers.is_empty());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Blocks of a store on disk that a writer leaves in memory until the disk thread has written them.
 //!
 //! So a writer does not wait for the page cache or the disk, and a reader that follows it closely copies from memory. The memory
-//! is limited for all resources of the process together: beyond the limit a writer writes its bytes itself, which slows it down
-//! to the disk's rate.
+//! is limited for all resources of the process together: beyond the limit a writer waits until the disk thread has written some
+//! blocks of its resource, which slows it down to the disk's rate. If there are none, it writes its bytes itself.
 //!
 //! ```text
 //!   bytes in sequence ─▶ filling ── full, or another block is filled ──▶ ┐
@@ -26,10 +26,11 @@ use crate::error::Error;
 
 /// Maximum number of blocks of all resources in memory, 8 MiB: some milliseconds of a disk's work, so that a burst does not wait
 /// for it.
-const MAX_BACKLOG: usize = 32;
+pub(super) const MAX_BACKLOG: usize = 32;
 
 /// No block is begun to be filled beyond this. Resources that are not read keep what they have, and whole blocks of others still
-/// find room.
+/// find room. A writer that waits for room goes on once so few are left: not for each block, since to wake it takes about as long
+/// as to write one.
 const MAX_FILLING: usize = 24;
 
 /// This many blocks of all resources stay in memory, 4 MiB, if nothing requires that they are in the file.
@@ -100,6 +101,10 @@ impl Backlog {
         let more = |blocks: usize| (blocks < limit).then_some(blocks + 1);
         // Relaxed: only a count. The blocks themselves change hands under the lock of their resource.
         self.blocks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(drop)
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.blocks.load(Ordering::Relaxed) >= MAX_FILLING
     }
 
     fn is_above_kept(&self) -> bool {
@@ -194,8 +199,19 @@ impl WriteBehind {
 
     /// True if the disk thread is to write a block.
     pub(super) fn is_due(&self) -> bool {
-        let first = self.order.front().and_then(|index| self.blocks.get(index));
-        first.is_some_and(|held| self.is_prompt || held.block.backlog.is_above_kept())
+        self.due().is_some()
+    }
+
+    /// True if the disk thread is to write a block, and writers should wait until it has written more.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.due().is_some_and(|backlog| backlog.is_crowded())
+    }
+
+    /// The backlog of the block that is due.
+    fn due(&self) -> Option<&Backlog> {
+        let first = self.order.front().and_then(|index| self.blocks.get(index))?;
+        let backlog = &*first.block.backlog;
+        (self.is_prompt || backlog.is_above_kept()).then_some(backlog)
     }
 
     /// The block to be written next, if one is due, and the number of its bytes. It stays until
