@@ -265,7 +265,10 @@ impl Hedge {
             }
         }
         let failed = match first {
-            Ok(answer) => return Ok(Box::new(Answer { is_repeated: true, ..*answer })),
+            Ok(mut answer) => {
+                answer.is_repeated = true;
+                return Ok(answer);
+            }
             Err(failed) => failed,
         };
         match winner.or(refusal) {

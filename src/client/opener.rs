@@ -153,6 +153,8 @@ impl Opener {
 
     /// Follows redirects from `start`. `failed` is a target that has just failed: it is not requested again, and if `start`
     /// still redirects there, its error is returned.
+    ///
+    /// If a target refuses a request that was sent to it more than once, `start` is requested once more.
     fn follow(
         &self,
         request: &Request,
