@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use windway::abr::{self, Abr, AbrConfig, Estimator, Hybrid, Running, Snapshot};
+use windway::abr::{self, Abr, AbrConfig, Estimator, Hybrid, Progress, Running, Snapshot};
 
 use super::simulator::{Buffered, Player, Transfer, Video, View};
 
@@ -13,6 +13,8 @@ pub(crate) struct Windway {
     estimator: Estimator,
     capacity: f64,
     start: Instant,
+    /// Of the transfer that is running.
+    progress: Option<Progress>,
 }
 
 impl Windway {
@@ -20,7 +22,11 @@ impl Windway {
         let mut config = AbrConfig::default();
         config.replaces = replaces;
         let abr = Hybrid::new(config);
-        Self { abr, estimator: Estimator::default(), capacity, start: Instant::now() }
+        Self { abr, estimator: Estimator::default(), capacity, start: Instant::now(), progress: None }
+    }
+
+    fn at(&self, now: f64) -> Instant {
+        self.start + Duration::from_secs_f64(now)
     }
 
     fn snapshot<'a>(&self, view: &View<'a>) -> Snapshot<'a> {
@@ -43,7 +49,8 @@ impl Player for Windway {
 
     fn choose(&mut self, view: &View<'_>) -> usize {
         let snapshot = self.snapshot(view);
-        self.abr.choose(self.start + Duration::from_secs_f64(view.now), &snapshot)
+        self.progress = None;
+        self.abr.choose(self.at(view.now), &snapshot)
     }
 
     fn handle(&mut self, transfer: &Transfer, _: f64) {
@@ -52,9 +59,17 @@ impl Player for Windway {
         self.estimator.handle_transfer((transfer.bits / 8.0) as u64, seconds, latency);
     }
 
-    fn abandon(&mut self, view: &View<'_>, left: f64, rate: f64) -> Option<usize> {
-        let snapshot = self.snapshot(view);
-        self.abr.abandon(self.start, &snapshot, &Running::new((left / 8.0) as u64, rate))
+    fn abandon(&mut self, view: &View<'_>, left: f64, _: f64) -> Option<usize> {
+        let (snapshot, now) = (self.snapshot(view), self.at(view.now));
+        let received = view.current.map_or(0.0, |level| view.video.bits(level) - left);
+        // Asked for the first time half a second after the first byte.
+        let progress = self.progress.get_or_insert_with(|| Progress::new(now - Duration::from_millis(500)));
+        let running = progress.running(now, (received / 8.0) as u64, (left / 8.0) as u64);
+        let other = self.abr.abandon(now, &snapshot, &running);
+        if other.is_some() {
+            self.progress = None;
+        }
+        other
     }
 
     fn replace(&mut self, view: &View<'_>, buffered: &[Buffered]) -> Option<(usize, usize)> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Abr, AbrConfig, Buffered, Running, Snapshot, replacement};
 
 // The values below were tuned on the synthetic traces of `benches/abr` with seeds 1 to 4, and checked on seeds 11 to 16. Those of
-// `FILL` on seeds 1 to 64, and checked on seeds 101 to 124.
+// `FILL` on seeds 1 to 64, and checked on seeds 101 to 124. Those of holes on seeds 1 to 16, and checked on seeds 101 to 164.
 
 /// A rate is sustained if its segments arrive in this share of their duration. The estimate is cautious already, so no
 /// second margin is needed.
@@ -38,9 +38,24 @@ const RISE: (f64, f64) = (0.25, 0.6);
 /// A segment whose rest takes more than this share of the buffer is cancelled, and fetched at a lower level.
 const ABANDON: f64 = 0.7;
 
-/// In a hole of the network a segment is cancelled only if the buffer is below this share of its capacity, and below this many
-/// times what the lowest variant would take.
-const WAIT: (f64, f64) = (0.2, 2.0);
+/// In a hole of the network not even the lowest variant arrives as fast as it plays. It is fetched instead if the buffer would
+/// end within this many times what it takes: the last moment at which it still arrives before. But not while more than the
+/// second value, in seconds, is buffered: most holes end sooner.
+const LAST: (f64, f64) = (1.2, 30.0);
+
+/// Where it would arrive too late in any case, a segment is cancelled only if the buffer is below this share of its capacity: most
+/// holes end soon.
+const WAIT: f64 = 0.17;
+
+/// A hole is deep if the network brings less than this fraction of the lowest variant. Less deep ones are the dips that every
+/// network has.
+const DEEP: f64 = 0.5;
+
+/// For so long after a deep hole the next one is expected: in a train they come every minute or two.
+const EXPECTED: Duration = Duration::from_secs(120);
+
+/// [`KEEP`] while holes are expected.
+const KEEP_FOR_HOLES: (f64, f64) = (0.3, 16.0);
 
 /// Chooses the highest variant that the network sustains, and a higher one while the buffer is large. A full buffer is spent
 /// on quality, and the choice changes rarely.
@@ -49,12 +64,14 @@ const WAIT: (f64, f64) = (0.2, 2.0);
 #[derive(Clone, Debug, Default)]
 pub struct Hybrid {
     config: AbrConfig,
+    /// When the network was last seen in a deep hole.
+    hole: Option<Instant>,
 }
 
 impl Hybrid {
     /// A rule with these options.
     pub fn new(config: AbrConfig) -> Self {
-        Self { config }
+        Self { config, hole: None }
     }
 
     /// Indices of the lowest and the highest variant that are allowed.
@@ -74,7 +91,7 @@ impl Hybrid {
 }
 
 impl Abr for Hybrid {
-    fn choose(&mut self, _: Instant, snapshot: &Snapshot<'_>) -> usize {
+    fn choose(&mut self, now: Instant, snapshot: &Snapshot<'_>) -> usize {
         let (lowest, highest) = self.bounds(snapshot);
         let Some(throughput) = snapshot.throughput else {
             let start =
@@ -88,30 +105,35 @@ impl Abr for Hybrid {
             };
             return (lowest..=highest).rev().find(is_quick).unwrap_or(lowest);
         }
-        let fits = |level: &usize| fits(snapshot, *level, throughput);
+        let has_holes = self.hole.is_some_and(|hole| now.saturating_duration_since(hole) < EXPECTED);
+        let fits = |level: &usize| fits(snapshot, *level, throughput, has_holes);
         (lowest..=highest).rev().find(fits).unwrap_or(lowest)
     }
 
-    fn abandon(&mut self, _: Instant, snapshot: &Snapshot<'_>, running: &Running) -> Option<usize> {
+    fn abandon(&mut self, now: Instant, snapshot: &Snapshot<'_>, running: &Running) -> Option<usize> {
         let current = snapshot.current?;
         let (lowest, _) = self.bounds(snapshot);
+        if !snapshot.is_starting {
+            // The mean of the whole transfer hides a hole for as long as the transfer has run well.
+            let rate = running.recent.unwrap_or(running.throughput);
+            let share = rate / snapshot.bitrates[lowest] as f64;
+            if running.recent.is_some() && share < DEEP {
+                self.hole = Some(now);
+            }
+            if share < 1.0 {
+                let is_better = current > lowest && leaves_hole(snapshot, lowest, running.left, rate);
+                return is_better.then_some(lowest);
+            }
+        }
         let left = running.left as f64 * 8.0 / running.throughput.max(1.0);
-        let buffered = snapshot.buffered.as_secs_f64();
         // At the start nothing is buffered and nothing plays: the first segment may take as long as it was chosen for.
         let quick = snapshot.segment_seconds() * QUICK;
-        let limit = if snapshot.is_starting { quick } else { buffered * ABANDON };
+        let limit = if snapshot.is_starting { quick } else { snapshot.buffered.as_secs_f64() * ABANDON };
         if current <= lowest || left < limit {
             return None;
         }
         // Worth it only if the other one, from its first byte on, arrives earlier.
         let time = |level: &usize| snapshot.fetch_seconds(*level, running.throughput);
-        // Where not even the lowest one arrives as fast as it plays, this is a hole, and most of these end soon. There is time
-        // to wait while the buffer lasts for the lowest one twice over.
-        let is_hole = !snapshot.is_starting && time(&lowest) > snapshot.segment_seconds();
-        let most = snapshot.capacity.as_secs_f64() * WAIT.0;
-        if is_hole && buffered > (time(&lowest) * WAIT.1).min(most) {
-            return None;
-        }
         let better = (lowest..current).rev().find(|level| time(level) < left.min(limit));
         better.or_else(|| Some(lowest).filter(|lowest| time(lowest) < left))
     }
@@ -131,8 +153,18 @@ impl Abr for Hybrid {
     }
 }
 
+/// True if the lowest level replaces a segment of which `left` bytes are missing, in a hole with this rate, in bits per second.
+fn leaves_hole(snapshot: &Snapshot<'_>, lowest: usize, left: u64, rate: f64) -> bool {
+    let left = left as f64 * 8.0 / rate.max(1.0);
+    let least = snapshot.fetch_seconds(lowest, rate);
+    let buffered = snapshot.buffered.as_secs_f64();
+    let limit =
+        if buffered > least { (least * LAST.0).min(LAST.1) } else { snapshot.capacity.as_secs_f64() * WAIT };
+    buffered < limit && left >= buffered * ABANDON && least < left
+}
+
 /// True if the buffer allows to fetch the next segment at this level.
-fn fits(snapshot: &Snapshot<'_>, level: usize, throughput: f64) -> bool {
+fn fits(snapshot: &Snapshot<'_>, level: usize, throughput: f64, has_holes: bool) -> bool {
     let segment = snapshot.segment_seconds();
     let capacity = snapshot.capacity.as_secs_f64();
     let buffered = snapshot.buffered.as_secs_f64();
@@ -140,18 +172,19 @@ fn fits(snapshot: &Snapshot<'_>, level: usize, throughput: f64) -> bool {
     let filled = (buffered / (capacity * FILLED.0).min(FILLED.1)).min(1.0);
     let most = segment * (FILL + (SUSTAINED - FILL) * filled);
     let is_sustained = |level: usize| snapshot.fetch_seconds(level, throughput) <= most;
-    let keep = (capacity * KEEP.0).min(KEEP.1);
+    let keep = |(share, most): (f64, f64)| (capacity * share).min(most);
     // Segments that arrive faster than they play fill the buffer: it only has to last until the next one is there.
-    if is_sustained(level) && buffered >= (fetch * SAFETY).min(keep) {
+    if is_sustained(level) && buffered >= (fetch * SAFETY).min(keep(KEEP)) {
         return true;
     }
-    let keep = keep * (fetch / segment / DRAIN.0).clamp(1.0, DRAIN.1);
+    let reserve = if has_holes { keep(KEEP_FOR_HOLES) - keep(KEEP) } else { 0.0 };
+    let keep = (keep(KEEP) + reserve) * (fetch / segment / DRAIN.0).clamp(1.0, DRAIN.1);
     let is_rise = snapshot.current.is_none_or(|current| level > current);
     let needed = if is_rise {
         let last = snapshot.bitrates.len() - 1;
         let sustained = (0..=last).rev().find(|level| is_sustained(*level)).unwrap_or(0);
         let above = level.saturating_sub(sustained) as f64 / (last - sustained).max(1) as f64;
-        (capacity - segment).max(0.0) * (RISE.0 + (RISE.1 - RISE.0) * above)
+        (capacity - segment).max(0.0) * (RISE.0 + (RISE.1 - RISE.0) * above) + reserve
     } else {
         keep
     };
@@ -237,6 +270,40 @@ mod tests {
     }
 
     #[test]
+    fn a_hole_that_the_mean_of_a_transfer_hides_is_left_while_the_lowest_level_still_arrives() {
+        let mut snapshot = Snapshot::new(&BITRATES, Duration::from_secs(6), Duration::from_secs(120));
+        (snapshot.current, snapshot.is_starting) = (Some(3), false);
+        let mut abandon = |buffered, recent| {
+            snapshot.buffered = Duration::from_secs(buffered);
+            // By its mean, the rest comes within 2 s.
+            let running = Running { recent, ..Running::new(75_000, 300_000.0) };
+            Hybrid::default().abandon(Instant::now(), &snapshot, &running)
+        };
+        // At 20 kbit/s the rest takes 30 s, and the lowest level 14.4 s.
+        assert_eq!((abandon(16, None), abandon(16, Some(20_000.0))), (None, Some(0)));
+        assert_eq!(abandon(40, Some(20_000.0)), None, "there is time to wait for the end of the hole");
+    }
+
+    #[test]
+    fn after_a_deep_hole_more_is_kept_for_the_next_one() {
+        let mut abr = Hybrid::default();
+        let began = Instant::now();
+        let mut snapshot = Snapshot::new(&BITRATES, Duration::from_secs(6), Duration::from_secs(120));
+        (snapshot.current, snapshot.is_starting) = (Some(3), false);
+        (snapshot.buffered, snapshot.throughput) = (Duration::from_secs(20), Some(250_000.0));
+        let running = |recent| Running { recent: Some(recent), ..Running::new(1_000_000, 300_000.0) };
+        let mut choose_after = |recent, seconds| {
+            abr.abandon(began, &snapshot, &running(recent));
+            abr.choose(began + Duration::from_secs(seconds), &snapshot)
+        };
+        assert_eq!(
+            [choose_after(30_000.0, 1), choose_after(20_000.0, 1), choose_after(30_000.0, 60)],
+            [3, 2, 2]
+        );
+        assert_eq!(choose_after(30_000.0, 121), 3, "the hole is forgotten");
+    }
+
+    #[test]
     fn with_an_estimate_the_first_segment_is_one_that_comes_soon() {
         assert_eq!(choose(AbrConfig::default(), None, 0, Some(5e6)), 3);
         assert_eq!(choose(AbrConfig::default(), None, 0, Some(300_000.0)), 2);
@@ -258,7 +325,7 @@ mod tests {
             (segment, capacity, buffered, ttfb) in (extreme(), extreme(), extreme(), extreme()),
             (throughput, limit) in (proptest::option::of(any_rate()), proptest::option::of(any_rate())),
             (current, is_starting) in (proptest::option::of(0_usize..6), any::<bool>()),
-            (left, rate) in (any::<u64>(), any_rate()),
+            (left, rate, recent) in (any::<u64>(), any_rate(), proptest::option::of(any_rate())),
             (at_least, at_most) in (proptest::option::of(any::<u64>()), proptest::option::of(any::<u64>())),
         ) {
             bitrates.sort_unstable();
@@ -268,7 +335,7 @@ mod tests {
             (snapshot.throughput, snapshot.limit) = (throughput, limit);
             snapshot.current = current.map(|current| current.min(last));
             let mut rule = Hybrid::new(AbrConfig { at_least, at_most, ..Default::default() });
-            let (now, running) = (Instant::now(), Running::new(left, rate));
+            let (now, running) = (Instant::now(), Running { recent, ..Running::new(left, rate) });
             prop_assert!(rule.choose(now, &snapshot) <= last);
             let other = rule.abandon(now, &snapshot, &running);
             prop_assert!(other.is_none_or(|other| Some(other) < snapshot.current));

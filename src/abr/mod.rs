@@ -7,6 +7,7 @@
 
 mod estimator;
 mod hybrid;
+mod progress;
 mod replacement;
 mod share;
 
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use estimator::Estimator;
 pub use hybrid::Hybrid;
+pub use progress::Progress;
 pub use share::{Demand, share};
 
 use crate::config::setters::setters;
@@ -145,12 +147,14 @@ pub struct Running {
     pub left: u64,
     /// Throughput of this transfer so far, in bits per second.
     pub throughput: f64,
+    /// Throughput of the last few seconds, in bits per second. `None` if it has not run for so long.
+    pub recent: Option<f64>,
 }
 
 impl Running {
-    /// A transfer with this many bytes left.
+    /// A transfer with this many bytes left, that has begun a short time ago. [`Progress`] makes one of a longer transfer.
     pub fn new(left: u64, throughput: f64) -> Self {
-        Self { left, throughput }
+        Self { left, throughput, recent: None }
     }
 }
 

@@ -6,7 +6,7 @@ use super::State;
 use super::arriving::Arriving;
 use super::network::SegmentTransfer;
 use super::queued_segment::QueuedSegment;
-use crate::abr::{Running, Snapshot};
+use crate::abr::{Progress, Running, Snapshot};
 use crate::source::hls::event::HlsEvent;
 use crate::source::hls::ladder::levels::VariantStream;
 
@@ -15,7 +15,7 @@ impl State {
     pub(crate) fn handle_segment_head(&mut self, id: u64, len: Option<u64>, now: Instant) {
         self.recovery.last_arrival = Some(now);
         if let Some(queued) = self.queued(id) {
-            queued.arriving = Some(Arriving { began: now, checked: now, received: 0, len });
+            queued.arriving = Some(Arriving { progress: Progress::new(now), checked: now, received: 0, len });
         }
     }
 
@@ -40,14 +40,15 @@ impl State {
     fn check_segment(&mut self, id: u64, now: Instant) -> bool {
         let Some(queued) = self.queued(id) else { return false };
         let (variant, seconds) = (queued.variant, queued.segment.duration.as_secs_f64());
-        let Some(arriving) = &mut queued.arriving else { return false };
-        arriving.checked = now;
-        let arriving = *arriving;
         let bitrate = self.bitrates.get(self.ladder.variants[variant].level).copied().unwrap_or_default();
+        let arriving = self.queued(id).and_then(|queued| queued.arriving.as_mut());
+        let Some(arriving) = arriving else { return false };
+        arriving.checked = now;
         // Without a `Content-Length` the bitrate of the level shows about how long it is.
         let len = arriving.len.unwrap_or((bitrate as f64 * seconds / 8.0) as u64);
-        let rate = arriving.received as f64 / now.saturating_duration_since(arriving.began).as_secs_f64();
-        self.abandon(now, id, len.saturating_sub(arriving.received), rate)
+        let received = arriving.received;
+        let running = arriving.progress.running(now, received, len.saturating_sub(received));
+        self.abandon(now, id, &running)
     }
 
     /// When [`poll_late_segment`](Self::poll_late_segment) has something to check.
@@ -64,11 +65,11 @@ impl State {
         self.replacements.is(id) || self.queue.iter().any(|queued| queued.id == id)
     }
 
-    /// Abandons a segment that is arriving if one of a lower level would arrive earlier. `left` are the bytes that are still
-    /// missing, and `rate` is in bytes per second. The lower level is used from here on. True if the segment was abandoned.
-    pub(crate) fn abandon(&mut self, now: Instant, id: u64, left: u64, rate: f64) -> bool {
+    /// Abandons a segment that is arriving if one of a lower level would arrive earlier. The lower level is used from here on.
+    /// True if the segment was abandoned.
+    pub(crate) fn abandon(&mut self, now: Instant, id: u64, running: &Running) -> bool {
         if self.replacements.is(id) {
-            return !self.keeps_replacing(now, &Running::new(left, rate * 8.0));
+            return !self.keeps_replacing(now, running);
         }
         let Some(queued) = self.queue.iter().find(|known| known.id == id) else { return false };
         let (start, duration) = (queued.start, queued.segment.duration);
@@ -77,15 +78,14 @@ impl State {
         let buffered = self.ahead(start);
         let is_starting = self.is_starting;
         let snapshot = Snapshot { current: Some(level), buffered, is_starting, ..snapshot };
-        let running = Running::new(left, rate * 8.0);
         // A rule of the application may return any level. Only a lower one can arrive earlier.
-        let other = self.abr.ask("Abr::abandon", |rule| rule.abandon(now, &snapshot, &running)).flatten();
+        let other = self.abr.ask("Abr::abandon", |rule| rule.abandon(now, &snapshot, running)).flatten();
         let other = other.filter(|other| *other < level);
         let lower = |variant: &VariantStream| variant.level < level;
         let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
         let ttfb = self.network.estimator.ttfb();
         // It never ends as a transfer, but it has shown the rate of the network: count one second of it.
-        let (bytes, body, wait) = (rate as u64, Duration::from_secs(1), Duration::ZERO);
+        let (bytes, body, wait) = ((running.throughput / 8.0) as u64, Duration::from_secs(1), Duration::ZERO);
         self.handle_transfer(SegmentTransfer { bytes, body, wait, ttfb });
         self.events.push(HlsEvent::Abandoned { level, at: start });
         self.level_cap.handle_abandoned(self.ladder.variants[other].level, start, duration);

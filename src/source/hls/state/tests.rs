@@ -527,7 +527,7 @@ proptest! {
             };
             let known = queued.map(|queued| (queued.id, queued.start, player.state.ladder.variants[queued.variant].level));
             match known {
-                Some((id, start, level)) if is_too_slow && player.state.abandon(player.now, id, 1_000_000, 1.0) => {
+                Some((id, start, level)) if is_too_slow && player.state.abandon(player.now, id, &Running::new(1_000_000, 8.0)) => {
                     abandoned.insert(start, level);
                     player.is_woken = true;
                     player.running.remove(which);
