@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::disk::{Disk, DiskWork};
 use super::layout::{BLOCK, bytes_of, parts};
@@ -11,6 +13,11 @@ use super::resource::{Resource, State};
 use super::write_behind::{Backlog, Unwritten};
 use crate::buffer::Buffer;
 use crate::error::Error;
+use crate::foreign::contain;
+
+/// How long a writer waits for the disk thread, which may hang on the disk of another resource. Enough for the blocks of one resource
+/// on a disk that writes 40 MB a second.
+const MAX_WAIT: Duration = Duration::from_millis(50);
 
 impl Resource {
     /// Stores a whole block as [`write_at`](Self::write_at) does. Takes its memory if the store can use it, or else until
@@ -107,8 +114,8 @@ impl Resource {
         Ok(true)
     }
 
-    /// What `take` gets of the backlog. If that is full, blocks while the disk thread writes blocks of this resource. `None` if it has
-    /// none to write, and there is no room.
+    /// What `take` gets of the backlog. If that is full, blocks while the disk thread writes blocks of this resource, for at most
+    /// [`MAX_WAIT`]. `None` if there is still no room.
     fn reserve(
         self: &Arc<Self>,
         mut take: impl FnMut(&Arc<Backlog>) -> Option<Unwritten>,
@@ -123,9 +130,12 @@ impl Resource {
         let mut state = self.state.lock();
         // To write to the same file beside the disk thread is no faster: the system lets one thread write at a time, and others
         // spin until it is their turn.
-        while state.is_enlisted && state.write_behind.is_crowded() {
-            self.written.wait(&mut state);
-        }
+        let until = Instant::now() + MAX_WAIT;
+        while state.is_enlisted
+            && state.write_behind.is_crowded()
+            && !self.is_interrupted.load(Ordering::Relaxed)
+            && !self.written.wait_until(&mut state, until).timed_out()
+        {}
         drop(state);
         // Other writers may have taken the room. This one writes its bytes itself then.
         Ok(take(&backlog))
@@ -202,7 +212,9 @@ impl Resource {
     fn write_unwritten(&self, index: u64, block: &Arc<Unwritten>, filled: u64) {
         let place = self.state.lock().store.as_ref().and_then(|store| store.get(index));
         let Some(place) = place else { return };
-        let written = block.write_to(&*place, filled);
+        // A panic must not pass: readers and writers of all resources wait for this thread.
+        let written = contain("the write of a block", || block.write_to(&*place, filled))
+            .unwrap_or_else(|panic| Err(panic.into()));
         let mut state = self.state.lock();
         // A block that was evicted or replaced meanwhile is no concern of this write.
         if !state.write_behind.handle_written(index, block) {
@@ -252,7 +264,8 @@ impl DiskWork for Resource {
             (request, unwritten)
         };
         if let Some((index, block)) = request {
-            if let Err(error) = self.load_block(index, &block) {
+            let loaded = contain("the load of a block", || self.load_block(index, &block));
+            if let Err(error) = loaded.unwrap_or_else(|panic| Err(panic.into())) {
                 self.state.lock().block_cache.fail(index, error);
             }
         }

@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::write_behind::Backlog;
 use crate::error::{Error, ErrorKind};
+use crate::foreign::contain;
 
 /// Something that needs file I/O.
 pub(super) trait DiskWork: fmt::Debug + Send + Sync {
@@ -110,7 +111,8 @@ impl Queue {
         while let Some(waiting) = self.next() {
             // A resource that was dropped needs no I/O.
             let Some(resource) = waiting.upgrade() else { continue };
-            if resource.work() {
+            // With its drop, since this may be the last reference. All resources of the process need this thread.
+            if contain("work of the disk thread", move || resource.work()).unwrap_or(false) {
                 // Behind the others: no resource waits for all blocks of another one.
                 self.push(waiting);
             }

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -28,9 +29,11 @@ pub(crate) struct Resource {
     pub(super) state: Mutex<State>,
     /// Notified when bytes were stored, and by `notify` when something else changed that waiters ask about.
     pub(super) changed: Condvar,
-    /// Writers that found no room in memory wait here. Notified by the disk thread when it has written enough blocks or has no more
-    /// work, and by the close.
+    /// Writers that found no room in memory wait here, for a limited time. Notified by the disk thread when it has written enough
+    /// blocks or has no more work, by the close, and by `notify`.
     pub(super) written: Condvar,
+    /// Writers do not wait for the disk thread: one of them may be the thread of a reader that was interrupted.
+    pub(super) is_interrupted: AtomicBool,
     /// The thread for file I/O, from the first request for it until the close.
     pub(super) disk: Mutex<Option<Arc<Disk>>>,
 }
@@ -83,6 +86,7 @@ impl Resource {
             state: Mutex::new(state),
             changed: Condvar::new(),
             written: Condvar::new(),
+            is_interrupted: AtomicBool::new(false),
             disk: Mutex::default(),
         }
     }
@@ -252,6 +256,13 @@ impl Resource {
         // Under the lock, so that no waiter is between its look and its wait.
         let _state = self.state.lock();
         self.changed.notify_all();
+        self.written.notify_all();
+    }
+
+    /// Sets whether writers wait for the disk thread. Takes no lock; [`notify`](Self::notify) wakes those that wait already.
+    pub(crate) fn set_interrupted(&self, is_interrupted: bool) {
+        // Relaxed: `notify` takes the lock under which writers look.
+        self.is_interrupted.store(is_interrupted, Ordering::Relaxed);
     }
 }
 

@@ -205,6 +205,39 @@ struct Recording {
 #[derive(Debug)]
 struct RecordingPlace(Writers);
 
+/// Stores no byte.
+#[derive(Debug, Default)]
+struct Panicking;
+
+#[derive(Debug)]
+struct PanickingPlace;
+
+impl BlockStore for Panicking {
+    fn entry(&mut self, _: u64) -> Arc<dyn Place> {
+        Arc::new(PanickingPlace)
+    }
+
+    fn get(&self, _: u64) -> Option<Arc<dyn Place>> {
+        Some(Arc::new(PanickingPlace))
+    }
+
+    fn indices(&self, _: Range<u64>) -> Vec<u64> {
+        Vec::new()
+    }
+
+    fn remove(&mut self, _: u64) {}
+}
+
+impl Place for PanickingPlace {
+    fn read(&self, _: u64, _: &mut [u8]) -> Result<bool, Error> {
+        panic!("as the test wants")
+    }
+
+    fn write(&self, _: u64, _: &[u8]) -> Result<(), Error> {
+        panic!("as the test wants")
+    }
+}
+
 impl BlockStore for Recording {
     fn entry(&mut self, index: u64) -> Arc<dyn Place> {
         let new = || Arc::new(RecordingPlace(Arc::clone(&self.writers)));
@@ -278,6 +311,74 @@ fn a_writer_waits_for_the_disk_thread_instead_of_writing_beside_it() {
 fn a_close_ends_the_wait_of_a_writer_for_the_disk_thread() {
     let (outcome, writers, _) = write_more_than_fits(MAX_BACKLOG as u64 + 1, Resource::close);
     assert!(outcome.unwrap_err().is_cancelled() && writers.is_empty());
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_of_a_writer_for_the_disk_thread() {
+    let interrupt = |resource: &Resource| {
+        resource.set_interrupted(true);
+        resource.notify();
+    };
+    assert_goes_on_while_the_disk_hangs(interrupt);
+}
+
+#[test]
+fn a_writer_does_not_wait_forever_for_a_disk_thread_that_hangs() {
+    assert_goes_on_while_the_disk_hangs(|_| ());
+}
+
+/// A writer for whose blocks there is no room in memory writes them, after `go_on`, although the disk thread does nothing.
+fn assert_goes_on_while_the_disk_hangs(go_on: impl FnOnce(&Resource)) {
+    let store = Recording::default();
+    let (writers, resource, disk) = (Arc::clone(&store.writers), Arc::new(Resource::over(store)), own_disk());
+    *resource.disk.lock() = Some(Arc::clone(&disk));
+    let (release, _work) = hold(&disk);
+    let (full, is_full) = bounded(1);
+    let writer = thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for index in 0..=MAX_BACKLOG as u64 {
+                if index == MAX_BACKLOG as u64 {
+                    full.send(()).unwrap();
+                }
+                resource.write_block(index * BLOCK, &mut Buffer::from(vec![7; BLOCK as usize])).unwrap();
+            }
+        });
+        is_full.recv().unwrap();
+        go_on(&resource);
+        let id = writer.thread().id();
+        writer.join().unwrap();
+        id
+    });
+    assert_eq!(*writers.lock(), [writer]);
+    assert!(resource.with_ranges(|ranges| ranges.run_from(0)) == (MAX_BACKLOG as u64 + 1) * BLOCK);
+    release.send(()).unwrap();
+}
+
+#[test]
+fn a_panic_on_the_disk_thread_is_an_error_and_the_thread_goes_on() {
+    let (resource, other, disk) =
+        (Arc::new(Resource::over(Panicking)), Arc::new(Resource::over(Recording::default())), own_disk());
+    for resource in [&resource, &other] {
+        *resource.disk.lock() = Some(Arc::clone(&disk));
+        resource.write_block(0, &mut Buffer::from(vec![7; BLOCK as usize])).unwrap();
+        await_disk(resource);
+        await_earlier_work(&disk);
+    }
+    let failed = resource.write_block(0, &mut Buffer::from(vec![7; BLOCK as usize])).unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Panicked);
+    other.write_block(0, &mut Buffer::from(vec![7; BLOCK as usize])).unwrap();
+    assert_eq!(resource.with_ranges(|ranges| ranges.run_from(0)), 0);
+}
+
+#[test]
+fn a_panic_during_a_load_is_the_error_of_the_read() {
+    let (resource, disk) = (Arc::new(Resource::over(Panicking)), own_disk());
+    *resource.disk.lock() = Some(Arc::clone(&disk));
+    resource.state.lock().ranges.insert(0..BLOCK);
+    let mut buf = [0; 10];
+    assert_eq!(resource.try_read_at(0, &mut buf).unwrap(), TryStored::OnDisk);
+    await_earlier_work(&disk);
+    assert_eq!(resource.try_read_at(0, &mut buf).unwrap_err().kind(), ErrorKind::Panicked);
 }
 
 #[test]

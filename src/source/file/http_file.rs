@@ -105,6 +105,7 @@ impl HttpFile {
         let weak = Arc::downgrade(&shared);
         let on_cancel = epoch.token().on_cancel(CancelStage::Wake, move |_| {
             if let Some(shared) = weak.upgrade() {
+                shared.resource.set_interrupted(true);
                 shared.resource.notify();
             }
         });

@@ -196,6 +196,8 @@ impl Shared {
         let mut state = self.state.lock();
         // Recorded before anything is woken: a thread that looks again must see it.
         state.waits.interrupt();
+        // The thread of a reader may store bytes just now, and wait for the disk.
+        self.resource.set_interrupted(true);
         drop(state);
         if let Some(link) = self.link.get() {
             link.waker.interrupt_lent();
@@ -204,7 +206,9 @@ impl Shared {
     }
 
     pub(crate) fn resume(&self) {
-        self.state.lock().waits.resume();
+        let mut state = self.state.lock();
+        state.waits.resume();
+        self.resource.set_interrupted(false);
     }
 
     /// The file's phase, without regard to its readers' last reads.
