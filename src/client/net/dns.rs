@@ -27,6 +27,10 @@ use crate::origin::Origin;
 /// Maximum number of addresses of one name that are tried. Each costs a thread and a socket until one answers.
 const MAX_ADDRESSES: usize = 16;
 
+/// How long a request waits for a new lookup of a name whose addresses are known from an earlier one: then it uses those. The value that
+/// RFC 8767, section 5 recommends for the client response timer.
+const STALE_AFTER: Duration = Duration::from_millis(1800);
+
 /// Resolves a name. Blocks without a limit.
 type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
@@ -80,7 +84,8 @@ impl Lookups {
         self.changed.notify_all();
     }
 
-    /// Marks all results as outdated, after a change of network. They are only used if a new lookup does not succeed in time.
+    /// Marks all results as outdated, after a change of network. They are only used if a new lookup has not succeeded after
+    /// [`STALE_AFTER`].
     pub(crate) fn outdate(&self) {
         let mut state = self.state.lock();
         state.cache.handle_network_change();
@@ -132,7 +137,9 @@ impl Lookups {
         exchange: Option<&Exchange>,
     ) -> Result<Vec<IpAddr>, Error> {
         let began = Instant::now();
-        let until = began + self.limit;
+        // Outdated addresses are better than a long wait, and than none.
+        let known = state.cache.last_addresses(host).map(<[IpAddr]>::to_vec);
+        let until = began + if known.is_some() { self.limit.min(STALE_AFTER) } else { self.limit };
         loop {
             if let Some(cancelled) = exchange.and_then(Exchange::cancelled) {
                 return Err(cancelled);
@@ -142,8 +149,7 @@ impl Lookups {
                 return result;
             }
             if Instant::now() >= until {
-                // Outdated addresses are better than none.
-                return state.cache.last_addresses(host).map(<[IpAddr]>::to_vec).ok_or_else(|| {
+                return known.ok_or_else(|| {
                     Error::new(
                         ErrorKind::ConnectTimedOut,
                         format!("looking up the name {host} timed out after {:?}", self.limit),

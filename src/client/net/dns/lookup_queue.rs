@@ -1,6 +1,7 @@
 //! Which names are looked up next, and how many at once. Does no I/O and reads no clock.
 //!
-//! A name that hangs must not delay the others: a slow lookup no longer counts against the limit of lookups that run at once.
+//! A name that hangs must not delay the others: a slow lookup no longer counts against the limit of lookups that run at once, and
+//! one that hangs no longer against the limit of threads.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,11 +9,18 @@ use std::time::{Duration, Instant};
 /// Maximum number of concurrent lookups that are not slow.
 pub(super) const MAX_PROMPT: usize = 4;
 
-/// Maximum number of concurrent lookups, including slow ones. A hung name server costs at most this many threads.
+/// Maximum number of concurrent lookups, including slow ones, but not those that hang.
 pub(super) const MAX_THREADS: usize = 32;
+
+/// Maximum number of concurrent lookups, including those that hang. Only a resolver that never gives up gets here, with as many names.
+pub(super) const MAX_HUNG_THREADS: usize = 128;
 
 /// A lookup that has run for this long is slow. Most name servers answer within 100 ms.
 const SLOW: Duration = Duration::from_millis(500);
+
+/// A lookup that has run for this long hangs. By default the resolver of the system asks three name servers twice, and waits 5 s for
+/// each answer.
+const HUNG: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
 pub(super) struct LookupQueue {
@@ -77,8 +85,12 @@ impl LookupQueue {
                 self.pending.remove(&given_up);
             }
         }
-        if self.queue.is_empty() || self.running.len() >= MAX_THREADS {
+        if self.queue.is_empty() || self.running.len() >= MAX_HUNG_THREADS {
             return Start::Nothing;
+        }
+        let hung_at = self.running.iter().map(|running| running.began + HUNG).filter(|at| *at > now);
+        if hung_at.clone().count() >= MAX_THREADS {
+            return hung_at.min().map_or(Start::Nothing, Start::At);
         }
         // Slow ones do not count: a name server that hangs must not hold back the names of others.
         let slow_at = self.running.iter().map(|running| running.began + SLOW).filter(|at| *at > now);
@@ -140,6 +152,41 @@ impl LookupQueue {
 mod tests {
     use super::*;
 
+    /// How many lookups start now, and what comes next.
+    fn started(queue: &mut LookupQueue, now: Instant) -> (usize, Start) {
+        let mut count = 0;
+        loop {
+            match queue.poll_start(now) {
+                Start::Name(..) => count += 1,
+                next => return (count, next),
+            }
+        }
+    }
+
+    #[test]
+    fn lookups_that_hang_do_not_hold_back_other_names_for_longer_than_that() {
+        let mut now = Instant::now();
+        let mut queue = LookupQueue::default();
+        for name in 0..MAX_HUNG_THREADS {
+            let host = name.to_string();
+            queue.begin_wait(&host);
+            queue.request(&host);
+        }
+        queue.begin_wait("other");
+        queue.request("other");
+        while queue.running.len() < MAX_HUNG_THREADS {
+            match started(&mut queue, now).1 {
+                Start::At(at) => now = at,
+                next => assert_eq!((next, queue.running.len()), (Start::Nothing, MAX_HUNG_THREADS)),
+            }
+        }
+        // The threads that hang are limited, too.
+        assert_eq!(started(&mut queue, now + 10 * HUNG), (0, Start::Nothing));
+        let id = queue.running[0].id;
+        assert!(queue.handle_end("0", id));
+        assert!(matches!(queue.poll_start(now + 10 * HUNG), Start::Name(host, _) if host == "other"));
+    }
+
     #[test]
     fn lookup_threads_are_limited_and_abandoned_names_need_none() {
         let now = Instant::now();
@@ -149,19 +196,14 @@ mod tests {
             queue.begin_wait(&host);
             queue.request(&host);
         }
-        let started = |queue: &mut LookupQueue, now| {
-            std::iter::from_fn(|| match queue.poll_start(now) {
-                Start::Name(host, _) => Some(host),
-                Start::At(at) => {
-                    assert_eq!(at, now + SLOW);
-                    None
-                }
-                Start::Nothing => None,
-            })
-            .count()
-        };
-        let counts: Vec<usize> = (0..10).map(|step| started(&mut queue, now + step * SLOW)).collect();
-        assert_eq!(counts, [4, 4, 4, 4, 4, 4, 4, 4, 0, 0]);
+        let counts: Vec<_> = (0..10).map(|step| started(&mut queue, now + step * SLOW)).collect();
+        let prompt = |step: u32| (4, Start::At(now + (step + 1) * SLOW));
+        assert_eq!(counts[..7], (0..7).map(prompt).collect::<Vec<_>>());
+        // All threads are taken, until the first lookup hangs.
+        assert_eq!(
+            counts[7..],
+            [(4, Start::At(now + HUNG)), (0, Start::At(now + HUNG)), (0, Start::At(now + HUNG))]
+        );
         assert_eq!(queue.running.len(), MAX_THREADS);
         (0..100).for_each(|name| queue.end_wait(&name.to_string()));
         let id = queue.running[0].id;

@@ -78,3 +78,16 @@ fn names_that_hang_do_not_delay_other_names() {
     let state = lookups.state.lock();
     assert!(state.queue.is_idle(), "{state:?}");
 }
+
+#[test]
+fn a_name_that_was_known_before_does_not_wait_for_a_lookup_that_hangs() {
+    const LONG: Duration = Duration::from_secs(3600);
+    let (lookups, release, begun) = hanging(LONG);
+    let known = [IpAddr::from([192, 0, 2, 7])];
+    lookups.preset("hang", &known);
+    lookups.outdate();
+    assert_eq!(lookups.resolve("hang", None).unwrap(), known);
+    // Its lookup has started all the same.
+    begun.recv().unwrap();
+    drop(release);
+}
