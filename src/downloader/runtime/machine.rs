@@ -33,7 +33,7 @@ pub(crate) struct Machine {
     pub(super) peers: IdMap<PeerKey, (Arc<PeerEntry>, Arc<Channel>)>,
     /// The jobs that wait: exactly those that wait in the schedule.
     pub(super) jobs: IdMap<RequestId, Box<Job>>,
-    /// What each worker runs. `None` if it is idle.
+    /// What each worker runs. `None` if it is idle. No longer than the pool and the lent thread of the highest index.
     pub(super) assigned: Vec<Option<Assigned>>,
     /// Workers that count as busy because a thread of the pool is blocked where a fetch ends. Which thread it is does not matter.
     pub(super) blocked: Vec<WorkerId>,
@@ -201,7 +201,7 @@ impl Machine {
     /// `worker` has nothing to do any more, unless the answer of the peer that it asked may run.
     fn handle_report(&mut self, worker: WorkerId, report: Report, now: Instant, actions: &mut Actions) {
         // Also if it gets another task below: for the watchdog, what it had is over.
-        self.assigned[worker] = None;
+        self.set_assigned(worker, None);
         match report {
             Report::NotAsked => self.schedule.handle_not_asked(worker, now),
             // Such an answer has no fetch, so there is none to admit.
@@ -230,7 +230,7 @@ impl Machine {
             // The schedule has retired it, so it has no place there.
             Task::Stop => {}
         }
-        self.assigned[worker] = Some(Assigned::Blocked { since: now });
+        self.set_assigned(worker, Some(Assigned::Blocked { since: now }));
         self.blocked.push(worker);
         if !self.stopped {
             self.schedule.handle_blocked(worker, now);
@@ -247,7 +247,7 @@ impl Machine {
             self.came_back += 1;
             return;
         };
-        self.assigned[worker] = None;
+        self.set_assigned(worker, None);
         if self.stopped {
             actions.tasks.push((worker, Task::Stop));
         } else {
@@ -313,9 +313,22 @@ impl Machine {
         actions.peers.extend(self.peers.remove(&peer).map(|(entry, _)| entry));
     }
 
+    fn set_assigned(&mut self, worker: WorkerId, assigned: Option<Assigned>) {
+        // The numbers of lent workers follow those of the pool.
+        if worker >= self.assigned.len() {
+            self.assigned.resize(worker + 1, None);
+        }
+        self.assigned[worker] = assigned;
+        while self.assigned.last().is_some_and(Option::is_none)
+            && self.schedule.is_lent(self.assigned.len() - 1)
+        {
+            self.assigned.pop();
+        }
+    }
+
     /// Records that `worker` runs `job` from now on.
     fn set_running(&mut self, worker: WorkerId, job: &Job, now: Instant) {
-        self.assigned[worker] = Some(Assigned::Fetch(Arc::clone(&job.control)));
+        self.set_assigned(worker, Some(Assigned::Fetch(Arc::clone(&job.control))));
         if job.control.mark_started() {
             if self.slow.len() >= self.slow_limit {
                 // The first one still runs; most of those behind it have ended.
@@ -466,8 +479,6 @@ impl Machine {
                 actions.threads.push(thread);
                 return;
             };
-            // The numbers of lent workers follow those of the pool.
-            self.assigned.resize(self.assigned.len().max(worker + 1), None);
             match self.task(worker, assignment, now) {
                 Some(task) => actions.lent.push((thread, worker, task)),
                 None => {
@@ -482,10 +493,11 @@ impl Machine {
     /// that had enough time for that. `claimed` of them are about to make room.
     pub(super) fn preempt(&mut self, now: Instant, claimed: usize, actions: &mut Actions) -> usize {
         let assigned = &self.assigned;
-        let moved = |worker: WorkerId| assigned[worker].as_ref().map(Assigned::moved);
+        let get = |worker: WorkerId| assigned.get(worker).and_then(Option::as_ref);
+        let moved = |worker: WorkerId| get(worker).map(Assigned::moved);
         // First: a worker that is freed by an abort is not asked for at a chunk.
         while let Some(worker) = self.schedule.poll_abort(now, claimed, moved) {
-            actions.aborts.extend(assigned[worker].as_ref().and_then(Assigned::control).cloned());
+            actions.aborts.extend(get(worker).and_then(Assigned::control).cloned());
         }
         while let Some(origin) = self.schedule.poll_reserved() {
             self.close_bodies(origin, actions);
@@ -529,8 +541,9 @@ impl Machine {
             }
             Assignment::Ask { peer, admissible } => {
                 let (entry, _) = self.peers.get(&peer)?;
-                self.assigned[worker] = Some(Assigned::Asking { since: now });
-                Some(Task::Ask(Question { entry: Arc::clone(entry), admissible }))
+                let question = Question { entry: Arc::clone(entry), admissible };
+                self.set_assigned(worker, Some(Assigned::Asking { since: now }));
+                Some(Task::Ask(question))
             }
         }
     }

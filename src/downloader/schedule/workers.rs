@@ -3,6 +3,7 @@
 //! Lent threads are beside the pool. A lent thread has an index after those of the pool while it runs something, is never idle,
 //! counts for no limit of the pool, and is never preempted or aborted for other work, because that would free no worker.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::types::{FetchInfo, Limits, Origin, PeerKey, WorkerId};
@@ -83,11 +84,12 @@ pub(super) struct Workers {
     pool: usize,
     unreserved: usize,
     max_protected: usize,
+    /// No longer than the pool and the lent thread of the highest index: much looks at each of them.
     all: Vec<Option<Running>>,
     /// The workers of the pool that are `None` in `all`. The last one to become idle is the first to be used: its caches are warm.
     idle: Vec<WorkerId>,
-    /// The same of the lent threads: indices to be used again.
-    free_lent: Vec<WorkerId>,
+    /// The same of the lent threads: indices to be used again, the lowest one first, so that `all` gets shorter again.
+    free_lent: BTreeSet<WorkerId>,
     /// Workers of the pool that have something of priority Low. More than `unreserved` only after a demotion.
     low: usize,
 }
@@ -101,7 +103,7 @@ impl Workers {
             all: vec![None; limits.workers],
             // Reversed, so that worker 0 is used first.
             idle: (0..limits.workers).rev().collect(),
-            free_lent: Vec::new(),
+            free_lent: BTreeSet::new(),
             low: 0,
         }
     }
@@ -113,21 +115,19 @@ impl Workers {
 
     /// The index that the next lent thread gets.
     pub(super) fn next_lent(&self) -> WorkerId {
-        self.free_lent.last().copied().unwrap_or(self.all.len())
+        self.free_lent.first().copied().unwrap_or(self.all.len())
     }
 
     /// Gives `worker` something to run: the [next](Self::next_idle) idle one, the [next](Self::next_lent) lent one, or one whose
     /// last task this replaces.
     pub(super) fn occupy(&mut self, worker: WorkerId, running: Running) {
-        // The index of a lent thread that is used for the first time. It is never taken back: the most threads that were ever lent at
-        // once bound the list.
         if worker == self.all.len() {
             self.all.push(None);
-            self.free_lent.push(worker);
+            self.free_lent.insert(worker);
         }
         let old = self.all[worker].replace(running);
         if old.is_none() {
-            let taken = if self.is_lent(worker) { self.free_lent.pop() } else { self.idle.pop() };
+            let taken = if self.is_lent(worker) { self.free_lent.pop_first() } else { self.idle.pop() };
             debug_assert_eq!(taken, Some(worker), "not the worker that was next");
         }
         // After the replacement, with both counts: a worker that asked for Low and runs High frees a place.
@@ -139,9 +139,13 @@ impl Workers {
 
     /// Makes `worker` idle. Returns what it had.
     pub(super) fn release(&mut self, worker: WorkerId) -> Option<Running> {
-        let running = self.all[worker].take()?;
+        let running = self.all.get_mut(worker)?.take()?;
         if self.is_lent(worker) {
-            self.free_lent.push(worker);
+            self.free_lent.insert(worker);
+            while self.all.len() > self.pool && self.all.last().is_some_and(Option::is_none) {
+                self.all.pop();
+                self.free_lent.remove(&self.all.len());
+            }
         } else {
             self.low -= usize::from(running.priority == Priority::Low);
             self.idle.push(worker);
@@ -151,7 +155,7 @@ impl Workers {
 
     /// Notes that the connection of what `worker` runs is being closed.
     pub(super) fn set_aborted(&mut self, worker: WorkerId, now: Instant) {
-        if let Some(running) = &mut self.all[worker] {
+        if let Some(Some(running)) = self.all.get_mut(worker) {
             running.aborted = Some(now);
         }
     }
@@ -162,7 +166,7 @@ impl Workers {
     }
 
     pub(super) fn get(&self, worker: WorkerId) -> Option<Running> {
-        self.all[worker]
+        self.all.get(worker).copied().flatten()
     }
 
     /// The worker, of the pool or lent, that runs a fetch.
@@ -218,5 +222,39 @@ impl Workers {
         let lent = self.all.iter().enumerate().skip(self.pool);
         let is_of = move |running: &Option<Running>| running.is_some_and(|running| running.peer == peer);
         lent.filter(move |(_, running)| is_of(running)).map(|(worker, _)| worker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lent_threads_that_have_ended_are_looked_at_no_more() {
+        let limits = Limits {
+            workers: 2,
+            reserved: 0,
+            max_per_origin: usize::MAX,
+            prefetch_delay: Duration::ZERO,
+            aging_threshold: Duration::MAX,
+            max_preempted: 0,
+        };
+        let mut workers = Workers::new(limits);
+        let lend = |workers: &mut Workers| {
+            let worker = workers.next_lent();
+            workers.occupy(worker, Running::blocked(Instant::now()));
+            worker
+        };
+        let lent: Vec<WorkerId> = (0..1000).map(|_| lend(&mut workers)).collect();
+        assert_eq!(lent, (2..1002).collect::<Vec<_>>());
+        // All but one, which is in the middle.
+        let all_released =
+            lent.into_iter().filter(|worker| *worker != 7).all(|worker| workers.release(worker).is_some());
+        assert!(all_released);
+        assert_eq!((workers.all.len(), workers.free_lent.len()), (8, 5));
+        assert_eq!([lend(&mut workers), lend(&mut workers)], [2, 3]);
+        assert!([3, 7, 2].into_iter().all(|worker| workers.release(worker).is_some()));
+        assert_eq!((workers.all.len(), workers.free_lent.len(), workers.idle()), (2, 0, 2));
+        assert!(workers.get(7).is_none() && workers.release(7).is_none());
     }
 }
