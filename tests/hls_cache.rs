@@ -202,8 +202,10 @@ fn what_is_missing_is_requested_with_the_urls_of_fresh_playlists() {
         let before = origin.log().requests.len();
         assert_eq!(frames(&mut open(&origin, path, &directory).unwrap()), all_frames(), "{path}");
         let requests = origin.log().requests;
-        let (lists, segments): (Vec<&str>, Vec<&str>) =
+        let (lists, mut segments): (Vec<&str>, Vec<&str>) =
             paths(&requests[before..]).into_iter().partition(|path| path.contains(".m3u8"));
+        // On a busy machine an answer may take so long that the same request is hedged.
+        segments.dedup();
         assert_eq!((lists[0], segments.len()), (path, 1), "{lists:?} {segments:?}");
     }
 }
