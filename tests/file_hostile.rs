@@ -6,12 +6,13 @@ mod mux;
 mod support;
 
 use std::io::{Read, Seek, SeekFrom};
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use mux::Random;
 use support::{Answer, Content, Origin, Request, in_time};
 use windway::config::ReadAhead;
+use windway::event::Event;
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Stream};
 
 const LEN: usize = 1_500_000;
@@ -182,4 +183,46 @@ fn a_server_that_lies_gives_right_bytes_or_errors() {
         let (name, served) = reader.join().unwrap();
         assert!(served as u64 >= count / 4, "{name}: only {served} of {count} servers gave a byte");
     }
+}
+
+#[test]
+fn a_server_that_answers_each_prefetch_with_one_byte_is_not_asked_without_end() {
+    const OPENING: u64 = 256 * 1024;
+    let content = Content::bytes(file(b"\xff\xf1\x50\x80"));
+    let bytes = file(b"\xff\xf1\x50\x80");
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::clone(&times);
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock().unwrap();
+    let opened = Arc::clone(&gate);
+    let origin = Origin::start(move |request| match request.range() {
+        Some((first, _)) if first >= OPENING => {
+            drop(opened.lock().unwrap());
+            asked.lock().unwrap().push(Instant::now());
+            Answer::file(request, &content).partial(first..first + 1)
+        }
+        // The suffix request, whose full answer would come at any time.
+        _ if request.number == usize::MAX => Answer::status(404),
+        _ => Answer::file(request, &content),
+    });
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let events = downloader.subscribe();
+    let config = FileConfig::new().read_ahead(ReadAhead::Bytes(300_000));
+    let mut stream = downloader.open_with(&origin.url("/a"), config).unwrap();
+    let mut start = vec![0; OPENING as usize];
+    stream.read_exact(&mut start).unwrap();
+    assert_eq!(start, bytes[..OPENING as usize]);
+    // The opening, which is a full answer, has ended.
+    while !matches!(events.recv(), Some(Event::Completed { .. })) {}
+    drop(closed);
+    // No reader waits, so these are prefetches.
+    origin.wait_until("prefetches", |_| times.lock().unwrap().len() >= 30);
+    let times = times.lock().unwrap().clone();
+    // Free are the first 16. Then each waits for 10 ms or more, and one beside them may be on its way.
+    let pauses = times[29] - times[18];
+    assert!(pauses >= 9 * Duration::from_millis(10), "{pauses:?}");
+    // A reader waits for no pause.
+    let mut next = [0; 200];
+    stream.read_exact(&mut next).unwrap();
+    assert_eq!(next, bytes[OPENING as usize..][..200]);
 }

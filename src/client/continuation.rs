@@ -151,6 +151,16 @@ impl Continuation {
         self.begun.as_ref().is_some_and(|begun| begun.end == Some(begun.offset))
     }
 
+    /// True if the server has sent a part that ends before the requested range does (RFC 9110, section 15.3.7), and before the
+    /// resource.
+    pub(crate) fn is_short_part(&self) -> bool {
+        let (Some(requested), Some(begun)) = (self.requested, &self.begun) else { return false };
+        let ends_early = |total| begun.offset < total;
+        begun.is_partial
+            && begun.offset < requested.end
+            && begun.representation.total().is_none_or(ends_early)
+    }
+
     /// Fails if the response can't continue the body.
     pub(crate) fn check(&self, head: &ResponseHead) -> Result<(), Error> {
         let Some(begun) = &self.begun else { return Ok(()) };

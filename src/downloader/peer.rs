@@ -10,7 +10,8 @@ use crate::types::Priority;
 ///
 /// It is asked after [`PeerHandle::wake`](crate::downloader::PeerHandle::wake), and again until it returns [`Next::Wait`] or is
 /// cancelled. If 16 of its fetches in a row fail, or 1000 are cancelled, without a byte received, it is asked after a pause.
-/// The pause grows up to 250 ms, and ends when the peer is woken or a fetch receives a byte.
+/// The pause grows up to 250 ms, and ends when the peer is woken or a fetch receives a byte. If the server answers 16 of its fetches
+/// in a row with less than 4 KiB of a larger range, it is asked for prefetches after such pauses only.
 ///
 /// [`Next`] shows an example.
 pub trait Peer: Send {

@@ -199,6 +199,11 @@ impl RetryState {
         self.continuation.is_complete()
     }
 
+    /// True if the server has sent a part that ends before the requested range does.
+    pub(crate) fn is_short_part(&self) -> bool {
+        self.continuation.is_short_part()
+    }
+
     /// True if the body may have ended with the requested range, although its response announced the whole resource.
     pub(crate) fn is_doubtful_end(&self) -> bool {
         self.continuation.is_doubtful_end()

@@ -16,6 +16,10 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::foreign::contain;
 
+/// A part that is shorter than requested counts as next to nothing below this size: the packets and the response head of a request
+/// cost as much.
+const MIN_PART: u64 = 4 * 1024;
+
 /// A thread of the pool, with its number. Returns after `Task::Stop`.
 pub(crate) fn run(core: &Arc<Core>, thread: usize) {
     enter_own_thread();
@@ -159,13 +163,25 @@ fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &
             None => {
                 // A peer that hands out one dead fetch after the other is asked after a pause. `execute` has its caller to slow
                 // it down.
-                let error = result.as_ref().err().filter(|_| job.is_pulled() && job.record.received == 0);
-                let fruitless = error.map(Fruitless::from);
+                let fruitless = if job.is_pulled() { job.fruitless(&result) } else { None };
                 let report = fruitless.map_or(Report::Finished, Report::Fruitless);
                 return Done { report, ended: Some((job, result)) };
             }
         },
     })
+}
+
+impl Job {
+    /// Why it has brought next to nothing, if it has ended with this result.
+    fn fruitless(&self, result: &Result<(), Error>) -> Option<Fruitless> {
+        match result {
+            Err(error) => (self.record.received == 0).then(|| Fruitless::from(error)),
+            Ok(()) if self.record.received >= MIN_PART => None,
+            Ok(()) if self.retry_state.is_short_part() => Some(Fruitless::Short),
+            // Among short answers, for the byte between two of them.
+            Ok(()) => Some(Fruitless::Little),
+        }
+    }
 }
 
 impl From<&Error> for Fruitless {

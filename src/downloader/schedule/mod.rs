@@ -212,7 +212,7 @@ impl Schedule {
         }
     }
 
-    /// The fetch on `worker` was pulled from its peer and has ended without a byte.
+    /// The fetch on `worker` was pulled from its peer and has brought next to nothing.
     pub(super) fn handle_fruitless(&mut self, worker: WorkerId, why: Fruitless, now: Instant) {
         if let Some((running, _)) = self.release(worker, now) {
             self.backlog.update_pull(running.peer, |pull| pull.handle_fruitless(why));

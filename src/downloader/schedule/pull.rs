@@ -25,6 +25,13 @@ const FREE_COST: u32 = 1024;
 /// Each time that this cost is reached again, the pause doubles.
 const DOUBLING_COST: u32 = 64;
 
+/// Short answers in a row after which a peer is asked for prefetches only after a pause. Each of them wakes the peer, which has the
+/// next bytes to fetch then.
+const FREE_SHORT: u32 = 16;
+
+/// Each time that there are this many more, the pause doubles.
+const DOUBLING_SHORT: u32 = 4;
+
 /// The first pause, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(250)];
 
@@ -40,6 +47,8 @@ pub(super) struct Pull {
     blocked: usize,
     /// Cost of its fetches that brought nothing, since the last one that brought something.
     cost: u32,
+    /// Number of its fetches since the last full one whose answer was short.
+    short: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,7 +87,13 @@ impl Pull {
             }
             // It is queued when the last of its fetches is not blocked any more.
             State::Blocked if priority == Priority::Low => {}
+            State::Resting if priority == Priority::Low && self.short >= FREE_SHORT => {
+                let pause = pause((self.short - FREE_SHORT) / DOUBLING_SHORT);
+                self.state = State::Paused(now + pause, priority);
+            }
             State::Resting | State::Blocked => self.state = State::Queued(priority),
+            // The end of each short answer wakes the peer.
+            State::Paused(_, Priority::Low) if priority == Priority::Low && self.short >= FREE_SHORT => {}
             State::Paused(_, queue) | State::Queued(queue) => {
                 self.state = State::Queued((*queue).max(priority))
             }
@@ -135,10 +150,10 @@ impl Pull {
 
     /// A fetch of the peer brought bytes.
     pub(super) fn handle_fruitful(&mut self) {
-        self.cost = 0;
+        (self.cost, self.short) = (0, 0);
     }
 
-    /// A fetch that the peer gave ended without a byte.
+    /// A fetch that the peer gave ended without a byte, or with a few.
     pub(super) fn handle_fruitless(&mut self, why: Fruitless) {
         self.add_cost(why);
     }
@@ -168,7 +183,8 @@ impl Pull {
     pub(super) fn handle_time(&mut self, now: Instant) {
         if let State::Paused(until, priority) = self.state {
             if until <= now {
-                self.state = State::Resting;
+                // A wake of a queued pull begins no other pause.
+                self.state = if self.blocked > 0 { State::Resting } else { State::Queued(priority) };
                 self.handle_woken(priority, now);
             }
         }
@@ -212,19 +228,31 @@ impl Pull {
             return self.handle_woken(priority, now);
         };
         if self.state == State::Resting {
-            let [first, longest] = PAUSES;
-            let pause = first.saturating_mul(2_u32.saturating_pow(cost / DOUBLING_COST)).min(longest);
-            self.state = State::Paused(now + pause, priority);
+            self.state = State::Paused(now + pause(cost / DOUBLING_COST), priority);
         }
     }
 
     fn add_cost(&mut self, why: Fruitless) {
-        self.cost = self.cost.saturating_add(match why {
+        let cost = match why {
             Fruitless::Cancelled | Fruitless::Nothing => 1,
             // It may have reached a server, which should not be asked without end.
             Fruitless::Failed => 64,
-        });
+            Fruitless::Short => {
+                (self.cost, self.short) = (0, self.short.saturating_add(1));
+                return;
+            }
+            Fruitless::Little => {
+                self.cost = 0;
+                return;
+            }
+        };
+        self.cost = self.cost.saturating_add(cost);
     }
+}
+
+fn pause(doublings: u32) -> Duration {
+    let [first, longest] = PAUSES;
+    first.saturating_mul(2_u32.saturating_pow(doublings)).min(longest)
 }
 
 #[cfg(test)]

@@ -87,13 +87,17 @@ pub(crate) enum Answer {
     Gone,
 }
 
-/// Why asking a peer brought nothing.
+/// Why asking a peer brought nothing, or next to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fruitless {
     Cancelled,
     /// The peer was woken while it was asked, and gave no fetch.
     Nothing,
     Failed,
+    /// It brought some bytes, far fewer than were requested and than there are.
+    Short,
+    /// It brought all that was requested, which is so little that it shows nothing of the server.
+    Little,
 }
 
 /// What happens to the fetch that a peer gave.

@@ -142,3 +142,33 @@ fn a_peer_whose_fetches_bring_nothing_is_asked_less_and_less_often() {
         assert!((16..300).contains(&failed), "{failed}");
     }
 }
+
+#[test]
+fn a_peer_whose_fetches_bring_a_few_bytes_each_is_asked_for_prefetches_a_few_times_a_second() {
+    let mut schedule = new(2, 0);
+    let peer = schedule.handle_registered(Priority::High);
+    let start = Instant::now();
+    let (mut now, mut asked) = (start, 0);
+    schedule.handle_woken(peer, Priority::Low, now);
+    let fetch = |asked, priority| Answer::Fetch { fetch_info: fetch_info(asked, priority), more: true };
+    while now < start + Duration::from_secs(60) {
+        while let Some((worker, _)) = schedule.poll_assignment(now) {
+            asked += 1;
+            schedule.handle_answered(worker, fetch(asked, Priority::Low), now);
+            schedule.handle_fruitless(worker, Fruitless::Short, now);
+            // The peer knows which bytes are next.
+            schedule.handle_woken(peer, Priority::Low, now);
+        }
+        now = schedule.next_deadline(now).unwrap();
+    }
+    assert!((200..300).contains(&asked), "{asked}");
+    // A reader waits for nothing of that.
+    schedule.handle_woken(peer, Priority::High, now);
+    let (worker, _) = schedule.poll_assignment(now).unwrap();
+    schedule.handle_answered(worker, fetch(asked + 1, Priority::High), now);
+    assert!(schedule.poll_assignment(now).is_none());
+    // A full answer ends it.
+    schedule.handle_finished(worker, now);
+    schedule.handle_woken(peer, Priority::Low, now);
+    assert!(schedule.poll_assignment(now).is_some());
+}
