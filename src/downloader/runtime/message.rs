@@ -50,7 +50,7 @@ pub(crate) enum Report {
     Fetched { job: Box<Job>, more: bool },
     /// The fetch has ended, or its body was handed over.
     Finished,
-    /// The fetch was its peer's answer, and has ended without a byte, or with far fewer than were requested.
+    /// The fetch was its peer's answer, and has ended with next to no bytes.
     Fruitless(Fruitless),
     /// The fetch is retried at this time.
     Retry(Box<Job>, Instant),
