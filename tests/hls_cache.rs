@@ -404,8 +404,8 @@ fn once_the_origin_answers_again_what_is_missing_is_fetched_by_fresh_urls() {
 
 #[test]
 fn a_level_that_was_played_from_the_cache_is_never_mixed_with_another_version() {
-    // The last segment is stored at no level. One of those that were played has changed, or is gone and was not the last one.
-    for (level, status) in [(0, 200), (1, 200), (1, 404)] {
+    // The last segment is stored at no level. One of those that were played has changed, or is gone, the last one of them too.
+    for (level, status) in [(0, 200), (1, 200), (0, 404), (1, 404), (2, 404)] {
         let (directory, is_down) = (tempfile::tempdir().unwrap(), Arc::new(AtomicBool::new(false)));
         let is_changed = Arc::new(AtomicBool::new(false));
         let answer = answer_levels([0b00011, 0b01100, 0], Arc::clone(&is_down));

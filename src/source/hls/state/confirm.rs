@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::State;
+use super::failures::{MOST_TRIED, is_refusal};
 use super::needs::{Needs, ResourceKey};
 use super::planned::Planned;
 use super::queued_segment::{QueuedSegment, SegmentPhase};
@@ -52,12 +53,11 @@ impl State {
     pub(super) fn poll_confirmation(&mut self) -> Option<Option<usize>> {
         // Another playlist has come into view, by a choice of the user.
         let is_wanted = self.pending_playlist.is_some() && self.offline().is_none();
-        let unchecked = self.unchecked();
+        let variant = self.unchecked().or_else(|| self.unrefused()).unwrap_or(self.variant);
         let unconfirmed = self.unconfirmed.as_mut().filter(|unconfirmed| unconfirmed.running.is_none())?;
         if !unconfirmed.is_due && !is_wanted {
             return None;
         }
-        let variant = unchecked.unwrap_or(self.variant);
         unconfirmed.running = Some(variant);
         Some(unconfirmed.has_ladder.then_some(variant))
     }
@@ -70,7 +70,22 @@ impl State {
             |queued: &&QueuedSegment| matches!(queued.phase, SegmentPhase::Fetching | SegmentPhase::Complete);
         let queued = self.queue.iter().filter(has_begun).map(|queued| queued.variant);
         let mut played = unconfirmed.taken.iter().copied().chain(queued);
-        played.find(|variant| !unconfirmed.checked.contains(variant))
+        played
+            .find(|variant| !unconfirmed.checked.contains(variant) && !unconfirmed.refused.contains(variant))
+    }
+
+    /// The variant in use, or the nearest one to it whose playlist the server may have. `None` if it has none.
+    fn unrefused(&self) -> Option<usize> {
+        let refused = &self.unconfirmed.as_ref()?.refused;
+        if !refused.contains(&self.variant) {
+            return Some(self.variant);
+        }
+        let variants = self.ladder.variants.iter().enumerate().filter(|(index, variant)| {
+            variant.rendition == self.rendition && refused.len() < MOST_TRIED && !refused.contains(index)
+        });
+        let nearest =
+            variants.min_by_key(|(_, variant)| (variant.level.abs_diff(self.level()), variant.level));
+        nearest.map(|(index, _)| index)
     }
 
     /// A segment has come from the cache.
@@ -204,6 +219,12 @@ impl State {
             self.confirm_or_check();
             return;
         }
+        if is_waiting && is_refusal(&error) && self.refuse_running() {
+            return;
+        }
+        let Some(unconfirmed) = &mut self.unconfirmed else { return };
+        // The next attempt asks for all of them again.
+        unconfirmed.refused.clear();
         (unconfirmed.running, unconfirmed.is_held) = (None, false);
         // As for a file: a stale one is asked for once.
         unconfirmed.is_due = false;
@@ -212,5 +233,22 @@ impl State {
         } else {
             log::debug!("the presentation is played from the cache, unconfirmed: {error}");
         }
+    }
+
+    /// The server does not have the playlist that was asked for. True if another one is asked for next.
+    fn refuse_running(&mut self) -> bool {
+        // Of the multivariant playlist there is no other one.
+        let unconfirmed = self.unconfirmed.as_mut().filter(|unconfirmed| unconfirmed.has_ladder);
+        let Some((unconfirmed, variant)) =
+            unconfirmed.and_then(|known| known.running.map(|running| (known, running)))
+        else {
+            return false;
+        };
+        unconfirmed.refused.insert(variant);
+        let has_other = self.unrefused().is_some();
+        if let Some(unconfirmed) = self.unconfirmed.as_mut().filter(|_| has_other) {
+            (unconfirmed.running, unconfirmed.is_due) = (None, true);
+        }
+        has_other
     }
 }

@@ -30,7 +30,7 @@ const PATHWAY_EXCLUSION: Duration = Duration::from_secs(120);
 const MOST_SKIPPED: u32 = 3;
 
 /// Variants that are tried for one segment, at most. Each costs a request, while a reader waits.
-const MOST_TRIED: usize = 8;
+pub(super) const MOST_TRIED: usize = 8;
 
 /// How often a playlist is loaded again because of one segment: a URL may expire again before it is used.
 const MOST_RELOADS: u32 = 3;
@@ -64,6 +64,12 @@ impl Failure {
             _ => Self::Bytes,
         }
     }
+}
+
+/// True if a server has answered, and another level may be there. For one that can't be reached it would not.
+#[cfg(feature = "cache")]
+pub(super) fn is_refusal(error: &Error) -> bool {
+    !matches!(Failure::of(error), Failure::Cancelled | Failure::Network)
 }
 
 impl State {

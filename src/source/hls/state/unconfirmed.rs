@@ -23,6 +23,8 @@ pub(crate) struct Unconfirmed {
     pub(super) taken: BTreeSet<usize>,
     /// Variants whose playlists were loaded, or can't be.
     pub(super) checked: BTreeSet<usize>,
+    /// Variants whose playlists the server does not have, of those that were asked for since the origin last failed.
+    pub(super) refused: BTreeSet<usize>,
     /// Those that were loaded, the one in use first.
     pub(super) loaded: Vec<(usize, MediaPlaylist, Url)>,
     /// What is stored is of another level than the one that the user has fixed: it is played only if no playlist comes.
@@ -41,6 +43,7 @@ impl Unconfirmed {
             running: None,
             taken: BTreeSet::new(),
             checked: BTreeSet::new(),
+            refused: BTreeSet::new(),
             loaded: Vec::new(),
             is_held: false,
             offline: None,
