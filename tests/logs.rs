@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{Read, Seek, SeekFrom};
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 
 use support::{Answer, Content, Origin};
 use windway::{Downloader, DownloaderConfig};
@@ -27,10 +27,48 @@ impl log::Log for Lines {
     fn flush(&self) {}
 }
 
+fn start_log() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        log::set_logger(&LINES).unwrap();
+        log::set_max_level(log::LevelFilter::Debug);
+    });
+}
+
+/// Takes the lines so far that are about playlists, or the others.
+fn take_lines(are_of_playlists: bool) -> Vec<(log::Level, String)> {
+    let mut lines = LINES.0.lock().unwrap();
+    let (wanted, others) = std::mem::take(&mut *lines)
+        .into_iter()
+        .partition(|(_, line)| line.contains("playlist") == are_of_playlists);
+    *lines = others;
+    wanted
+}
+
+#[cfg(feature = "hls")]
+#[test]
+fn a_playlist_has_one_line_for_all_that_is_left_out_of_it() {
+    use windway::hls::Playlist;
+
+    start_log();
+    let broken = "#EXT-X-DATERANGE:X-TITLE=\"no id\"\n".repeat(1_000);
+    let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:6\n{broken}#EXTINF:6,\na.ts\n");
+    for _ in 0..3 {
+        let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/a.m3u8") else {
+            panic!("a media playlist")
+        };
+        assert_eq!(list.segments.len(), 1);
+        let lines = take_lines(true);
+        assert!(
+            matches!(&lines[..], [(_, line)] if line.contains("1000") && line.contains("line 3")),
+            "{lines:#?}"
+        );
+    }
+}
+
 #[test]
 fn each_request_of_a_playback_has_a_line_for_its_response_and_one_for_its_end() {
-    log::set_logger(&LINES).unwrap();
-    log::set_max_level(log::LevelFilter::Debug);
+    start_log();
     let content = Content::pattern(8_000_000);
     let origin = Origin::start(move |request| Answer::file(request, &content));
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
@@ -42,7 +80,7 @@ fn each_request_of_a_playback_has_a_line_for_its_response_and_one_for_its_end() 
     drop(stream);
     downloader.stop();
 
-    let lines = std::mem::take(&mut *LINES.0.lock().unwrap());
+    let lines = take_lines(false);
     assert!(lines.iter().all(|(level, _)| *level <= log::Level::Debug), "{lines:#?}");
     assert!(lines.iter().all(|(_, line)| !line.contains("secret") && !line.contains('\n')), "{lines:#?}");
     // A request that is cancelled before its response head arrives has no line for it, but one for its end.

@@ -40,7 +40,8 @@ struct Builder<'a> {
     list: &'a MultivariantPlaylist,
     base: &'a Url,
     policy: UriPolicy,
-    groups: HashMap<&'a str, Vec<&'a Rendition>>,
+    /// By group, name and language.
+    groups: HashMap<&'a str, HashMap<(&'a str, Option<&'a str>), &'a Rendition>>,
     renditions: Vec<&'a Rendition>,
     found: Vec<Found>,
     refused: Error,
@@ -48,14 +49,15 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(list: &'a MultivariantPlaylist, base: &'a Url, policy: UriPolicy) -> Self {
-        let mut groups: HashMap<&str, Vec<&Rendition>> = HashMap::new();
+        let mut groups: HashMap<&str, HashMap<_, &Rendition>> = HashMap::new();
         let mut renditions: Vec<&Rendition> = Vec::new();
         // A group that no playable variant refers to is not offered.
-        let used: Vec<&str> = playable(list).filter_map(|variant| variant.audio.as_deref()).collect();
+        let used: HashSet<&str> = playable(list).filter_map(|variant| variant.audio.as_deref()).collect();
         for rendition in list.audio_renditions().filter(|rendition| used.contains(&&*rendition.group)) {
-            groups.entry(&rendition.group).or_default().push(rendition);
+            groups.entry(&rendition.group).or_default().entry(identity(rendition)).or_insert(rendition);
             // Section 4.4.6.1.1: a rendition has the same name in each group.
-            if renditions.len() < MOST_RENDITIONS && !renditions.iter().any(|known| is_same(known, rendition))
+            if renditions.len() < MOST_RENDITIONS
+                && !renditions.iter().any(|known| identity(known) == identity(rendition))
             {
                 renditions.push(rendition);
             }
@@ -127,7 +129,7 @@ impl<'a> Builder<'a> {
             // A variant without a group has one version of the audio, whose language is unknown.
             return is_first.then_some((&variant.uri, None));
         };
-        let rendition = group.iter().copied().find(|rendition| is_same(rendition, wanted))?;
+        let rendition = *group.get(&identity(wanted))?;
         // A rendition without a URI is in the segments of the variant.
         Some((rendition.uri.as_ref().unwrap_or(&variant.uri), Some(rendition)))
     }
@@ -175,8 +177,9 @@ impl<'a> Builder<'a> {
 /// Audio renditions, at most. Real playlists have a few dozen languages.
 const MOST_RENDITIONS: usize = 256;
 
-fn is_same(a: &Rendition, b: &Rendition) -> bool {
-    a.name == b.name && a.language == b.language
+/// What renditions of several groups have in common if they are the same one.
+fn identity(rendition: &Rendition) -> (&str, Option<&str>) {
+    (&rendition.name, rendition.language.as_deref())
 }
 
 fn primary(tag: &str) -> String {
@@ -220,7 +223,8 @@ fn rendition_info(rendition: &Rendition) -> RenditionInfo {
 }
 
 fn playable(list: &MultivariantPlaylist) -> impl Iterator<Item = &Variant> {
-    list.variants.iter().filter(|variant| may_have_audio(&variant.codecs))
+    // Limited here, too: each one is looked at for each rendition.
+    list.variants.iter().filter(|variant| may_have_audio(&variant.codecs)).take(MOST_VARIANTS)
 }
 
 /// True if the codecs, in the notation of RFC 6381, contain audio that the demuxers read.
@@ -337,5 +341,21 @@ mod tests {
             ));
         }
         assert!(choose(&text, None).len() <= MOST_VARIANTS);
+    }
+
+    /// Without an index the last of these would be looked for for hours: for each rendition, by each variant, in the whole group.
+    #[test]
+    fn a_hostile_list_takes_no_time_of_variants_by_renditions() {
+        let media = |group: &str, index: usize| {
+            format!("#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{group}\",NAME=\"{group}{index}\",URI=\"r\"\n")
+        };
+        let variant = |group: &str, index: usize| {
+            format!("#EXT-X-STREAM-INF:BANDWIDTH=9,AUDIO=\"{group}\"\nv{index}\n")
+        };
+        let mut text: String = (0..MOST_RENDITIONS).map(|index| media("first", index)).collect();
+        text.extend((0..50_000).map(|index| media("other", index)));
+        text.push_str(&variant("first", 0));
+        text.extend((0..100_000).map(|index| variant("other", index)));
+        assert_eq!(choose(&text, None), [(9, "/r".into())]);
     }
 }

@@ -46,6 +46,8 @@ pub enum PlaylistProblem {
     TooManyLines(usize),
     /// The tag has more attributes than this limit.
     TooManyAttributes(usize),
+    /// More keys than this limit apply to one segment.
+    TooManyKeys(usize),
     /// The variables of the playlist expand to more bytes than this limit.
     ExpandsTooFar(usize),
     /// The line is not UTF-8.
@@ -82,6 +84,20 @@ pub enum PlaylistProblem {
     Unmergeable,
 }
 
+/// A name as an error shows it: on one line, and not longer than that.
+struct Shown<'a>(&'a str);
+
+/// Characters of a name that are shown.
+const MOST_SHOWN: usize = 64;
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.0.char_indices().nth(MOST_SHOWN).map(|(end, _)| end);
+        write!(f, "{}", self.0[..end.unwrap_or(self.0.len())].escape_debug())?;
+        if end.is_some() { f.write_str("…") } else { Ok(()) }
+    }
+}
+
 impl PlaylistProblem {
     /// True if what is wrong concerns nothing but its tag.
     pub(super) fn is_of_one_tag(&self) -> bool {
@@ -107,18 +123,19 @@ impl fmt::Display for PlaylistProblem {
             Self::TooLarge(limit) => write!(f, "the playlist is larger than {limit} bytes"),
             Self::TooManyLines(limit) => write!(f, "the playlist has more than {limit} lines"),
             Self::TooManyAttributes(limit) => write!(f, "more than {limit} attributes"),
+            Self::TooManyKeys(limit) => write!(f, "more than {limit} keys of one segment"),
             Self::ExpandsTooFar(limit) => write!(f, "the variables expand to more than {limit} bytes"),
             Self::NotUtf8 => f.write_str("the line is not UTF-8"),
             Self::MixedKinds => {
                 f.write_str("tags of a media playlist and of a multivariant playlist are mixed")
             }
             Self::AttributeSyntax => f.write_str("syntax error in the attribute list"),
-            Self::DuplicateAttribute(name) => write!(f, "attribute {name} occurs twice"),
+            Self::DuplicateAttribute(name) => write!(f, "attribute {} occurs twice", Shown(name)),
             Self::MissingAttribute(name) => write!(f, "attribute {name} is missing"),
             Self::InvalidValue(name) => write!(f, "{name} has an invalid value"),
-            Self::UnknownRequirement(name) => write!(f, "requires {name}, which is not supported"),
-            Self::UndefinedVariable(name) => write!(f, "variable {name} is not defined"),
-            Self::DuplicateVariable(name) => write!(f, "variable {name} is defined twice"),
+            Self::UnknownRequirement(name) => write!(f, "requires {}, which is not supported", Shown(name)),
+            Self::UndefinedVariable(name) => write!(f, "variable {} is not defined", Shown(name)),
+            Self::DuplicateVariable(name) => write!(f, "variable {} is defined twice", Shown(name)),
             Self::NoOffset => {
                 f.write_str("the byte range has no offset and follows no range of the same resource")
             }

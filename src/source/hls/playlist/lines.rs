@@ -92,6 +92,14 @@ pub(super) struct Lines<'a> {
     /// Number of the last line, from 1.
     number: usize,
     tag: &'static str,
+    left_out: LeftOut,
+}
+
+/// Lines that were left out, because they are broken.
+#[derive(Default)]
+struct LeftOut {
+    count: usize,
+    first: Option<PlaylistError>,
 }
 
 impl<'a> Lines<'a> {
@@ -108,7 +116,7 @@ impl<'a> Lines<'a> {
         let rest = text[blank..].strip_prefix(b"#EXTM3U");
         let is_whole_line = |rest: &&[u8]| rest.first().is_none_or(u8::is_ascii_whitespace);
         match rest.filter(is_whole_line) {
-            Some(rest) => Ok(Self { rest, number, tag: "" }),
+            Some(rest) => Ok(Self { rest, number, tag: "", left_out: LeftOut::default() }),
             None if text[blank..].starts_with(b"<") => Err(PlaylistError::whole(PlaylistProblem::Markup)),
             None => Err(PlaylistError::whole(PlaylistProblem::NotAPlaylist)),
         }
@@ -116,7 +124,7 @@ impl<'a> Lines<'a> {
 
     /// The kind of the playlist: that of the first tag that belongs to one kind only.
     pub(super) fn kind(&mut self) -> Result<Kind, PlaylistError> {
-        let mut ahead = Lines { rest: self.rest, number: self.number, tag: "" };
+        let mut ahead = Lines { rest: self.rest, number: self.number, tag: "", left_out: LeftOut::default() };
         while let Some(line) = ahead.next()? {
             match line {
                 Line::Tag(name, _) if kind_of(name) != Kind::Either => return Ok(kind_of(name)),
@@ -165,18 +173,27 @@ impl<'a> Lines<'a> {
         str::from_utf8(bytes).map_err(|_| self.error(PlaylistProblem::NotUtf8))
     }
 
-    /// Ends the playlist with a problem of the line that was returned last, or leaves out the line: returns what was wrong.
-    pub(super) fn check(
-        &self,
-        result: Result<(), PlaylistProblem>,
-    ) -> Result<Option<PlaylistError>, PlaylistError> {
-        let Err(problem) = result else { return Ok(None) };
-        let error = self.error(problem);
-        if error.problem.is_of_one_tag() && OPTIONAL.contains(&self.tag) {
-            log::debug!("left out of a playlist: {error}");
-            return Ok(Some(error));
+    /// Ends the playlist with a problem of the line that was returned last, or leaves out the line.
+    pub(super) fn check(&mut self, result: Result<(), PlaylistProblem>) -> Result<(), PlaylistError> {
+        let Err(problem) = result else { return Ok(()) };
+        if !(problem.is_of_one_tag() && OPTIONAL.contains(&self.tag)) {
+            return Err(self.error(problem));
         }
-        Err(error)
+        self.left_out.count += 1;
+        if self.left_out.first.is_none() {
+            self.left_out.first = Some(self.error(problem));
+        }
+        Ok(())
+    }
+
+    /// All lines were read: returns what was wrong with the first one that was left out.
+    pub(super) fn finish(&mut self) -> Option<PlaylistError> {
+        let LeftOut { count, first } = std::mem::take(&mut self.left_out);
+        // Once for each playlist: a live one may have a thousand such lines, and be loaded every second.
+        if let Some(error) = &first {
+            log::debug!("{count} lines were left out of a playlist, the first one because of {error}");
+        }
+        first
     }
 
     /// An error of the line that was returned last.

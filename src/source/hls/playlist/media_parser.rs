@@ -19,11 +19,15 @@ use super::values::{RangeText, parse_number, parse_rounded, parse_seconds};
 use super::variables::Variables;
 use crate::types::ByteRange;
 
+/// Keys of one segment, at most: one for each format, of which there are five in use. Each segment may have a list of its own.
+const MOST_KEYS: usize = 16;
+
 pub(super) fn parse(lines: &mut Lines<'_>, context: Context<'_>) -> Result<MediaPlaylist, PlaylistError> {
     let mut parser = Parser::default();
     while let Some(line) = lines.next()? {
         lines.check(parser.handle(line, context))?;
     }
+    lines.finish();
     parser.check_update(context.previous).map_err(|problem| lines.error(problem))?;
     parser.finish().map_err(|problem| lines.error(problem))
 }
@@ -185,7 +189,11 @@ impl Parser {
         };
         // Section 4.4.4.4: a key holds until the next one of the same format.
         let others = self.keys.iter().filter(|known| known.format != key.format).cloned();
-        self.keys = others.chain([key.clone()]).collect();
+        let keys: Arc<[Key]> = others.chain([key.clone()]).collect();
+        if keys.len() > MOST_KEYS {
+            return Err(PlaylistProblem::TooManyKeys(MOST_KEYS));
+        }
+        self.keys = keys;
         Ok(())
     }
 

@@ -150,10 +150,10 @@ pub(super) fn parse(
     let mut parser = Parser { variables: Variables::default(), pending: None, list: Default::default() };
     // Section 4.4.1.2: without the tag the version is 1.
     parser.list.version = 1;
-    let mut left_out = None;
     while let Some(line) = lines.next()? {
-        left_out = left_out.or(lines.check(parser.handle(line, context))?);
+        lines.check(parser.handle(line, context))?;
     }
+    let left_out = lines.finish();
     if parser.list.variants.is_empty() {
         let no_uri = parser.pending.is_some().then(|| lines.error(PlaylistProblem::NoUri));
         left_out.or(no_uri).map_or(Ok(()), Err)?;

@@ -382,6 +382,31 @@ fn s6_3_1_a_broken_tag_that_playing_does_without_is_left_out() {
 }
 
 #[test]
+fn names_of_a_hostile_playlist_are_shown_in_part_and_on_one_line() {
+    let name = format!("\u{1b}[2J\r{}", "x".repeat(1_000_000));
+    for lines in [
+        format!("#EXT-X-KEY:{name}=1,{name}=2"),
+        format!("#EXTINF:6,\n{{${name}}}"),
+        format!("#EXT-X-DEFINE:QUERYPARAM=\"{name}\""),
+    ] {
+        let shown = media(&lines).unwrap_err().to_string();
+        assert!(shown.len() < 300 && !shown.contains(char::is_control), "{shown:.300}");
+        assert!(shown.contains("xxx"), "{shown}");
+    }
+}
+
+#[test]
+fn s4_4_4_4_keys_of_endless_formats_take_no_memory_of_keys_by_segments() {
+    let key = |index: usize| {
+        format!("#EXT-X-KEY:METHOD=AES-128,URI=\"k\",KEYFORMAT=\"f{index}\"\n#EXTINF:6,\n{index}.ts\n")
+    };
+    let lines: String = (0..5_000).map(key).collect();
+    assert_eq!(problem(media(&lines)).2, PlaylistProblem::TooManyKeys(16));
+    let lines: String = (0..5_000).map(|index| key(index % 16)).collect();
+    assert_eq!(media(&lines).unwrap().segments[4_999].keys.len(), 16);
+}
+
+#[test]
 fn s4_1_names_and_titles_in_another_encoding_lose_letters() {
     let text = b"#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXTINF:6,Caf\xe9\n0.ts\n";
     let Ok(Playlist::Media(list)) = Playlist::parse(text, URL) else { panic!("a media playlist") };
