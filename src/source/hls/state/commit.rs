@@ -88,6 +88,7 @@ impl State {
         let Some(queued) = self.queue.front() else { return };
         let (id, start, discontinuity) = (queued.id, queued.start, queued.segment.discontinuity_sequence);
         let at = SegmentTime { id, start, discontinuity };
+        self.clock.set_length(queued.segment.duration);
         if start.is_zero() {
             self.clock.begin(queued.gapless.map_or(Duration::ZERO, |gapless| gapless.delay));
         }

@@ -12,6 +12,13 @@ const ROLLOVER: MediaTime = ((1_i128 << 33) * 100_000 / 9) as MediaTime;
 /// length of the longest usual segments: durations in a playlist are wrong by less.
 const PLAUSIBLE: MediaTime = 10_000_000_000;
 
+/// After a seek a time must not be further from the place in the playlist than the segment is long, or than this: it was sought by
+/// that place. What wrong durations add up to would lead into another segment.
+const SOUGHT: MediaTime = 2_000_000_000;
+
+/// A segment whose time is no further than this from the end of the last one continues it, wherever the playlist has it.
+const CONTINUED: MediaTime = 500_000_000;
+
 /// Gives frames their presentation times.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
@@ -22,6 +29,8 @@ pub(crate) struct Clock {
     played: Option<Duration>,
     /// Segment of the last frame.
     segment: Option<u64>,
+    /// Duration of the segment that is placed, as the playlist gives it.
+    length: Duration,
     /// Decoded audio that precedes the presentation, if the first segment tells of it. The playlist counts it.
     delay: Duration,
     /// How much of it the next frame has.
@@ -51,8 +60,14 @@ impl Anchor {
         let distance = self.expected(start).saturating_sub(passed);
         // The nearest time, over any number of rollovers.
         let rollovers = distance.saturating_add(ROLLOVER / 2).div_euclid(ROLLOVER).saturating_mul(ROLLOVER);
-        let is_near = distance.saturating_sub(rollovers).saturating_abs() < PLAUSIBLE;
-        if is_near { passed.saturating_add(rollovers) } else { passed }
+        passed.saturating_add(rollovers)
+    }
+
+    /// That time, if it is within `limit` of `start`.
+    fn passed_near(&self, media: MediaTime, start: Duration, limit: MediaTime) -> Option<MediaTime> {
+        let passed = self.passed(media, start);
+        let distance = passed.saturating_sub(self.expected(start)).saturating_abs();
+        (distance < limit).then_some(passed)
     }
 }
 
@@ -91,6 +106,11 @@ impl Clock {
         if self.next.is_none() {
             (self.delay, self.before) = (delay, delay);
         }
+    }
+
+    /// A segment is placed that the playlist gives this duration.
+    pub(crate) fn set_length(&mut self, length: Duration) {
+        self.length = length;
     }
 
     /// All frames of a segment were placed, which the playlist ends at `end`.
@@ -156,10 +176,13 @@ impl Clock {
         is_first: bool,
     ) -> (Duration, MediaTime) {
         if let Some(anchor) = self.anchor.filter(|anchor| anchor.discontinuity_sequence == discontinuity) {
-            let expected = anchor.expected(start);
-            let passed = anchor.passed(media, start);
-            let is_plausible = !is_first || passed.saturating_sub(expected).saturating_abs() < PLAUSIBLE;
-            if is_plausible {
+            let passed = if is_first {
+                self.plausible(anchor, media, start)
+            } else {
+                // From the last frame on: a segment may be longer than what is plausible of its beginning.
+                Some(anchor.passed(media, self.next.unwrap_or(start)))
+            };
+            if let Some(passed) = passed {
                 return (anchor.presentation, passed);
             }
         }
@@ -176,6 +199,16 @@ impl Clock {
         let media = media.saturating_sub(passed);
         self.anchor = Some(Anchor { discontinuity_sequence: discontinuity, media, presentation });
         (presentation, passed)
+    }
+}
+
+impl Clock {
+    /// Time from the anchor to the first frame of a segment, if its media time can be believed.
+    fn plausible(&self, anchor: Anchor, media: MediaTime, start: Duration) -> Option<MediaTime> {
+        let is_sought = self.next.is_none() && self.played.is_none();
+        let limit = if is_sought { nanoseconds(self.length).clamp(SOUGHT, PLAUSIBLE) } else { PLAUSIBLE };
+        let continued = || anchor.passed_near(media, self.next?, CONTINUED);
+        anchor.passed_near(media, start, limit).or_else(continued)
     }
 }
 
