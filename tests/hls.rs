@@ -878,6 +878,56 @@ mod encrypted {
     }
 
     #[test]
+    fn parts_of_a_segment_that_is_not_complete_have_its_key_and_not_that_of_the_segment_before() {
+        const PART: u64 = 10;
+        let bytes = |part: u64| fragment(&aac_frames(part * PART, PART), part * PART * 1024);
+        let key = |segment: u64| [segment as u8 + 1; 16];
+        let mut site = Site::default();
+        for segment in 0..8_u64 {
+            // Also where the initialization section changes its key with each segment.
+            let init = encrypt(key(segment), 3, &mux::init(&Entry::Aac(3), 48_000, 0));
+            site = site.with(&format!("/k{segment}"), key(segment)).with(&format!("/i{segment}"), init);
+            let parts = [segment * 2, segment * 2 + 1].map(bytes);
+            site = site.with(&format!("/{segment}"), encrypt(key(segment), 3, &parts.concat()));
+            for (index, part) in (segment * 2..).zip(&parts) {
+                site = site.with(&format!("/p{index}"), encrypt(key(segment), 3, part));
+            }
+        }
+        let seconds = PART as f64 * 1024.0 / 48_000.0;
+        // A part more in each version, from none of the first segment that is complete on.
+        let list = move |count: u64| {
+            let mut text = format!(
+                "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-PART-INF:PART-TARGET={seconds:.6}\n#EXT-X-SERVER-CONTROL:PART-HOLD-BACK=1\n"
+            );
+            for part in 0..count {
+                let segment = part / 2;
+                if part % 2 == 0 {
+                    text.push_str(&format!("#EXT-X-KEY:METHOD=AES-128,URI=\"k{segment}\",IV=0x03\n#EXT-X-MAP:URI=\"i{segment}\"\n"));
+                }
+                text.push_str(&format!("#EXT-X-PART:DURATION={seconds:.6},URI=\"p{part}\"\n"));
+                if part % 2 == 1 {
+                    text.push_str(&format!("#EXTINF:{:.6},\n{segment}\n", 2.0 * seconds));
+                }
+            }
+            text + if count == 16 { "#EXT-X-ENDLIST\n" } else { "" }
+        };
+        for first in [1, 5] {
+            let site = site.clone();
+            let origin = Origin::start(move |request| match request.path.as_str() {
+                "/live.m3u8" => {
+                    let text = list((first + request.again as u64).min(16));
+                    Answer::whole(&Content::bytes(text.into_bytes()))
+                }
+                _ => site.answer(request),
+            });
+            let mut hls = open(&origin, "/live.m3u8", |config| config.start = Some(Duration::ZERO));
+            assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..16 * PART).collect())], "from {first} on");
+            let asked = origin.log().requests.iter().filter(|request| request.path.starts_with("/p")).count();
+            assert!(asked > 0, "parts were played");
+        }
+    }
+
+    #[test]
     fn segments_sealed_by_aes_256_gcm_are_opened_and_changed_ones_are_not_played() {
         use aes_gcm::aead::AeadInPlace;
         use aes_gcm::{AesGcm, KeyInit as _};

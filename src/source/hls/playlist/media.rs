@@ -24,6 +24,8 @@ pub struct MediaPlaylist {
     pub segments: Vec<Segment>,
     /// Parts of the segment that is not complete yet.
     pub parts: Vec<Part>,
+    /// What is known of that segment: its key, its initialization section and its discontinuity. It has no URI and no duration yet.
+    pub(crate) incomplete: Option<Box<Segment>>,
     /// No more segments will be added.
     pub is_ended: bool,
     /// Whether the server may change the playlist.

@@ -353,6 +353,19 @@ impl Parser {
         after.ok_or(PlaylistProblem::Overflow)?;
         self.list.version = self.list.version.max(1);
         // What was read of the next segment, whose URI is not there yet.
+        self.list.incomplete = Some(Box::new(Segment {
+            uri: Uri::new(""),
+            duration: Duration::ZERO,
+            byte_range: None,
+            discontinuity_sequence: self.discontinuity_sequence,
+            keys: self.keys,
+            map: self.map,
+            date_time: self.next.date_time,
+            is_gap: self.next.is_gap,
+            bitrate: self.bitrate,
+            title: None,
+            parts: Vec::new(),
+        }));
         self.list.parts = self.next.parts;
         Ok(self.list)
     }

@@ -29,10 +29,10 @@ impl State {
     fn poll_hinted_map(&mut self) -> Option<ResourceKey> {
         let timeline = self.timelines[self.variant].as_ref()?;
         let hint = timeline.list.preload_hints.iter().find(|hint| hint.is_map)?;
-        let last = timeline.list.segments.last()?;
+        let next = timeline.list.incomplete.as_deref()?;
         // Section 4.4.4.4: a key applies to all that follows it, up to the next key.
-        let map = Map { uri: hint.uri.clone(), byte_range: hint.byte_range, keys: last.keys.clone() };
-        let segment = Segment { map: Some(Arc::new(map)), ..last.clone() };
+        let map = Map { uri: hint.uri.clone(), byte_range: hint.byte_range, keys: next.keys.clone() };
+        let segment = Segment { map: Some(Arc::new(map)), ..next.clone() };
         // The number matters for the initialization vector of a segment only: a MAP has an explicit one (section 4.4.4.5).
         let needs = needs_of(&segment, timeline.list.end_sequence(), &timeline.url, self.policy).ok()?;
         let key = needs.init.filter(|key| self.hinted_map.as_ref() != Some(key))?;
@@ -172,7 +172,7 @@ fn hinted_segment(timeline: &Timeline) -> Option<(PlaylistPosition, TimedSegment
         byte_range: hint.byte_range,
         is_gap: false,
         parts: Vec::new(),
-        ..list.segments.last()?.clone()
+        ..list.incomplete.as_deref()?.clone()
     };
     let next = PlaylistPosition { part: position.part + 1, ..position };
     Some((position, TimedSegment { segment, start: timeline.edge(), next }))

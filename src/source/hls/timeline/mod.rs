@@ -157,8 +157,8 @@ impl Timeline {
         };
         let part = parts.get(at.part)?;
         let start = parts[..at.part].iter().fold(start, |start, part| start.saturating_add(part.duration));
-        // A part has the key and the initialization section of its segment.
-        let parent = whole.or(self.list.segments.last())?;
+        // A part has the key and the initialization section of its segment, not those of the one before: they may have changed.
+        let parent = whole.or(self.list.incomplete.as_deref())?;
         let segment = Segment {
             uri: part.uri.clone(),
             duration: part.duration,
