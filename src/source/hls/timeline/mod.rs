@@ -51,10 +51,15 @@ impl Timeline {
             };
             let mut numbered = list.segments.iter().zip(list.media_sequence..);
             let has_common = list.end_sequence() > own.media_sequence;
-            return if has_common && numbered.all(|(segment, sequence)| is_same(segment, sequence)) {
-                Version::Older
+            if !(has_common && numbered.all(|(segment, sequence)| is_same(segment, sequence))) {
+                return Version::Restarted;
+            }
+            // No old version has an end: the server has taken back segments, or shows those again that had left the window. One that
+            // has newer segments comes from a server with a longer window.
+            return if list.is_ended || list.end_sequence() > own.end_sequence() {
+                Version::Newer { has_changed: true }
             } else {
-                Version::Restarted
+                Version::Older
             };
         }
         let has_changed = list.end_sequence() > own.end_sequence()
@@ -64,10 +69,23 @@ impl Timeline {
     }
 
     /// The next version of this playlist: segments that both have keep their times.
-    pub(crate) fn update(&self, list: MediaPlaylist, url: Url) -> Self {
+    pub(crate) fn update(&self, mut list: MediaPlaylist, url: Url) -> Self {
+        self.drop_earlier(&mut list);
         let start = self.start_of(list.media_sequence);
         let start = start.or_else(|| self.start_by_date(&list)).unwrap_or_else(|| self.start_by_count(&list));
         Self::new(list, url, start)
+    }
+
+    /// Leaves out segments that precede the first one of this version: they might have to start before the presentation does.
+    fn drop_earlier(&self, list: &mut MediaPlaylist) {
+        let earlier = self.list.media_sequence.saturating_sub(list.media_sequence);
+        let Ok(earlier) = usize::try_from(earlier) else { return };
+        // With nothing in common their times are found in another way.
+        if (1..list.segments.len()).contains(&earlier) {
+            list.segments.drain(..earlier);
+            list.media_sequence = self.list.media_sequence;
+            list.discontinuity_sequence = list.segments[0].discontinuity_sequence;
+        }
     }
 
     /// The start of a version that has no segment in common with this one. Section 6.2.2: each segment that was missed in between
