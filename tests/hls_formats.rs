@@ -1,0 +1,187 @@
+//! HLS: discontinuities at which the codec, the rate and the media times change, and changes of the level there; and renditions
+//! with borders of their own.
+#![cfg(feature = "hls")]
+
+#[path = "support/mux.rs"]
+mod mux;
+#[path = "support/presentation.rs"]
+mod presentation;
+mod support;
+
+use std::io::Read;
+use std::time::Duration;
+
+use mux::{Entry, Ts, aac_frames, ac3_frames, adts, fragment, init, mp3_frames};
+use presentation::{Site, all, extinf, open, vod};
+use windway::hls::{Discontinuity, Quality};
+use windway::media::AudioCodec;
+
+/// What the segments of a presentation are, one after the other.
+const CODECS: [AudioCodec; 8] = [
+    AudioCodec::Aac,
+    AudioCodec::Mp3,
+    AudioCodec::Flac,
+    AudioCodec::Opus,
+    AudioCodec::Ac3,
+    AudioCodec::Mp3,
+    AudioCodec::Aac,
+    AudioCodec::Opus,
+];
+
+/// Frames of a segment of about two seconds, and its bytes, with a time in units of 90 kHz.
+fn encoded(index: u64, time: u64) -> (Vec<Vec<u8>>, Vec<u8>) {
+    let first = index * 1000;
+    let ts = |kind: u8, frames: &[Vec<u8>], ticks: f64| Ts::new(kind).segment(frames, time, ticks);
+    match CODECS[index as usize] {
+        AudioCodec::Mp3 => {
+            let frames = mp3_frames(first, 76);
+            (frames.clone(), ts(0x03, &frames, 1152.0 * 90_000.0 / 44_100.0))
+        }
+        AudioCodec::Ac3 => {
+            let frames = ac3_frames(first, 62);
+            (frames.clone(), ts(0x81, &frames, 2880.0))
+        }
+        AudioCodec::Flac => {
+            let frames = aac_frames(first, 86);
+            (frames.clone(), fragment(&frames, time * 441 / 900))
+        }
+        AudioCodec::Opus => {
+            let frames: Vec<Vec<u8>> =
+                aac_frames(first, 94).iter().map(|rest| [&[31 << 3][..], rest].concat()).collect();
+            (frames.clone(), fragment(&frames, time * 48 / 90))
+        }
+        // Of another rate the second time.
+        _ => {
+            let rate = if index == 0 { 3 } else { 4 };
+            let frames: Vec<Vec<u8>> = aac_frames(first, 94).iter().map(|frame| adts(frame, rate)).collect();
+            (frames.clone(), ts(0x0f, &frames, 1920.0))
+        }
+    }
+}
+
+/// Two levels of the same codecs, each with media times of its own for each segment.
+fn formats() -> Site {
+    let mut site = Site::default()
+        .with("/Flac", init(&Entry::Flac, 44_100, 0))
+        .with("/Opus", init(&Entry::Opus, 48_000, 0));
+    let mut master = String::from("#EXTM3U\n");
+    for level in 0..2_u64 {
+        let mut lines = String::new();
+        for (index, codec) in (0..).zip(CODECS) {
+            let time = (level * 7_000_000_000 + index * 1_234_567_891) % (1 << 33);
+            site = site.with(&format!("/{level}-{index}"), encoded(index, time).1);
+            if matches!(codec, AudioCodec::Flac | AudioCodec::Opus) {
+                lines.push_str(&format!("#EXT-X-DISCONTINUITY\n#EXT-X-MAP:URI=\"{codec:?}\"\n"));
+            } else {
+                lines.push_str("#EXT-X-DISCONTINUITY\n");
+            }
+            lines.push_str(&extinf(&format!("{level}-{index}")));
+        }
+        master.push_str(&format!("#EXT-X-STREAM-INF:BANDWIDTH={}\n{level}.m3u8\n", level + 1));
+        site = site.with(&format!("/{level}.m3u8"), vod(&lines));
+    }
+    site.with("/all.m3u8", master)
+}
+
+/// True if these frames are in the bytes, one after the other, and each once.
+fn has_frames(bytes: &[u8], frames: &[Vec<u8>]) -> bool {
+    // Its last bytes are random: frames of MP3 begin alike, and those of Opus with the header of a page.
+    let find = |bytes: &[u8], frame: &[u8]| {
+        let end = &frame[frame.len() - 24..];
+        bytes.windows(24).position(|window| window == end)
+    };
+    let mut rest = bytes;
+    frames.iter().all(|frame| {
+        let Some(at) = find(rest, frame) else { return false };
+        rest = &rest[at + 24..];
+        find(rest, frame).is_none()
+    })
+}
+
+#[test]
+fn each_codec_follows_each_other_at_a_discontinuity_with_times_of_its_own() {
+    let origin = formats().serve();
+    // The level changes while this segment is read, or not at all.
+    for changes_at in 0..=CODECS.len() {
+        let mut hls = open(&origin, "/all.m3u8", |config| {
+            config.quality = Quality::Fixed(0);
+            config.buffer = Duration::from_millis(1);
+        });
+        let mut end = Duration::ZERO;
+        for (index, codec) in CODECS.into_iter().enumerate() {
+            let mut section = hls.next_section().unwrap().unwrap();
+            let info = section.info().clone();
+            let expected = if index == 0 { Discontinuity::Start } else { Discontinuity::Format };
+            assert_eq!((info.codec, info.discontinuity), (codec, expected), "{index} of {changes_at}");
+            // Times abut, but for the rounding of a tick.
+            assert!(
+                info.start.abs_diff(end) < Duration::from_millis(1),
+                "{index} of {changes_at}: {info:?} {end:?}"
+            );
+            if index == changes_at {
+                let before = origin.log().requests.len();
+                hls.handle().set_quality(Quality::Fixed(1));
+                origin.wait_until("the other playlist", |log| {
+                    log.requests[before..].iter().any(|request| request.path == "/1.m3u8")
+                });
+            }
+            let bytes = all(&mut section);
+            let frames = encoded(index as u64, 0).0;
+            assert!(has_frames(&bytes, &frames), "{index} {codec:?} of {changes_at}: {} bytes", bytes.len());
+            end = hls.handle().position();
+        }
+        assert!(hls.next_section().unwrap().is_none());
+    }
+}
+
+/// A rendition in segments of so many frames each.
+fn rendition(name: &str, frames: u64, first: u64, mut site: Site) -> Site {
+    let mut lines = String::new();
+    for index in 0..(FRAMES_OF_ALL / frames) {
+        let numbered: Vec<Vec<u8>> =
+            aac_frames(first + index * frames, frames).iter().map(|frame| adts(frame, 3)).collect();
+        let bytes = Ts::new(0x0f).segment(&numbered, 900_000 + index * frames * 1920, 1920.0);
+        lines.push_str(&format!("#EXTINF:{:.6},\n{name}{index}\n", frames as f64 * 1024.0 / 48_000.0));
+        site = site.with(&format!("/{name}{index}"), bytes);
+    }
+    let target = (frames as f64 * 1024.0 / 48_000.0).ceil();
+    let list = format!("#EXTM3U\n#EXT-X-TARGETDURATION:{target}\n{lines}#EXT-X-ENDLIST\n");
+    site.with(&format!("/{name}.m3u8"), list)
+}
+
+/// 32 s.
+const FRAMES_OF_ALL: u64 = 1500;
+
+const OTHER: u64 = 1_000_000;
+
+#[test]
+fn a_rendition_with_other_borders_continues_where_the_reader_is() {
+    let site = rendition("de", 100, 0, Site::default());
+    let site = rendition("en", 375, OTHER, site);
+    let master = "#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"de\",LANGUAGE=\"de\",URI=\"de.m3u8\",DEFAULT=YES\n\
+        #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"en\",LANGUAGE=\"en\",URI=\"en.m3u8\"\n\
+        #EXT-X-STREAM-INF:BANDWIDTH=9,CODECS=\"mp4a.40.2\",AUDIO=\"g\"\nde.m3u8\n";
+    let origin = site.with("/all.m3u8", master).serve();
+    let length = |frames: u64| frames as f64 * 1024.0 / 48_000.0;
+    // In the middle of a segment, at a border, near the end and at the end.
+    for read in [1, 50, 100, 374, 375, 376, 1000, 1450, 1499] {
+        let mut hls = open(&origin, "/all.m3u8", |_| ());
+        let handle = hls.handle();
+        let mut section = hls.next_section().unwrap().unwrap();
+        let bytes: usize = aac_frames(0, read).iter().map(|frame| frame.len() + 7).sum();
+        section.read_exact(&mut vec![0; bytes]).unwrap();
+        let at = handle.position().as_secs_f64();
+        assert!((at - length(read)).abs() < 0.03, "{at}");
+        handle.select_rendition(1).unwrap();
+        assert_eq!(section.read(&mut [0; 9]).unwrap(), 0);
+        let mut section = hls.next_section().unwrap().unwrap();
+        let info = section.info().clone();
+        assert_eq!(info.discontinuity, Discontinuity::Rendition);
+        assert!(((info.start + info.skip).as_secs_f64() - at).abs() < 0.001, "{at}: {info:?}");
+        let frames = presentation::numbers(&all(&mut section));
+        let first = (info.start.as_secs_f64() / length(1)).round() as u64;
+        assert!(frames.iter().copied().eq(OTHER + first..OTHER + FRAMES_OF_ALL), "after {read}: {info:?}");
+        assert!(info.skip.as_secs_f64() < length(375), "no segment is fetched for nothing: {info:?}");
+        assert!(hls.next_section().unwrap().is_none());
+    }
+}
