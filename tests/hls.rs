@@ -928,6 +928,35 @@ mod encrypted {
     }
 
     #[test]
+    fn ranges_of_one_file_are_decrypted_each_by_its_own_iv() {
+        let key = [4; 16];
+        let mut whole = Vec::new();
+        let mut lines = String::new();
+        // The same key for all, in a tag that is repeated for the sake of its IV, also where that is the one before last.
+        let mut add = |tag: &str, plain: &[u8], iv: u128| {
+            let bytes = encrypt(key, iv, plain);
+            let (len, offset) = (bytes.len(), whole.len());
+            whole.extend(bytes);
+            lines.push_str(&format!("#EXT-X-KEY:METHOD=AES-128,URI=\"key\",IV={iv:#x}\n"));
+            lines.push_str(&tag.replace("PLACE", &format!("{len}@{offset}")));
+        };
+        add("#EXT-X-MAP:URI=\"whole\",BYTERANGE=\"PLACE\"\n", &mux::init(&Entry::Aac(3), 48_000, 0), 1);
+        for index in 0..6_u64 {
+            let tag = format!("#EXT-X-BYTERANGE:PLACE\n{}", extinf("whole"));
+            add(&tag, &mp4(index), [u128::MAX, 0, 1][index as usize % 3]);
+        }
+        let origin =
+            Site::default().with("/whole", whole).with("/key", key).with("/list.m3u8", vod(&lines)).serve();
+        let mut hls = open(&origin, "/list.m3u8", |_| ());
+        assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..6 * FRAMES).collect())]);
+        for target in [9, 1, 5] {
+            hls.seek(Duration::from_secs(target)).unwrap();
+            let first = target / 2;
+            assert_eq!(play(&mut hls), [(Discontinuity::Seek, (first * FRAMES..6 * FRAMES).collect())]);
+        }
+    }
+
+    #[test]
     fn segments_sealed_by_aes_256_gcm_are_opened_and_changed_ones_are_not_played() {
         use aes_gcm::aead::AeadInPlace;
         use aes_gcm::{AesGcm, KeyInit as _};

@@ -11,7 +11,7 @@ mod support;
 use std::io::Read;
 use std::time::Duration;
 
-use mux::{Entry, Ts, aac_frames, ac3_frames, adts, fragment, init, mp3_frames};
+use mux::{AAC, Entry, Ts, aac_frames, ac3_frames, adts, fragment, init, mp3_frames};
 use presentation::{Site, all, extinf, open, vod};
 use windway::hls::{Discontinuity, Quality};
 use windway::media::AudioCodec;
@@ -183,5 +183,84 @@ fn a_rendition_with_other_borders_continues_where_the_reader_is() {
         assert!(frames.iter().copied().eq(OTHER + first..OTHER + FRAMES_OF_ALL), "after {read}: {info:?}");
         assert!(info.skip.as_secs_f64() < length(375), "no segment is fetched for nothing: {info:?}");
         assert!(hls.next_section().unwrap().is_none());
+    }
+}
+
+/// Two levels of one codec, in samples as long as those of AAC, whose encoders have added samples at the beginning. The second one is of other frames.
+fn with_delay(entry: &Entry, delay: i64) -> Site {
+    let name = |level: u64, index: u64| format!("{level}-{index}");
+    let mut site = Site::default().with("/init", init(entry, 48_000, delay));
+    let mut master = String::from("#EXTM3U\n");
+    for level in 0..2 {
+        let mut lines = String::from("#EXT-X-MAP:URI=\"init\"\n");
+        for index in 0..JOINED {
+            let frames: Vec<Vec<u8>> = delayed_frames(entry, level * OTHER + index * 50);
+            lines.push_str(&format!(
+                "#EXTINF:{:.6},\n{}\n",
+                (50 * AAC) as f64 / 48_000.0,
+                name(level, index)
+            ));
+            site = site.with(&format!("/{}", name(level, index)), fragment(&frames, index * 50 * AAC));
+        }
+        master.push_str(&format!("#EXT-X-STREAM-INF:BANDWIDTH={}\n{level}.m3u8\n", level + 1));
+        site = site.with(&format!("/{level}.m3u8"), vod(&lines));
+    }
+    site.with("/all.m3u8", master)
+}
+
+/// Segments of a level with a delay.
+const JOINED: u64 = 6;
+
+fn delayed_frames(entry: &Entry, first: u64) -> Vec<Vec<u8>> {
+    let head: &[u8] = if matches!(entry, Entry::Opus) { &[31 << 3] } else { &[] };
+    aac_frames(first, 50).iter().map(|rest| [head, rest].concat()).collect()
+}
+
+#[test]
+fn levels_with_encoder_delay_are_joined_without_a_frame_less_or_more() {
+    // The delay of an edit list, and the pre-skip of Opus, which is in its sample entry.
+    for (entry, delay, skip) in
+        [(Entry::Aac(3), 1024, 1024), (Entry::Aac(3), 2112, 2112), (Entry::Opus, 0, 312)]
+    {
+        let origin = with_delay(&entry, delay).serve();
+        let mut changed = 0;
+        for at in 0..JOINED - 2 {
+            let mut hls = open(&origin, "/all.m3u8", |config| {
+                config.quality = Quality::Fixed(0);
+                config.buffer = Duration::from_millis(1);
+            });
+            let mut section = hls.next_section().unwrap().unwrap();
+            let skipped = section.info().skip.as_secs_f64();
+            assert!((skipped - f64::from(skip) / 48_000.0).abs() < 0.000_03, "{:?}", section.info());
+            let half = delayed_frames(&entry, 0).concat().len() / 2;
+            let mut bytes = vec![0; at as usize * 2 * half + half];
+            section.read_exact(&mut bytes).unwrap();
+            let before = origin.log().requests.len();
+            hls.handle().set_quality(Quality::Fixed(1));
+            origin.wait_until("the other playlist", |log| {
+                log.requests[before..].iter().any(|request| request.path == "/1.m3u8")
+            });
+            bytes.extend(all(&mut section));
+            assert!(hls.next_section().unwrap().is_none(), "one section");
+            // Each segment of one of the two levels.
+            let mut levels = Vec::new();
+            let mut expected = Vec::new();
+            for index in 0..JOINED {
+                let of = |level: u64| delayed_frames(&entry, level * OTHER + index * 50);
+                let level = u64::from(!has_frames(&bytes, &of(0)));
+                levels.push(level);
+                expected.extend(of(level));
+            }
+            assert!(has_frames(&bytes, &expected), "{levels:?} at {at}, delay {skip}");
+            assert!(levels.is_sorted(), "{levels:?}");
+            changed += levels[JOINED as usize - 1];
+            let end = (JOINED * 50 * AAC - skip as u64) as f64 / 48_000.0;
+            assert!(
+                (hls.handle().position().as_secs_f64() - end).abs() < 0.000_1,
+                "{:?}",
+                hls.handle().position()
+            );
+        }
+        assert!(changed > 0, "the other level was played");
     }
 }
