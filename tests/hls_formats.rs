@@ -9,10 +9,13 @@ mod presentation;
 mod support;
 
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mux::{AAC, Entry, Ts, aac_frames, ac3_frames, adts, fragment, init, mp3_frames};
 use presentation::{Site, all, extinf, open, vod};
+use support::Origin;
 use windway::hls::{Discontinuity, Quality};
 use windway::media::AudioCodec;
 
@@ -154,14 +157,59 @@ const FRAMES_OF_ALL: u64 = 1500;
 
 const OTHER: u64 = 1_000_000;
 
-#[test]
-fn a_rendition_with_other_borders_continues_where_the_reader_is() {
+/// A presentation in two languages with different borders.
+fn languages() -> Site {
     let site = rendition("de", 100, 0, Site::default());
     let site = rendition("en", 375, OTHER, site);
     let master = "#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"de\",LANGUAGE=\"de\",URI=\"de.m3u8\",DEFAULT=YES\n\
         #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"en\",LANGUAGE=\"en\",URI=\"en.m3u8\"\n\
         #EXT-X-STREAM-INF:BANDWIDTH=9,CODECS=\"mp4a.40.2\",AUDIO=\"g\"\nde.m3u8\n";
-    let origin = site.with("/all.m3u8", master).serve();
+    site.with("/all.m3u8", master)
+}
+
+#[test]
+fn a_rendition_that_is_selected_offline_plays_once_the_server_is_back() {
+    let is_down = Arc::new(AtomicBool::new(false));
+    let (site, down) = (languages(), Arc::clone(&is_down));
+    let origin = Origin::start(move |request| {
+        let answer = site.answer(request);
+        if down.load(Ordering::Relaxed) { answer.close_in_head(0) } else { answer }
+    });
+    // Selected while offline, and another one or the same one again before the server is back.
+    for selected in [&[1][..], &[1, 0, 1], &[1, 0]] {
+        is_down.store(false, Ordering::Relaxed);
+        let mut hls = open(&origin, "/all.m3u8", |config| config.buffer = Duration::from_secs(1));
+        let handle = hls.handle();
+        let mut section = hls.next_section().unwrap().unwrap();
+        let bytes: usize = aac_frames(0, 150).iter().map(|frame| frame.len() + 7).sum();
+        section.read_exact(&mut vec![0; bytes]).unwrap();
+        let at = handle.position();
+        is_down.store(true, Ordering::Relaxed);
+        for rendition in selected {
+            handle.select_rendition(*rendition).unwrap();
+            let error = hls.next_section().map(drop).unwrap_err();
+            assert!(error.is_retryable(), "{error}");
+        }
+        is_down.store(false, Ordering::Relaxed);
+        let mut section = hls.next_section().unwrap().unwrap();
+        let info = section.info().clone();
+        assert_eq!(info.discontinuity, Discontinuity::Rendition, "{selected:?}");
+        assert!((info.start + info.skip).abs_diff(at) < Duration::from_millis(1), "{at:?} {info:?}");
+        let frames = presentation::numbers(&all(&mut section));
+        let is_other = selected.last() == Some(&1);
+        assert_eq!(
+            frames.last(),
+            Some(&(FRAMES_OF_ALL - 1 + if is_other { OTHER } else { 0 })),
+            "{selected:?}"
+        );
+        assert!(frames.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+        assert!(hls.next_section().unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_rendition_with_other_borders_continues_where_the_reader_is() {
+    let origin = languages().serve();
     let length = |frames: u64| frames as f64 * 1024.0 / 48_000.0;
     // In the middle of a segment, at a border, near the end and at the end.
     for read in [1, 50, 100, 374, 375, 376, 1000, 1450, 1499] {

@@ -7,6 +7,7 @@ mod mux;
 mod presentation;
 mod support;
 
+use std::io::Read;
 use std::time::Duration;
 
 use mux::{Ts, aac_frames, adts};
@@ -165,8 +166,9 @@ fn a_gap_at_the_edge_that_is_filled_later_or_never_costs_nothing_else() {
             version(request).replace(&last, &format!("#EXT-X-GAP\n{last}"))
         }
     });
-    let (reasons, frames) = played(&origin);
+    let (_, frames) = played(&origin);
     assert!(frames.windows(2).all(|pair| pair[0] < pair[1]), "no frame comes twice");
+    assert_eq!(frames.last(), Some(&(END * SHORT - 1)));
     // Segment 20 is missing for ever.
     let origin = serve(|request| {
         version(request).replace("#EXTINF:0.213333,\n20.ts", "#EXT-X-GAP\n#EXTINF:0.213333,\n20.ts")
@@ -194,4 +196,50 @@ fn a_sequence_that_starts_again_is_one_reset() {
     assert_eq!(old, (0..(WINDOW + 7) * SHORT).collect::<Vec<_>>());
     assert_eq!(new.last(), Some(&(62 * SHORT - 1)));
     assert!(new.iter().copied().eq(new[0]..62 * SHORT));
+}
+
+#[test]
+fn durations_that_are_wrong_by_half_lose_no_frame_of_a_live_stream() {
+    for duration in ["0.106667", "0.16", "0.266667", "0.32"] {
+        let origin = serve(move |request| version(request).replace("0.213333", duration));
+        let (reasons, frames) = played(&origin);
+        assert_eq!(reasons, [Discontinuity::Start], "{duration}");
+        // It starts nearer to the edge if they are said to be longer.
+        assert!(
+            frames[0] < 6 * SHORT && frames.iter().copied().eq(frames[0]..END * SHORT),
+            "{duration}: {}",
+            frames.len()
+        );
+    }
+}
+
+#[test]
+fn a_listener_who_pauses_beyond_the_window_continues_once_and_in_order() {
+    let origin = serve(|request| {
+        let end = (WINDOW + 3 * request).min(90);
+        let text = window(end - WINDOW, end);
+        text + if end == 90 { "#EXT-X-ENDLIST\n" } else { "" }
+    });
+    let mut hls = open(&origin, "/live.m3u8", |config| {
+        config.hold_back = Some(Duration::from_millis(2560));
+        config.buffer = Duration::from_millis(500);
+    });
+    let mut section = hls.next_section().unwrap().unwrap();
+    section.read_exact(&mut [0; 100]).unwrap();
+    origin.wait_until("the window moves on", |log| {
+        log.requests.iter().filter(|request| request.path == "/live.m3u8").count() > 12
+    });
+    let position = hls.handle().position();
+    assert!(position < Duration::from_secs(1) && hls.handle().latency().unwrap() > Duration::from_secs(4));
+    let mut frames = presentation::numbers(&presentation::all(&mut section)[first_frame_rest()..]);
+    let sections = play(&mut hls);
+    assert!(matches!(sections[..], [(Discontinuity::Behind(_), _)]), "{sections:?}");
+    frames.extend(sections.into_iter().flat_map(|section| section.1));
+    assert!(frames.windows(2).all(|pair| pair[0] < pair[1]), "{frames:?}");
+    assert_eq!(frames.last(), Some(&(90 * SHORT - 1)));
+}
+
+/// Bytes of the first frame behind those that were read of it.
+fn first_frame_rest() -> usize {
+    aac_frames(0, 1)[0].len() + 7 - 100
 }
