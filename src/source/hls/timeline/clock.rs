@@ -200,9 +200,7 @@ impl Clock {
         self.anchor = Some(Anchor { discontinuity_sequence: discontinuity, media, presentation });
         (presentation, passed)
     }
-}
 
-impl Clock {
     /// Time from the anchor to the first frame of a segment, if its media time can be believed.
     fn plausible(&self, anchor: Anchor, media: MediaTime, start: Duration) -> Option<MediaTime> {
         let is_sought = self.next.is_none() && self.played.is_none();
