@@ -8,6 +8,7 @@ mod presentation;
 mod support;
 
 use std::io::Read;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mux::{Ts, aac_frames, adts};
@@ -214,11 +215,18 @@ fn durations_that_are_wrong_by_half_lose_no_frame_of_a_live_stream() {
 }
 
 #[test]
-fn a_listener_who_pauses_beyond_the_window_continues_once_and_in_order() {
-    let origin = serve(|request| {
-        let end = (WINDOW + 3 * request).min(90);
-        let text = window(end - WINDOW, end);
-        text + if end == 90 { "#EXT-X-ENDLIST\n" } else { "" }
+fn a_listener_who_pauses_beyond_the_window_continues_in_order() {
+    // From the pause on the window moves with each request.
+    let pause = Arc::new(Mutex::new(None));
+    let paused = Arc::clone(&pause);
+    let origin = serve(move |_| {
+        let mut paused = paused.lock().unwrap();
+        let moved = paused.as_mut().map_or(0, |moved: &mut u64| {
+            *moved += 1;
+            *moved
+        });
+        let end = (WINDOW + 3 * moved).min(90);
+        window(end - WINDOW, end) + if end == 90 { "#EXT-X-ENDLIST\n" } else { "" }
     });
     let mut hls = open(&origin, "/live.m3u8", |config| {
         config.hold_back = Some(Duration::from_millis(2560));
@@ -226,14 +234,18 @@ fn a_listener_who_pauses_beyond_the_window_continues_once_and_in_order() {
     });
     let mut section = hls.next_section().unwrap().unwrap();
     section.read_exact(&mut [0; 100]).unwrap();
+    *pause.lock().unwrap() = Some(0);
+    let before = origin.log().requests.len();
     origin.wait_until("the window moves on", |log| {
-        log.requests.iter().filter(|request| request.path == "/live.m3u8").count() > 12
+        log.requests[before..].iter().filter(|request| request.path == "/live.m3u8").count() > 12
     });
     let position = hls.handle().position();
     assert!(position < Duration::from_secs(1) && hls.handle().latency().unwrap() > Duration::from_secs(4));
     let mut frames = presentation::numbers(&presentation::all(&mut section)[first_frame_rest()..]);
     let sections = play(&mut hls);
-    assert!(matches!(sections[..], [(Discontinuity::Behind(_), _)]), "{sections:?}");
+    // The window moves faster than it is played, so it may happen again.
+    let is_behind = |section: &(Discontinuity, Vec<u64>)| matches!(section.0, Discontinuity::Behind(_));
+    assert!(!sections.is_empty() && sections.iter().all(is_behind), "{sections:?}");
     frames.extend(sections.into_iter().flat_map(|section| section.1));
     assert!(frames.windows(2).all(|pair| pair[0] < pair[1]), "{frames:?}");
     assert_eq!(frames.last(), Some(&(90 * SHORT - 1)));
