@@ -781,6 +781,35 @@ fn login_page() -> Answer {
     Answer::whole(&page).header("Content-Type", "text/html")
 }
 
+/// The page of a login is a file, too: its server knows ranges, and refuses those behind its end.
+#[test]
+fn a_page_of_a_login_that_is_shorter_than_the_offset_does_not_make_the_file_sequential() {
+    let unsatisfied = |total: &str| Answer::status(416).header("Content-Range", &format!("bytes */{total}"));
+    let portal = Origin::start(|_| Answer::status(416));
+    let login = portal.url("/login");
+    let content = Content::pattern(1_000_000);
+    let parts = AtomicUsize::new(0);
+    let origin = Origin::start(move |request| match request.range() {
+        _ if request.path == "/login" => unsatisfied("2817"),
+        Some((600_000.., _)) => match parts.fetch_add(1, Ordering::SeqCst) {
+            0 => unsatisfied("2817"),
+            1 => Answer::redirect(302, "/login"),
+            2 | 3 => Answer::redirect(302, &login),
+            _ => Answer::file(request, &content),
+        },
+        _ => Answer::file(request, &content),
+    });
+    let downloader = downloader();
+    let mut stream = downloader.open(&origin.url("/a")).unwrap();
+    stream.seek(SeekFrom::Start(700_000)).unwrap();
+    let mut some = [0; 1000];
+    stream.read_exact(&mut some).unwrap();
+    assert_pattern(700_000, &some);
+    let requests = origin.log().requests;
+    assert!(requests.iter().all(|request| request.range().is_some()), "{requests:?}");
+    assert!(!portal.log().requests.is_empty());
+}
+
 #[test]
 fn a_read_that_waits_for_the_login_to_a_network_can_be_interrupted() {
     let content = Content::pattern(1_000_000);

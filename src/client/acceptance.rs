@@ -8,7 +8,7 @@ use ureq::http::{HeaderMap, HeaderName, StatusCode, Version, header};
 use super::h1::body::Framing;
 use super::head::{Head, ResponseHead};
 use super::range::{ContentRange, Meaning, check_partial, check_suffix, read_200};
-use super::request::Request;
+use super::request::{Known, Request};
 use super::retry;
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::{HttpUrl, SafeUrl};
@@ -173,6 +173,41 @@ fn contradiction(requested: Option<ByteRange>, content_range: Option<&str>) -> O
     let requested = requested.filter(|requested| requested.start < total)?;
     let why = format!("the server refused the range {requested}, although it announced {total} bytes");
     Some(Error::new(ErrorKind::WrongRange, why).with_cause(Error::new(ErrorKind::Status(416), "status 416")))
+}
+
+/// The error for a response from `url` if it is a 416 that concerns another resource than the one that was served before. A
+/// network that wants a login redirects every request, and the range may begin behind the end of its page. `first` is the URL
+/// that was requested, before any redirect.
+pub(super) fn intercepted(
+    request: &Request,
+    first: &HttpUrl,
+    url: &HttpUrl,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Option<Error> {
+    // A network can't answer for a server that has shown its certificate.
+    let may_be = status == StatusCode::RANGE_NOT_SATISFIABLE && !first.origin().is_tls;
+    let Known { origin, len, promised } = request.what_is_known().filter(|_| may_be)?;
+    let is_redirected = first != url;
+    let announced = match text(headers, &header::CONTENT_RANGE).and_then(ContentRange::parse) {
+        Some(ContentRange::Unsatisfied { total }) => Some(total),
+        _ => None,
+    };
+    let is_other = |announced| {
+        // Without a redirect the earlier length may be the wrong one, unless there were bytes behind this one.
+        announced < *promised || (is_redirected && len.is_some_and(|len| len != announced))
+    };
+    let why = match announced {
+        Some(announced) if is_other(announced) => {
+            format!("the server refused the range of another resource, which has {announced} bytes")
+        }
+        None if is_redirected && url.origin() != origin => {
+            format!("the server refused the range after a redirect to {}", url.origin().host)
+        }
+        _ => return None,
+    };
+    let why = format!("{why}: the network may want a login");
+    Some(Error::new(ErrorKind::NotMedia, why).with_url(url))
 }
 
 /// The value of a Content-Length.

@@ -193,7 +193,8 @@ impl Opener {
             waited_before += answer.waited_before;
             let Some(next) = redirect::target(&url, answer.head.status, &answer.head.headers)? else {
                 let is_repeated = answer.is_repeated && !visited.is_empty();
-                let response = self.accept(&request, &url, answer).map_err(|error| {
+                let first = visited.first().unwrap_or(&url);
+                let response = self.accept(&request, first, &url, answer).map_err(|error| {
                     let repeated = is_repeated.then(|| Box::new(url));
                     Unfollowed { error, repeated }
                 })?;
@@ -263,11 +264,12 @@ impl Opener {
         Ok(Box::new(Answer { waited_before, is_repeated: true, ..*again }))
     }
 
-    /// Checks a response against its request. `None` if it does not show whether it is the requested range or the whole
-    /// resource.
+    /// Checks a response from `url` against its request, which went to `first` before any redirect. `None` if it does not show
+    /// whether it is the requested range or the whole resource.
     fn accept(
         &self,
         request: &Request,
+        first: &HttpUrl,
         url: &HttpUrl,
         mut answer: Box<Answer>,
     ) -> Result<Option<Box<Response>>, Error> {
@@ -276,6 +278,7 @@ impl Opener {
             Ok(Some(accepted)) => accepted,
             Ok(None) => return Ok(None),
             Err(error) => {
+                let intercepted = acceptance::intercepted(request, first, url, status, &answer.head.headers);
                 // A success may have a long body: its connection is closed instead.
                 if !status.is_success() {
                     answer.drain();
@@ -287,7 +290,7 @@ impl Opener {
                     // of our idle connections may occupy the slot that this request needs.
                     self.sender.pool.record_refused(url.origin());
                 }
-                return Err(error);
+                return Err(intercepted.unwrap_or(error));
             }
         };
         let Answer { head, mut body, exchange, on_cancel, .. } = *answer;

@@ -44,6 +44,8 @@ pub(crate) struct Parts {
     /// Other places of the resource: mirrors, and a hook for fresh URLs.
     pub(super) alternates: Option<Arc<Alternates>>,
     pub(super) if_range: Option<Validator>,
+    /// See [`known`](Request::known).
+    known: Option<Known>,
     /// Which connection the request uses.
     pub(super) over: Over,
     requires_range: bool,
@@ -56,6 +58,17 @@ pub(crate) struct Parts {
     pub(super) reach: Reach,
     /// See [`confine`](Request::confine).
     policy: Option<UriPolicy>,
+}
+
+/// What earlier responses have shown of a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Origin of the last of them.
+    pub(super) origin: Origin,
+    /// Length in bytes, if known.
+    pub(super) len: Option<u64>,
+    /// It has at least this many bytes: responses have promised them.
+    pub(super) promised: u64,
 }
 
 impl Request {
@@ -75,6 +88,7 @@ impl Request {
             scoped: None,
             alternates: None,
             if_range: None,
+            known: None,
             over: Over::Any,
             requires_range: false,
             doubts_total: false,
@@ -174,6 +188,19 @@ impl Request {
     pub(crate) fn doubt_total(mut self) -> Self {
         self.parts().doubts_total = true;
         self
+    }
+
+    /// Says that the resource has been served before, from `url`, that it has `len` bytes, and at least `promised`. A 416 that
+    /// does not fit in with that is [`ErrorKind::NotMedia`]: it is about the page of a network that wants a login.
+    pub(crate) fn known(mut self, url: Option<&SafeUrl>, len: Option<u64>, promised: u64) -> Self {
+        let url = url.and_then(HttpUrl::of);
+        let origin = url.as_ref().unwrap_or(&self.url).origin().clone();
+        self.parts().known = Some(Known { origin, len, promised });
+        self
+    }
+
+    pub(super) fn what_is_known(&self) -> Option<&Known> {
+        self.known.as_ref()
     }
 
     /// The resource length from a partial response. `None` if it is doubtful: see [`doubt_total`](Self::doubt_total).

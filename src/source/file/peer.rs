@@ -37,8 +37,9 @@ struct PlannedPiece {
     epoch: Epoch,
     /// It is retried for as long as a reader waits.
     is_endless: bool,
-    /// An HTML page in its place may be that of a network that wants a login.
-    retries_pages: bool,
+    /// The file has at least this many bytes. `None` if the URL has not led to it before: a page in its place is not taken for
+    /// that of a network that wants a login.
+    promised: Option<u64>,
     /// The pieces that it makes useless.
     superseded: Vec<CancelToken>,
     /// There is something to prefetch beside it.
@@ -94,7 +95,7 @@ impl FilePeer {
 
     fn piece(&self, piece: PlannedPiece) -> Next {
         let shared = &self.0;
-        let PlannedPiece { key, range, priority, epoch, is_endless, retries_pages, superseded, has_beside } =
+        let PlannedPiece { key, range, priority, epoch, is_endless, promised, superseded, has_beside } =
             piece;
         // Here, and not in `plan`: a cancellation runs callbacks, which must not run under the locks.
         superseded.into_iter().for_each(|piece| piece.cancel());
@@ -108,6 +109,10 @@ impl FilePeer {
         // A total that equals the end of the piece may be that end (see `doubt_total`), unless the file is known to end
         // there.
         let request = if shared.len() != Some(end) { request.doubt_total() } else { request };
+        let request = match promised {
+            Some(promised) => request.known(sink.target(), shared.len(), promised),
+            None => request,
+        };
         let is_whole = range == (0..u64::MAX);
         let request = if is_whole { request } else { request.range(ByteRange::new(start, end)) };
         // Each response head is compared with the first one, so `If-Range` (RFC 9110, section 13.1.5) would add nothing.
@@ -121,7 +126,7 @@ impl FilePeer {
         if is_endless {
             fetch = fetch.max_retries(u32::MAX);
         }
-        if retries_pages {
+        if is_endless && promised.is_some() {
             fetch = fetch.retry_pages();
         }
         if shared.config.server_pools {
@@ -179,9 +184,10 @@ impl PlannedPiece {
         let has_beside = state.suffix.is_due() || state.may_jump();
         #[cfg(feature = "cache")]
         // Nothing has shown yet that the URL still leads to what the cache has of it.
-        let retries_pages = is_endless && !state.is_unconfirmed();
+        let is_confirmed = !state.is_unconfirmed();
         #[cfg(not(feature = "cache"))]
-        let retries_pages = is_endless;
-        Self { key, range, priority, epoch, is_endless, retries_pages, superseded, has_beside }
+        let is_confirmed = true;
+        let promised = state.promised().filter(|_| is_confirmed);
+        Self { key, range, priority, epoch, is_endless, promised, superseded, has_beside }
     }
 }

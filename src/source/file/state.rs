@@ -184,6 +184,11 @@ impl State {
         self.mode.len()
     }
 
+    /// The file has at least this many bytes. `None` until a response was accepted.
+    pub(crate) fn promised(&self) -> Option<u64> {
+        Some(self.mode.info()?.promised)
+    }
+
     /// True if `position` is known to be behind the last byte.
     pub(crate) fn is_past_end(&self, position: u64) -> bool {
         let opens = |in_flight: &InFlight| in_flight.piece.next == 0;
