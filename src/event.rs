@@ -205,7 +205,7 @@ impl fmt::Display for Event {
             Self::Preempted { request, bytes } => write!(f, "{request} is preempted at {bytes} bytes"),
             Self::Resumed { request } => write!(f, "{request} continues"),
             Self::Retrying { request, error, after } => {
-                write!(f, "{request} failed and is retried in {after:.1?}: {error}")
+                write!(f, "{request} failed and is retried {}: {error}", In(*after))
             }
             Self::Completed { request, bytes, duration, .. } => {
                 write!(f, "{request} is complete: {bytes} bytes in {duration:.1?}")
@@ -219,6 +219,15 @@ impl fmt::Display for Event {
             Self::PeerFailed { error } => write!(f, "a peer failed: {error}"),
             Self::Lagged { lost } => write!(f, "{lost} events were lost"),
         }
+    }
+}
+
+/// When the next attempt begins, as text for a log.
+pub(crate) struct In(pub(crate) Duration);
+
+impl fmt::Display for In {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_zero() { f.write_str("at once") } else { write!(f, "in {:.1?}", self.0) }
     }
 }
 

@@ -14,6 +14,7 @@ use super::window::CHUNK;
 use crate::client::{ResponseHead, retry};
 use crate::downloader::{Fetch, PeerHandle, Response};
 use crate::error::{Error, ErrorKind};
+use crate::event::In;
 use crate::foreign::contain;
 
 /// Bytes that are needed to distinguish audio from an HTML page or a playlist.
@@ -93,7 +94,7 @@ impl Receiver<'_> {
         match reconnect.handle_failure(&error, Instant::now(), retry::random()) {
             Decision::End(error) => Err(error),
             Decision::Retry(after) => {
-                log::debug!("a radio reconnects in {after:.1?}: {error}");
+                log::debug!("a radio reconnects {}: {error}", In(after));
                 self.shared.reconnecting(error, after);
                 self.shared.pause(after)
             }
