@@ -52,7 +52,7 @@ fn download(url: &str, path: &str, sha256: Option<[u8; 32]>) -> Result<(), Box<d
         move |columns| {
             let progress = download.progress();
             let len = progress.len.unwrap_or(progress.stored);
-            let error = progress.error.map_or(String::new(), |error| error.to_string());
+            let error = progress.last_error.map_or(String::new(), |error| error.to_string());
             let stored = vec![0..progress.stored; 1];
             let bar = bar(columns.saturating_sub(30).min(40), len, progress.stored, &stored);
             format!("[{bar}] {} of {} {error}", support::bytes(progress.stored), support::bytes(len))

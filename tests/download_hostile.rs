@@ -320,7 +320,7 @@ fn a_server_that_announces_more_than_it_has_is_reported_and_can_be_cancelled() {
     for answer in servers {
         let (place, origin) = (Place::new(), serving(LEN, answer));
         let download = place.download(&origin.url("/a")).unwrap();
-        wait_until("an error", || download.progress().error.is_some());
+        wait_until("an error", || download.progress().last_error.is_some());
         download.cancel();
         let ended = in_time("a server without the rest", move || download.wait());
         assert!(ended.is_err() && !place.of("a").exists());
@@ -558,7 +558,7 @@ fn a_server_that_changes_at_random_never_makes_a_mixture() {
                 wait_until("bytes", || {
                     let progress = download.progress();
                     progress.stored > least
-                        || progress.error.is_some()
+                        || progress.last_error.is_some()
                         || progress.phase == DownloadPhase::Done
                 });
             }
@@ -804,7 +804,7 @@ fn a_server_that_contradicts_itself_about_the_length_makes_no_wrong_file() {
         wait_until("half of the file", || download.progress().stored >= LEN / 2 - 100);
         is_wrong.store(1, Ordering::SeqCst);
         wait_until("an error, or the end", || {
-            download.progress().error.is_some() || download.progress().phase == DownloadPhase::Done
+            download.progress().last_error.is_some() || download.progress().phase == DownloadPhase::Done
         });
         is_wrong.store(2, Ordering::SeqCst);
         let ended = in_time(&format!("server {number}"), move || download.wait());

@@ -97,7 +97,7 @@ pub struct Progress {
     /// Bytes a second at which its bytes arrive, as [`StreamHandle::rate`](crate::StreamHandle::rate). `None` until enough have.
     pub rate: Option<f64>,
     /// Why it has failed, or the error that is being retried.
-    pub error: Option<Error>,
+    pub last_error: Option<Error>,
 }
 
 /// What a download does.

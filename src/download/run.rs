@@ -218,7 +218,7 @@ impl Running {
             stored: buffered.iter().map(|range| range.end - range.start).sum(),
             len: shared.and_then(|shared| shared.len()),
             rate: shared.and_then(|shared| shared.rate()),
-            error: match end {
+            last_error: match end {
                 Some(end) => end.err(),
                 None => shared.and_then(|shared| shared.last_error()),
             },
