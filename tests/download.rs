@@ -8,7 +8,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::content::assert_pattern;
@@ -403,6 +403,32 @@ fn it_is_played_meanwhile_without_a_second_transfer() {
     // The suffix request may bring the end once more.
     let fetched = stream.handle().stats().bytes_fetched;
     assert!((LEN..LEN + 20_000).contains(&fetched), "{fetched} bytes were fetched");
+}
+
+#[test]
+fn a_download_without_its_server_is_retrying() {
+    let place = Place::new();
+    let is_down = Arc::new(AtomicBool::new(true));
+    let origin = serving({
+        let is_down = Arc::clone(&is_down);
+        move |request, content| match is_down.load(Ordering::SeqCst) {
+            true => Answer::status(503),
+            false => Answer::file(request, content),
+        }
+    });
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    poll_until("a retry", || download.progress().phase == DownloadPhase::Retrying);
+    let progress = download.progress();
+    assert_eq!(progress.last_error.and_then(|error| error.status()), Some(503));
+    download.pause();
+    assert_eq!(download.progress().phase, DownloadPhase::Paused);
+    download.resume();
+    is_down.store(false, Ordering::SeqCst);
+    assert_eq!(download.wait().unwrap(), LEN);
+    let progress = download.progress();
+    assert_eq!(progress.phase, DownloadPhase::Done);
+    assert!(progress.last_error.is_none());
+    place.check();
 }
 
 #[test]

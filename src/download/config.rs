@@ -108,6 +108,8 @@ pub struct Progress {
 pub enum DownloadPhase {
     /// Bytes are requested, or arrive.
     Fetching,
+    /// The last request failed and is being retried: [`last_error`](Progress::last_error) is the reason.
+    Retrying,
     /// It was paused.
     Paused,
     /// All bytes are there. They are checked, synced and renamed.

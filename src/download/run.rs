@@ -213,15 +213,18 @@ impl Running {
         };
         let shared = file.as_ref().map(|file| file.shared());
         let buffered = shared.map(|shared| shared.buffered()).unwrap_or_default();
+        let last_error = match end {
+            Some(end) => end.err(),
+            None => shared.and_then(|shared| shared.last_error()),
+        };
+        // Bytes that arrive clear the error.
+        let is_retrying = phase == DownloadPhase::Fetching && last_error.is_some();
         Progress {
-            phase,
+            phase: if is_retrying { DownloadPhase::Retrying } else { phase },
             stored: buffered.iter().map(|range| range.end - range.start).sum(),
             len: shared.and_then(|shared| shared.len()),
             rate: shared.and_then(|shared| shared.rate()),
-            last_error: match end {
-                Some(end) => end.err(),
-                None => shared.and_then(|shared| shared.last_error()),
-            },
+            last_error,
         }
     }
 
