@@ -36,7 +36,8 @@ pub struct RadioConfig {
     /// source is offline; a 403, which it sends while the station has as many listeners as it may have; and an HTML
     /// page or a forbidden redirect, as of a Wi-Fi network that wants a login. It starts when the audio breaks off.
     /// During the first 2 min after that, the delay between two attempts is 1.5 s at most. If no audio was received
-    /// before, such an answer ends the radio at once. Default: 2 min.
+    /// before, such an answer ends the radio at once. So a station that has really become forbidden, such as by a URL
+    /// that has expired and no `hook` that gives a fresh one, also ends only after this time. Default: 2 min.
     pub source_away: Duration,
     /// Minimum rate of the audio in bytes per second. A connection that is slower for a whole `audio_rate_window`, while
     /// the reader waits for bytes, is replaced. Use a value below the station's bitrate; 0 turns the check off. The limit
