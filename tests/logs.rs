@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{Read, Seek, SeekFrom};
-use std::sync::{Mutex, Once};
+use std::sync::Mutex;
 
 use support::{Answer, Content, Origin};
 use windway::{Downloader, DownloaderConfig};
@@ -27,48 +27,53 @@ impl log::Log for Lines {
     fn flush(&self) {}
 }
 
-fn start_log() {
-    static STARTED: Once = Once::new();
-    STARTED.call_once(|| {
-        log::set_logger(&LINES).unwrap();
-        log::set_max_level(log::LevelFilter::Debug);
+/// All tests in one: they share the logger of the process.
+#[test]
+fn the_log_tells_the_story_of_a_playback() {
+    log::set_logger(&LINES).unwrap();
+    log::set_max_level(log::LevelFilter::Debug);
+    each_request_of_a_playback_has_a_line_for_its_response_and_one_for_its_end();
+    an_opening_that_cannot_reach_its_server_has_one_line_with_the_reason();
+    a_body_from_a_server_without_ranges_that_breaks_has_a_line_with_the_reason();
+    #[cfg(feature = "hls")]
+    a_playlist_has_one_line_for_all_that_is_left_out_of_it();
+}
+
+fn take_lines() -> Vec<String> {
+    std::mem::take(&mut *LINES.0.lock().unwrap()).into_iter().map(|(_, line)| line).collect()
+}
+
+fn an_opening_that_cannot_reach_its_server_has_one_line_with_the_reason() {
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    // Nothing listens at the port of an origin that is gone.
+    let url = Origin::start(|_| Answer::status(200)).url("/a");
+    downloader.open(&url).unwrap_err();
+    downloader.stop();
+    let lines = take_lines();
+    // The second request is that for the end of the file. It may have begun before the first one has failed.
+    let of_opening: Vec<&String> = lines.iter().filter(|line| line.starts_with("#1 ")).collect();
+    assert!(of_opening.len() == 1 && of_opening[0].contains("failed at 0 bytes: "), "{lines:#?}");
+}
+
+fn a_body_from_a_server_without_ranges_that_breaks_has_a_line_with_the_reason() {
+    let (content, other) = (Content::pattern(1_000_000), Content::bytes(vec![7; 1_000_000]));
+    let origin = Origin::start(move |request| match request.number {
+        0 => Answer::whole(&content).close_after(400_000),
+        // Another version of the file.
+        _ => Answer::whole(&other),
     });
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let mut stream = downloader.open(&origin.url("/a")).unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap_err();
+    drop(stream);
+    downloader.stop();
+    let lines = take_lines();
+    assert!(lines.iter().all(|line| !line.contains("no longer needed")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("failed at 400000 bytes: ")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("bytes: the file changed")), "{lines:#?}");
 }
 
-/// Takes the lines so far that are about playlists, or the others.
-fn take_lines(are_of_playlists: bool) -> Vec<(log::Level, String)> {
-    let mut lines = LINES.0.lock().unwrap();
-    let (wanted, others) = std::mem::take(&mut *lines)
-        .into_iter()
-        .partition(|(_, line)| line.contains("playlist") == are_of_playlists);
-    *lines = others;
-    wanted
-}
-
-#[cfg(feature = "hls")]
-#[test]
-fn a_playlist_has_one_line_for_all_that_is_left_out_of_it() {
-    use windway::hls::Playlist;
-
-    start_log();
-    let broken = "#EXT-X-DATERANGE:X-TITLE=\"no id\"\n".repeat(1_000);
-    let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:6\n{broken}#EXTINF:6,\na.ts\n");
-    for _ in 0..3 {
-        let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/a.m3u8") else {
-            panic!("a media playlist")
-        };
-        assert_eq!(list.segments.len(), 1);
-        let lines = take_lines(true);
-        assert!(
-            matches!(&lines[..], [(_, line)] if line.contains("1000") && line.contains("line 3")),
-            "{lines:#?}"
-        );
-    }
-}
-
-#[test]
 fn each_request_of_a_playback_has_a_line_for_its_response_and_one_for_its_end() {
-    start_log();
     let content = Content::pattern(8_000_000);
     let origin = Origin::start(move |request| Answer::file(request, &content));
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
@@ -80,7 +85,7 @@ fn each_request_of_a_playback_has_a_line_for_its_response_and_one_for_its_end() 
     drop(stream);
     downloader.stop();
 
-    let lines = take_lines(false);
+    let lines = std::mem::take(&mut *LINES.0.lock().unwrap());
     assert!(lines.iter().all(|(level, _)| *level <= log::Level::Debug), "{lines:#?}");
     assert!(lines.iter().all(|(_, line)| !line.contains("secret") && !line.contains('\n')), "{lines:#?}");
     // A request that is cancelled before its response head arrives has no line for it, but one for its end.
@@ -93,4 +98,23 @@ fn each_request_of_a_playback_has_a_line_for_its_response_and_one_for_its_end() 
     );
     let is_end = |line: &str| line.contains(" is complete: ") || line.contains(" is cancelled at ");
     assert!(lines.iter().filter(|(_, line)| is_end(line)).count() >= responses, "{lines:#?}");
+}
+
+#[cfg(feature = "hls")]
+fn a_playlist_has_one_line_for_all_that_is_left_out_of_it() {
+    use windway::hls::Playlist;
+
+    let broken = "#EXT-X-DATERANGE:X-TITLE=\"no id\"\n".repeat(1_000);
+    let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:6\n{broken}#EXTINF:6,\na.ts\n");
+    for _ in 0..3 {
+        let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/a.m3u8") else {
+            panic!("a media playlist")
+        };
+        assert_eq!(list.segments.len(), 1);
+        let lines = take_lines();
+        assert!(
+            matches!(&lines[..], [line] if line.contains("1000") && line.contains("line 3")),
+            "{lines:#?}"
+        );
+    }
 }

@@ -345,6 +345,11 @@ impl Response {
         Ok(())
     }
 
+    /// Ends it with `error`, which its reader has found. Has no effect after its end.
+    pub(crate) fn fail(&mut self, error: &Error) {
+        self.end(Err(error.clone()));
+    }
+
     fn end(&mut self, result: Result<(), Error>) {
         if self.meter.take().is_none() {
             return;

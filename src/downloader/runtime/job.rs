@@ -103,6 +103,10 @@ impl Job {
             if sink.retrying(error, at).is_err() {
                 return None;
             }
+            // The sink has cancelled it: without this, the log would say that it is retried.
+            if self.token.is_cancelled() {
+                return None;
+            }
         }
         self.record.retry(error, after);
         Some(at)
@@ -112,7 +116,11 @@ impl Job {
     pub(crate) fn end(self, result: Result<(), Error>) {
         self.record.end(&result);
         match (self.target, result) {
-            (Target::Sink(sink), result) => sink.finish(Outcome::from(result)),
+            (Target::Sink(sink), result) => sink.finish(match (result, self.token.reason()) {
+                // Events and the log say why it failed. To its sink, which has cancelled it in `retrying`, it is cancelled.
+                (Err(error), Some(reason)) if error.is_retryable() => Outcome::Cancelled(reason),
+                (result, _) => Outcome::from(result),
+            }),
             (Target::Caller(reply), Err(error)) => reply.put(Err(error)),
             (Target::Caller(_), Ok(())) => unreachable!("a caller gets the open body"),
         }

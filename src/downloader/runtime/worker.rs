@@ -175,7 +175,10 @@ impl Job {
     /// Why it has brought next to nothing, if it has ended with this result.
     fn fruitless(&self, result: &Result<(), Error>) -> Option<Fruitless> {
         match result {
-            Err(error) => (self.record.received == 0).then(|| Fruitless::from(error)),
+            Err(_) if self.record.received > 0 => None,
+            // Its sink may have cancelled it, and its error be another one.
+            Err(_) if self.token.is_cancelled() => Some(Fruitless::Cancelled),
+            Err(error) => Some(Fruitless::from(error)),
             Ok(()) if self.record.received >= MIN_PART => None,
             Ok(()) if self.retry_state.is_short_part() => Some(Fruitless::Short),
             // Among short answers, for the byte between two of them.

@@ -22,13 +22,19 @@ use crate::types::Priority;
 const CHUNK: usize = 64 * 1024;
 
 /// Starts the thread that reads `body`. The caller has recorded it in the state (`OneBody::begin`).
-pub(crate) fn start(shared: &Arc<Shared>, body: Response) {
+pub(crate) fn start(shared: &Arc<Shared>, mut body: Response) {
     let reads = Arc::clone(shared);
     let spawned = thread::Builder::new().name("windway-sequential".into()).spawn(move || {
         crate::downloader::enter_own_thread();
         // A panic is turned into an error: otherwise a reader would wait for a body that no thread reads any more.
-        let result = contain("reading a sequential body", || run(&reads, body))
+        let result = contain("reading a sequential body", || run(&reads, &mut body))
             .unwrap_or_else(|panic| Err(panic.into()));
+        if let Err(error) = &result {
+            // Or its end would be that of a body that nobody needs.
+            body.fail(error);
+        }
+        // Closed before the pause, in which the server would wait for it.
+        drop(body);
         if let Err(error) = &result {
             pause_after(&reads, error);
         }
@@ -42,7 +48,7 @@ pub(crate) fn start(shared: &Arc<Shared>, body: Response) {
     }
 }
 
-fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
+fn run(shared: &Shared, body: &mut Response) -> Result<(), Error> {
     let mut chunk = vec![0; CHUNK];
     let mut offset = 0_u64;
     // The first bytes, while it is not clear that they are media.
