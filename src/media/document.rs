@@ -84,7 +84,7 @@ pub(crate) fn detect(content_type: Option<&str>, first: &[u8], is_all: bool) -> 
 /// True if the bytes are text: no control characters, in any of the encodings that [`decode`] knows.
 pub(crate) fn is_text(bytes: &[u8]) -> bool {
     let is_control = |char: char| char.is_control() && !char.is_whitespace();
-    // Latin-1 has control characters from 80 to 9f, at which Windows has letters.
+    // In Windows-1252 five of these bytes are no letters, but control characters.
     !decode(bytes).chars().any(|char| is_control(char) && !('\u{80}'..='\u{9f}').contains(&char))
 }
 

@@ -32,6 +32,7 @@ pub(crate) use layout::upcoming;
 pub(crate) use names::foreseen;
 #[cfg(feature = "queue")]
 pub(crate) use text::decode;
+pub(crate) use text::windows_1252;
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@
 
 use std::num::NonZeroUsize;
 
+use crate::media;
 use crate::safe_url::SafeUrl;
 
 /// The length byte of a block counts units of this many bytes.
@@ -196,13 +197,12 @@ fn split_once<'a>(bytes: &'a [u8], separator: &[u8; 2]) -> Option<(&'a [u8], &'a
     Some((&bytes[..at], &bytes[at + 2..]))
 }
 
-/// Decodes UTF-8, and Latin-1 if it is not valid UTF-8.
+/// Decodes UTF-8, and Windows-1252 if it is not valid UTF-8.
 fn text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
-        // SHOUTcast 1 sends the encoding of the station's computer, mostly Latin-1 or Windows-1252. A byte of Latin-1 is its
-        // own code point.
-        Err(_) => bytes.iter().copied().map(char::from).collect(),
+        // SHOUTcast 1 sends the encoding of the station's computer, mostly this one.
+        Err(_) => bytes.iter().copied().map(media::windows_1252).collect(),
     }
 }
 
@@ -482,10 +482,10 @@ mod tests {
     }
 
     #[test]
-    fn text_is_utf8_or_else_latin1_value_by_value() {
-        let block = b"StreamTitle='Beyonc\xE9';StreamUrl='caf\xC3\xA9';";
+    fn text_is_utf8_or_else_windows_1252_value_by_value() {
+        let block = b"StreamTitle='Beyonc\xE9 \x96 Don\x92t \x80\x9F';StreamUrl='caf\xC3\xA9';";
         let metadata = IcyMetadata::parse(block);
-        assert_eq!(metadata.title.as_deref(), Some("Beyoncé"));
+        assert_eq!(metadata.title.as_deref(), Some("Beyoncé – Don’t €Ÿ"));
         assert_eq!(metadata.url, Some("café".into()));
     }
 

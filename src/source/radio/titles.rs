@@ -23,7 +23,9 @@ const MAX_TITLES: usize = 1024;
 pub struct Title {
     /// Position of the first byte of audio that it applies to, counted from the radio's start.
     pub position: u64,
-    /// The title, usually "Artist - Title"; `None` if the station cleared its title.
+    /// The title, usually "Artist - Title"; `None` if the station cleared its title. A station does not say how it encodes it: it
+    /// is read as UTF-8, or else as Windows-1252, and ends at the first byte that is 0. So a title in Shift-JIS or UTF-16 is not
+    /// readable.
     pub title: Option<String>,
     /// URL of the station or the cover. It may be text that is not a URL.
     pub url: Option<SafeUrl>,
