@@ -465,6 +465,7 @@ fn what_can_not_be_had_fails_with_its_reason() {
     download.cancel();
     assert!(download.wait().unwrap_err().is_cancelled());
     assert_eq!(download.progress().phase, DownloadPhase::Cancelled);
+    assert!(download.progress().last_error.is_none());
 }
 
 #[test]

@@ -214,7 +214,8 @@ impl Running {
         let shared = file.as_ref().map(|file| file.shared());
         let buffered = shared.map(|shared| shared.buffered()).unwrap_or_default();
         let last_error = match end {
-            Some(end) => end.err(),
+            // As of streams: what the program has cancelled has not failed.
+            Some(end) => end.err().filter(|error| !error.is_cancelled()),
             None => shared.and_then(|shared| shared.last_error()),
         };
         // Bytes that arrive clear the error.
