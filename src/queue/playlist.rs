@@ -143,7 +143,7 @@ impl Playlist {
         self.title.as_deref()
     }
 
-    /// The tracks, in the order of the list. At least one.
+    /// The tracks, in the order of the list. At least one. Most podcasts begin with the newest episode; dates are not read.
     pub fn tracks(&self) -> &[Track] {
         &self.tracks
     }

@@ -117,6 +117,9 @@ impl Track {
     }
 
     /// The URL. `None` for a track that a closure opens.
+    ///
+    /// [`SafeUrl::expose`](crate::SafeUrl::expose) is its whole text, for example to download it. Then a redirect from it may lead
+    /// anywhere: the rules of the list that has named it only apply to a track that is opened as such.
     pub fn url(&self) -> Option<SafeUrl> {
         self.as_remote().map(|remote| SafeUrl::from(&remote.url))
     }
