@@ -769,6 +769,7 @@ fn a_password_in_a_url_is_sent_and_not_shown() {
     let origin = Origin::start(move |request| Answer::station(request, &station).close_after(10_000));
     let url = origin.url("/live").replace("//", "//user:secret@");
     let mut radio = downloader().open_radio(&url, config(|_| ())).unwrap();
+    assert_eq!(radio.handle().url(), radio.url());
     read_exactly(&mut radio, 20_000);
     let requests = origin.log().requests;
     let sent = |number: usize| requests[number].header("authorization").is_some();

@@ -253,6 +253,11 @@ pub struct RadioHandle {
 }
 
 impl RadioHandle {
+    /// The requested URL, without its user and password.
+    pub fn url(&self) -> SafeUrl {
+        self.shared.url()
+    }
+
     /// Position of the next byte to be read, in bytes of audio since the radio's start.
     pub fn position(&self) -> u64 {
         self.shared.position()
