@@ -266,13 +266,8 @@ fn abandoned(
 ) -> Option<(f64, usize, f64)> {
     let Request { level, asked, first, end, buffered } = *request;
     let mut at = first + 0.5;
-    let mut come = 0.0;
-    let mut piece = video.bits(level) / 64.0;
     while at < end {
-        while come + piece < video.bits(level) && trace.arrival(first, come + piece) <= at {
-            come += piece;
-        }
-        piece = piece.max(1.0);
+        let come = trace.bits_between(first, at);
         let left = video.bits(level) - come;
         let view = View {
             video,
