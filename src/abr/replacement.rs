@@ -44,8 +44,9 @@ pub(super) fn choose(
     let is_full = ahead > capacity - segment;
     let spare = segment * if is_full { SPARE.0 } else { SPARE.1 };
     let target = (0..=highest).rev().find(|level| fetch(*level) <= spare)?;
-    // The first one: the others can still be replaced later.
-    let index = buffered.iter().position(|segment| {
+    // The last one: what follows it is as good, so that the quality changes where it did before, only earlier. The first ones would
+    // be passed by the reader meanwhile, and every other one would be replaced.
+    let index = buffered.iter().rposition(|segment| {
         let is_in_time = fetch(target) <= segment.starts_in.as_secs_f64() * MARGIN;
         segment.level < target && segment.starts_in >= SOON && is_in_time
     })?;
@@ -83,11 +84,12 @@ mod tests {
     }
 
     #[test]
-    fn spare_throughput_replaces_the_first_low_segment_that_does_not_play_soon() {
+    fn spare_throughput_replaces_the_last_low_segment() {
         let buffered = segments(&[3, 0, 1, 3], 28);
-        assert_eq!(choose(&snapshot(28, 4e6), 3, &buffered), Some((1, 3)));
+        assert_eq!(choose(&snapshot(28, 4e6), 3, &buffered), Some((2, 3)));
         assert_eq!(choose(&snapshot(28, 4e6), 1, &buffered), Some((1, 1)));
-        assert_eq!(choose(&snapshot(28, 330_000.0), 3, &buffered), Some((1, 2)));
+        assert_eq!(choose(&snapshot(28, 330_000.0), 3, &buffered), Some((2, 2)));
+        assert_eq!(choose(&snapshot(28, 4e6), 3, &segments(&[3, 0, 3, 3], 27)), None, "it plays within 10 s");
         assert_eq!(choose(&snapshot(28, 60_000.0), 3, &buffered), None);
     }
 
