@@ -6,6 +6,7 @@ use super::{Abr, AbrConfig, Buffered, Running, Snapshot, replacement};
 
 // The values below were tuned on the synthetic traces of `benches/abr` with seeds 1 to 4, and checked on seeds 11 to 16. Those of
 // `FILL` on seeds 1 to 64, and checked on seeds 101 to 124. Those of holes on seeds 1 to 16, and checked on seeds 101 to 164.
+// `EVERY` and `AT_ONCE` by a grid of odd networks and segments, and on seeds 101 to 132.
 
 /// A rate is sustained if its segments arrive in this share of their duration. The estimate is cautious already, so no
 /// second margin is needed.
@@ -57,6 +58,13 @@ const EXPECTED: Duration = Duration::from_secs(120);
 /// [`KEEP`] while holes are expected.
 const KEEP_FOR_HOLES: (f64, f64) = (0.3, 16.0);
 
+/// Rises that are allowed in the long run: one in this time. Each switch costs requests, and a new decoder where the codec changes.
+/// A level that one transfer sustains and the next one does not would be left and chosen again with each short segment.
+const EVERY: Duration = Duration::from_secs(80);
+
+/// Rises that are allowed at once, after a time without any: at the start, and on a network that changes now and then.
+const AT_ONCE: u32 = 15;
+
 /// Chooses the highest variant that the network sustains, and a higher one while the buffer is large. A full buffer is spent
 /// on quality, and the choice changes rarely.
 ///
@@ -66,12 +74,29 @@ pub struct Hybrid {
     config: AbrConfig,
     /// When the network was last seen in a deep hole.
     hole: Option<Instant>,
+    /// Level of the last snapshot.
+    last: Option<usize>,
+    /// When as many rises are allowed again as at the start.
+    recovers: Option<Instant>,
 }
 
 impl Hybrid {
     /// A rule with these options.
     pub fn new(config: AbrConfig) -> Self {
-        Self { config, hole: None }
+        Self { config, hole: None, last: None, recovers: None }
+    }
+
+    /// Counts a rise since the last snapshot. False if none is allowed now.
+    fn may_rise(&mut self, now: Instant, current: usize) -> bool {
+        let last = self.last.replace(current);
+        let mut wait =
+            self.recovers.map_or(Duration::ZERO, |recovers| recovers.saturating_duration_since(now));
+        // Not when a level is chosen: it may not be the one that is fetched, for example while its playlist is loaded.
+        if last.is_some_and(|last| last < current) {
+            wait = (wait + EVERY).min(EVERY * AT_ONCE);
+            self.recovers = Some(now + wait);
+        }
+        wait <= EVERY * (AT_ONCE - 1)
     }
 
     /// Indices of the lowest and the highest variant that are allowed.
@@ -98,13 +123,15 @@ impl Abr for Hybrid {
                 snapshot.bitrates.partition_point(|rate| *rate <= self.config.start).saturating_sub(1);
             return snapshot.current.unwrap_or(start).clamp(lowest, highest);
         };
-        if snapshot.current.is_none() {
+        let Some(current) = snapshot.current else {
+            self.last = None;
             // Nothing is buffered, at the start or after a seek: the first segment has to arrive soon.
             let is_quick = |level: &usize| {
                 snapshot.fetch_seconds(*level, throughput) <= snapshot.segment_seconds() * QUICK
             };
             return (lowest..=highest).rev().find(is_quick).unwrap_or(lowest);
-        }
+        };
+        let highest = if self.may_rise(now, current) { highest } else { current.clamp(lowest, highest) };
         let has_holes = self.hole.is_some_and(|hole| now.saturating_duration_since(hole) < EXPECTED);
         let fits = |level: &usize| fits(snapshot, *level, throughput, has_holes);
         (lowest..=highest).rev().find(fits).unwrap_or(lowest)
@@ -301,6 +328,23 @@ mod tests {
             [3, 2, 2]
         );
         assert_eq!(choose_after(30_000.0, 121), 3, "the hole is forgotten");
+    }
+
+    #[test]
+    fn a_network_that_changes_all_the_time_makes_no_more_rises_than_are_allowed() {
+        let began = Instant::now();
+        let mut snapshot = Snapshot::new(&BITRATES, Duration::from_secs(1), Duration::from_secs(20));
+        (snapshot.current, snapshot.is_starting) = (Some(0), false);
+        let (mut abr, mut rises) = (Hybrid::default(), 0);
+        for second in 0..3600 {
+            let is_good = second / 3 % 2 == 0;
+            snapshot.buffered = Duration::from_secs(if is_good { 20 } else { 1 });
+            snapshot.throughput = Some(if is_good { 5e6 } else { 10_000.0 });
+            let chosen = abr.choose(began + Duration::from_secs(second), &snapshot);
+            rises += u32::from(Some(chosen) > snapshot.current);
+            snapshot.current = Some(chosen);
+        }
+        assert!((50..=60).contains(&rises), "{rises} rises in an hour");
     }
 
     #[test]
