@@ -39,6 +39,16 @@ fn config(directory: &TempDir) -> HlsConfig {
 }
 
 /// Opens a presentation as a new program does.
+/// Plays each of three levels, which stores what may be stored of it.
+fn play_each_level(origin: &Origin, directory: &TempDir) {
+    for level in 0..3 {
+        let mut config = config(directory);
+        config.quality = Quality::Fixed(level);
+        let mut hls = downloader().open_hls(&origin.url("/all.m3u8"), config).unwrap();
+        assert_eq!(frames(&mut hls), all_frames());
+    }
+}
+
 fn open(origin: &Origin, path: &str, directory: &TempDir) -> Result<Hls, Error> {
     downloader().open_hls(&origin.url(path), config(directory))
 }
@@ -347,12 +357,7 @@ fn each_segment_plays_offline_from_a_level_that_is_stored() {
     for subset in subsets {
         let directory = tempfile::tempdir().unwrap();
         let origin = serve_levels(subset, Arc::default());
-        for level in 0..3 {
-            let mut config = config(&directory);
-            config.quality = Quality::Fixed(level);
-            let mut hls = downloader().open_hls(&origin.url("/all.m3u8"), config).unwrap();
-            assert_eq!(frames(&mut hls), all_frames());
-        }
+        play_each_level(&origin, &directory);
         origin.stop_listening();
         let mut hls = open(&origin, "/all.m3u8", &directory).unwrap();
         let (played, error) = read_until_error(&mut hls, &mut None);
@@ -377,12 +382,7 @@ fn once_the_origin_answers_again_what_is_missing_is_fetched_by_fresh_urls() {
     for subset in [[0b00001, 0, 0b00010], [0, 0b10010, 0b01101], [0b00001, 0b01010, 0b00010]] {
         let (directory, is_down) = (tempfile::tempdir().unwrap(), Arc::new(AtomicBool::new(false)));
         let origin = serve_levels(subset, Arc::clone(&is_down));
-        for level in 0..3 {
-            let mut config = config(&directory);
-            config.quality = Quality::Fixed(level);
-            let mut hls = downloader().open_hls(&origin.url("/all.m3u8"), config).unwrap();
-            assert_eq!(frames(&mut hls), all_frames());
-        }
+        play_each_level(&origin, &directory);
         is_down.store(true, Ordering::Relaxed);
         let mut hls = open(&origin, "/all.m3u8", &directory).unwrap();
         let mut section = None;
@@ -422,12 +422,7 @@ fn a_level_that_was_played_from_the_cache_is_never_mixed_with_another_version() 
                 Site::default().with(&path, vod(&lines)).answer(request)
             }
         });
-        for level in 0..3 {
-            let mut config = config(&directory);
-            config.quality = Quality::Fixed(level);
-            let mut hls = downloader().open_hls(&origin.url("/all.m3u8"), config).unwrap();
-            assert_eq!(frames(&mut hls), all_frames());
-        }
+        play_each_level(&origin, &directory);
         is_down.store(true, Ordering::Relaxed);
         let mut hls = open(&origin, "/all.m3u8", &directory).unwrap();
         let mut section = None;
