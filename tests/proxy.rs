@@ -184,6 +184,7 @@ fn connections_through_a_proxy_are_preconnected() {
             assert_pattern(0, &body);
         }
         // While one is in use, another one may be opened in its place. None was opened for a request.
+        downloader.await_preconnects();
         let stats = downloader.stats();
         assert_eq!(stats.connections_dialled, stats.connections_preconnected, "{stats:?}");
         downloader.stop();
