@@ -82,7 +82,9 @@ impl PartFile {
             || io::Error::new(io::ErrorKind::AlreadyExists, "a file of another program has its name");
         for _ in 0..ATTEMPTS {
             let meta_path = with_suffix(path, ".part.meta");
-            if with_suffix(path, ".part").exists() && !meta_path.exists() {
+            // In this order, and again: a download that ends meanwhile renames its file and then removes the lock, and one that
+            // begins makes the lock first.
+            if !meta_path.exists() && with_suffix(path, ".part").exists() && !meta_path.exists() {
                 return Err(foreign());
             }
             let Some(meta) = lock_plain(&meta_path)? else {
