@@ -139,7 +139,9 @@ fn show(handle: &StreamHandle, heard: &Arc<AtomicU64>) -> StatusLine {
             (Phase::Retrying, Some(error)) => format!("reconnecting for {waited} s: {:?}", error.kind()),
             (Phase::Retrying, None) => format!("reconnecting for {waited} s"),
             _ if waited > 0 => format!("waiting {waited} s"),
-            _ => progress.rate.map_or(String::new(), |rate| format!("{}/s", support::bytes(rate as u64))),
+            _ => progress
+                .bandwidth
+                .map_or(String::new(), |bandwidth| format!("{}/s", support::bytes(bandwidth as u64))),
         };
         let cells = columns.saturating_sub(state.chars().count() + 12).min(60);
         let len = progress.len.unwrap_or(progress.position + progress.buffered_ahead);

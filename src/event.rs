@@ -100,7 +100,7 @@ pub enum Event {
         bytes: u64,
         /// Time from the first start to the end.
         duration: Duration,
-        /// Rate of all transfers together, in bytes a second: see [`Downloader::bandwidth`](crate::Downloader::bandwidth).
+        /// Bandwidth of all transfers together, in bytes a second: see [`Downloader::bandwidth`](crate::Downloader::bandwidth).
         bandwidth: Option<f64>,
     },
     /// The fetch failed, after all retries.

@@ -187,7 +187,7 @@ fn the_defaults_describe_a_source_that_has_all_its_bytes() {
     handle.wait_range(0..LEN, PATIENCE).unwrap();
     handle.set_priority(Priority::Low);
     handle.set_read_ahead(ReadAhead::Whole).unwrap();
-    assert!(handle.last_error().is_none() && handle.rate().is_none() && handle.subscribe().is_closed());
+    assert!(handle.last_error().is_none() && handle.bandwidth().is_none() && handle.subscribe().is_closed());
     assert_eq!(handle.stats(), StreamStats::default());
     handle.interrupt();
     handle.cancel();

@@ -224,7 +224,7 @@ impl Running {
             phase: if is_retrying { DownloadPhase::Retrying } else { phase },
             stored: buffered.iter().map(|range| range.end - range.start).sum(),
             len: shared.and_then(|shared| shared.len()),
-            rate: shared.and_then(|shared| shared.rate()),
+            bandwidth: shared.and_then(|shared| shared.bandwidth()),
             last_error,
         }
     }

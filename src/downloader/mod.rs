@@ -387,13 +387,13 @@ impl Downloader {
         self.0.core.stats.bus.subscribe()
     }
 
-    /// Rate of all transfers together, in bytes a second, over the last seconds in which one of them waited for the network.
+    /// Bandwidth of all transfers together, in bytes a second, over the last seconds in which one of them waited for the network.
     /// `None` until enough was transferred. Time in which a reader holds a body back does not count, nor do the bytes of a
     /// [`Radio`](crate::Radio), which arrive at the rate of the station.
     ///
     /// A slow server lowers the result: see [`bandwidth_of`](Self::bandwidth_of).
     pub fn bandwidth(&self) -> Option<f64> {
-        self.0.core.stats.rate()
+        self.0.core.stats.bandwidth()
     }
 
     /// As [`bandwidth`](Self::bandwidth), for the origin of `url` alone: its scheme, host and port. After a redirect the bytes
@@ -401,7 +401,7 @@ impl Downloader {
     /// `url` is not a URL.
     pub fn bandwidth_of(&self, url: &str) -> Option<f64> {
         let url = HttpUrl::of(&url.into())?;
-        self.0.core.stats.rate_of(url.origin())
+        self.0.core.stats.bandwidth_of(url.origin())
     }
 
     /// Numbers of what runs and waits now, and totals.

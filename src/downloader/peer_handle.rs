@@ -262,11 +262,11 @@ impl PeerHandle {
         self.0.stats.bus.subscribe()
     }
 
-    /// Rate of this peer's transfers together, in bytes a second, over the last seconds in which one of them waited for the
+    /// Bandwidth of this peer's transfers together, in bytes a second, over the last seconds in which one of them waited for the
     /// network. `None` until enough was transferred. [`Downloader::bandwidth`](crate::Downloader::bandwidth) includes the
     /// other peers.
     pub fn bandwidth(&self) -> Option<f64> {
-        self.0.stats.rate()
+        self.0.stats.bandwidth()
     }
 
     /// Numbers of this peer's fetches by outcome, and their bytes.

@@ -50,7 +50,7 @@ struct Counters {
     totals: Totals,
 }
 
-/// Number of origins whose rate is kept: more than the origins of a playlist and its segments.
+/// Number of origins whose bandwidth is kept: more than the origins of a playlist and its segments.
 const ORIGINS: usize = 64;
 
 impl PeerStats {
@@ -68,10 +68,10 @@ impl PeerStats {
         &self.pacer
     }
 
-    /// `max_bandwidth` bounds the rate, also right after it was set.
-    fn bounded(&self, rate: Option<f64>) -> Option<f64> {
+    /// `max_bandwidth` bounds the measured one, also right after it was set.
+    fn bounded(&self, bandwidth: Option<f64>) -> Option<f64> {
         let most = self.pacer.limit().map_or(f64::INFINITY, |limit| limit.get() as f64);
-        rate.map(|rate| rate.min(most))
+        bandwidth.map(|bandwidth| bandwidth.min(most))
     }
 
     /// Records that a response head arrived, `ttfb` after its request was sent.
@@ -108,16 +108,16 @@ impl PeerStats {
         self.bus.publish(event);
     }
 
-    /// Rate in bytes a second. `None` until enough was transferred.
-    pub(super) fn rate(&self) -> Option<f64> {
-        let rate = self.counters.lock().bandwidth.rate();
-        self.bounded(rate)
+    /// In bytes a second. `None` until enough was transferred.
+    pub(super) fn bandwidth(&self) -> Option<f64> {
+        let measured = self.counters.lock().bandwidth.rate();
+        self.bounded(measured)
     }
 
-    /// Rate of `origin` in bytes a second. `None` until enough was transferred.
-    pub(super) fn rate_of(&self, origin: &Origin) -> Option<f64> {
-        let rate = self.counters.lock().origins.rate(origin);
-        self.bounded(rate)
+    /// That of `origin`, in bytes a second. `None` until enough was transferred.
+    pub(super) fn bandwidth_of(&self, origin: &Origin) -> Option<f64> {
+        let measured = self.counters.lock().origins.rate(origin);
+        self.bounded(measured)
     }
 
     /// Weighted mean of the TTFB, in which recent requests count most.

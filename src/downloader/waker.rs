@@ -138,14 +138,14 @@ impl Waker {
         self.core.upgrade().is_some_and(|core| core.is_metered())
     }
 
-    /// Measured rate in bytes a second, and TTFB. Of this peer's transfers, whose origin may be further away than others; of
+    /// Measured bandwidth in bytes a second, and TTFB. Of this peer's transfers, whose origin may be further away than others; of
     /// all transfers until the peer has enough of its own.
     pub(crate) fn network(&self) -> (Option<f64>, Option<Duration>) {
         let Some(core) = self.core.upgrade() else { return (None, None) };
         let own = self.stats.upgrade();
-        let rate = own.as_ref().and_then(|stats| stats.rate()).or_else(|| core.stats.rate());
+        let bandwidth = own.as_ref().and_then(|stats| stats.bandwidth()).or_else(|| core.stats.bandwidth());
         let ttfb = own.and_then(|stats| stats.least_ttfb()).or_else(|| core.stats.least_ttfb());
-        (rate, ttfb)
+        (bandwidth, ttfb)
     }
 }
 

@@ -253,9 +253,9 @@ pub trait Source: Send + Sync + 'static {
         self.inner()?.response_head()
     }
 
-    /// Measured transfer rate, in bytes a second. Default: `None`.
-    fn rate(&self) -> Option<f64> {
-        self.inner()?.rate()
+    /// Measured bandwidth in bytes a second. Default: `None`.
+    fn bandwidth(&self) -> Option<f64> {
+        self.inner()?.bandwidth()
     }
 
     /// Changes the priority relative to other sources. Default: does nothing.

@@ -34,7 +34,7 @@ pub(super) struct FinalState {
     pub(super) stats: StreamStats,
     pub(super) media: MediaInfo,
     pub(super) head: Option<ResponseHead>,
-    pub(super) rate: Option<f64>,
+    pub(super) bandwidth: Option<f64>,
 }
 
 impl Cursor {
@@ -88,7 +88,7 @@ impl FinalState {
             stats: source.stats(),
             media: source.media_info(),
             head: source.response_head(),
-            rate: source.rate(),
+            bandwidth: source.bandwidth(),
         }
     }
 }

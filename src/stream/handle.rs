@@ -158,9 +158,10 @@ impl StreamHandle {
         failure.or_else(|| self.ask(|source| source.last_error(), |last| Some(last.error.clone()))?).or(last)
     }
 
-    /// Measured rate of the downloader over all its transfers, in bytes a second. `None` until enough was transferred.
-    pub fn rate(&self) -> Option<f64> {
-        self.ask(|source| source.rate(), |last| Some(last.rate)).flatten()
+    /// Measured bandwidth of the stream's transfers, in bytes a second; of all transfers of its downloader until the stream has
+    /// enough of its own. `None` until enough was transferred.
+    pub fn bandwidth(&self) -> Option<f64> {
+        self.ask(|source| source.bandwidth(), |last| Some(last.bandwidth)).flatten()
     }
 
     /// Changes the stream's priority relative to other streams. Also applies to fetches that are already queued.
@@ -195,7 +196,7 @@ impl StreamHandle {
             len: self.len(),
             buffered_ahead: ahead.map_or(0, |range| range.end - position),
             buffered,
-            rate: self.rate(),
+            bandwidth: self.bandwidth(),
             phase: self.phase(),
             stalls: stats.stalls,
             stalled: stats.stalled,

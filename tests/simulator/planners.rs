@@ -86,7 +86,7 @@ impl Planner for Windway {
             return Some(Action::Start { range: 0..plan::OPENING, urgent: true });
         }
         let network = Network {
-            rate: Some(world.net.rate),
+            bandwidth: Some(world.net.rate),
             ttfb: Some(Duration::from_secs_f64(world.net.rtt)),
             ..Network::default()
         };

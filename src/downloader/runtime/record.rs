@@ -75,7 +75,7 @@ impl Record {
             Ok(()) => {
                 let duration = self.started.unwrap_or(self.enqueued).elapsed();
                 let [_, all] = &self.control.all_stats;
-                Event::Completed { request, bytes, duration, bandwidth: all.rate() }
+                Event::Completed { request, bytes, duration, bandwidth: all.bandwidth() }
             }
             Err(error) => match error.kind() {
                 ErrorKind::Cancelled(reason) => Event::Cancelled { request, reason, bytes },

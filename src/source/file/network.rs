@@ -28,14 +28,14 @@ const MAX_STREAMING_TIME: Duration = Duration::from_secs(12);
 /// carries no more in a round trip is filled by them at once.
 const INITIAL_WINDOW: u64 = 14_480;
 
-/// The piece size until the network's rate is known.
+/// The piece size until the network's bandwidth is known.
 const UNKNOWN_PIECE: u64 = 512 * 1024;
 
 /// Bounds of how far a reader waits for a running piece to get to it. The lower one keeps small jumps from costing a
 /// connection each; on a slow network a larger one would cost seconds.
 const JOIN_DISTANCE: Range<u64> = 8 * 1024..1024 * 1024;
 
-/// The distance up to which a reader waits for a running piece until the network's rate is known.
+/// The distance up to which a reader waits for a running piece until the network's bandwidth is known.
 const UNKNOWN_JOIN_DISTANCE: u64 = 64 * 1024;
 
 /// Rests of bodies up to this size are read to their end, so that their connections can be used again.
@@ -54,7 +54,7 @@ pub(super) const MAX_LEAD: u64 = PIECE.end;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Network {
     /// Bytes a second.
-    pub(crate) rate: Option<f64>,
+    pub(crate) bandwidth: Option<f64>,
     /// Time from a request to its first byte.
     pub(crate) ttfb: Option<Duration>,
     /// The server answers one connection at a time.
@@ -66,13 +66,15 @@ pub(crate) struct Network {
 impl Network {
     /// The largest piece.
     pub(super) fn piece(self) -> u64 {
-        let piece = |rate| (rate * PIECE_TIME.as_secs_f64()) as u64;
-        self.rate.map_or(UNKNOWN_PIECE, piece).clamp(PIECE.start, PIECE.end)
+        let piece = |bandwidth| (bandwidth * PIECE_TIME.as_secs_f64()) as u64;
+        self.bandwidth.map_or(UNKNOWN_PIECE, piece).clamp(PIECE.start, PIECE.end)
     }
 
     /// The largest piece for a streaming reader.
     pub(super) fn streaming_piece(self) -> u64 {
-        self.rate.map_or(0, |rate| (rate * self.streaming_time().as_secs_f64()) as u64).min(STREAMING_PIECE)
+        self.bandwidth
+            .map_or(0, |bandwidth| (bandwidth * self.streaming_time().as_secs_f64()) as u64)
+            .min(STREAMING_PIECE)
     }
 
     fn streaming_time(self) -> Duration {
@@ -85,23 +87,23 @@ impl Network {
         lasted >= 2 * self.streaming_time()
     }
 
-    /// True if a new connection needs several round trips to fill the network, and a measured rate may be that of
+    /// True if a new connection needs several round trips to fill the network, and a measured bandwidth may be that of
     /// such a beginning.
     pub(super) fn has_slow_start(self) -> bool {
-        self.rate.is_none() || self.in_one_ttfb() > 2 * INITIAL_WINDOW
+        self.bandwidth.is_none() || self.in_one_ttfb() > 2 * INITIAL_WINDOW
     }
 
     /// What arrives in the time that a new request takes to its first byte.
     pub(super) fn in_one_ttfb(self) -> u64 {
         // Until one is measured: a round trip to another country and back, with some time for the server.
         let ttfb = self.ttfb.unwrap_or(Duration::from_millis(100));
-        (self.rate.unwrap_or(0.0) * ttfb.as_secs_f64()) as u64
+        (self.bandwidth.unwrap_or(0.0) * ttfb.as_secs_f64()) as u64
     }
 
     /// True if two fetches beside an urgent one, of which a reader needs half of `look` bytes, cost less than the round trip
     /// that one of them saves: the three share the network.
     pub(super) fn foresees(self, look: u64) -> bool {
-        let is_fast = self.rate.is_none() || self.in_one_ttfb() >= look / 2;
+        let is_fast = self.bandwidth.is_none() || self.in_one_ttfb() >= look / 2;
         is_fast && !self.single_connection && !self.is_metered
     }
 
@@ -109,18 +111,19 @@ impl Network {
     /// nearly at once.
     pub(crate) fn can_share_opening(self, bytes: u64) -> bool {
         // Other bytes would delay the opening for longer than a later request for them takes.
-        self.has_slow_start() || self.rate.is_some_and(|rate| bytes as f64 <= rate * UNNOTICED.as_secs_f64())
+        self.has_slow_start()
+            || self.bandwidth.is_some_and(|bandwidth| bytes as f64 <= bandwidth * UNNOTICED.as_secs_f64())
     }
 
     /// True if what is `left` of a body arrives sooner than a new connection would be established.
     pub(crate) fn ends_soon(self, left: u64) -> bool {
-        left <= self.rate.map_or(SMALL_REMAINDER, |_| SMALL_REMAINDER.min(self.in_one_ttfb()))
+        left <= self.bandwidth.map_or(SMALL_REMAINDER, |_| SMALL_REMAINDER.min(self.in_one_ttfb()))
     }
 
     /// The distance from a running piece up to which it is faster to wait for it than to send a new request.
     pub(super) fn join_distance(self) -> u64 {
         // A new request costs the time to its first byte, and the bytes of the abandoned piece that are already on their way.
-        self.rate.map_or(UNKNOWN_JOIN_DISTANCE, |_| {
+        self.bandwidth.map_or(UNKNOWN_JOIN_DISTANCE, |_| {
             (2 * self.in_one_ttfb()).clamp(JOIN_DISTANCE.start, JOIN_DISTANCE.end)
         })
     }
@@ -133,7 +136,7 @@ impl Network {
         // Half as much again as a request takes when nothing is in its way, for one that is late. Not more than keeps the pipe
         // full: the two pieces share the network, so the one that is wanted sooner would come later.
         let lead = self.in_one_ttfb() / 2 * 3;
-        self.rate.map_or(PIECE.start, |_| lead.clamp(MIN_LEAD, self.piece()))
+        self.bandwidth.map_or(PIECE.start, |_| lead.clamp(MIN_LEAD, self.piece()))
     }
 }
 
@@ -149,7 +152,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn network(ttfb_ms: u64) -> Network {
-        Network { rate: Some(1e6), ttfb: Some(Duration::from_millis(ttfb_ms)), ..Network::default() }
+        Network { bandwidth: Some(1e6), ttfb: Some(Duration::from_millis(ttfb_ms)), ..Network::default() }
     }
 
     #[test]

@@ -218,14 +218,14 @@ impl Snapshot<'_> {
         reader.run.min(self.network.streaming_piece())
     }
 
-    /// How large a piece may be for a reader that streams from the start of the file, or for a download, while the network's rate
-    /// is that of a connection's beginning: up to the end of the file.
+    /// How large a piece may be for a reader that streams from the start of the file, or for a download, while the bandwidth is that
+    /// of a connection's beginning: up to the end of the file.
     fn cold_size(&self, reader: &ReaderView) -> u64 {
         let (end, position) = (self.available.run_from(reader.position), reader.position);
         let streams = prefetch::streams_from_start(position, reader.run, end - position);
         let is_download = self.read_ahead == ReadAhead::Whole && reader.run >= position;
         let is_large = prefetch::full_target(self.read_ahead) >= prefetch::STREAMING_AHEAD;
-        // Beyond the largest piece the rate has been measured over a long body, so it can be trusted.
+        // Beyond the largest piece the bandwidth has been measured over a long body, so it can be trusted.
         let is_cold = end <= PIECE.end && self.network.has_slow_start() && !self.network.single_connection;
         // To the end, so that the first connection, once it is fast, serves all of it. The piece is cut where its reader has
         // enough.

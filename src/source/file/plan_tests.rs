@@ -15,8 +15,8 @@ use crate::types::Priority;
 
 const MIB: u64 = 1 << 20;
 
-fn network(rate: f64, ttfb_ms: u64) -> Network {
-    Network { rate: Some(rate), ttfb: Some(Duration::from_millis(ttfb_ms)), ..Network::default() }
+fn network(bandwidth: f64, ttfb_ms: u64) -> Network {
+    Network { bandwidth: Some(bandwidth), ttfb: Some(Duration::from_millis(ttfb_ms)), ..Network::default() }
 }
 
 fn plan(readers: &[ReaderView], stored: &[Range<u64>], in_flight: &[Piece]) -> Plan {

@@ -128,8 +128,8 @@ impl Source for FileReader {
         self.shared.response_head()
     }
 
-    fn rate(&self) -> Option<f64> {
-        self.shared.rate()
+    fn bandwidth(&self) -> Option<f64> {
+        self.shared.bandwidth()
     }
 
     fn set_priority(&self, priority: Priority) {

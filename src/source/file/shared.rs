@@ -241,8 +241,8 @@ impl Shared {
     }
 
     /// Bytes a second that the downloader achieves.
-    pub(crate) fn rate(&self) -> Option<f64> {
-        self.network().rate
+    pub(crate) fn bandwidth(&self) -> Option<f64> {
+        self.network().bandwidth
     }
 
     /// Changes how far ahead of its readers the file is fetched.
@@ -292,10 +292,10 @@ impl Shared {
 
     /// What the network has shown.
     pub(super) fn network(&self) -> Network {
-        let (rate, ttfb) = self.link.get().map(|link| link.waker.network()).unwrap_or_default();
+        let (bandwidth, ttfb) = self.link.get().map(|link| link.waker.network()).unwrap_or_default();
         let is_metered = self.link.get().is_some_and(|link| link.waker.is_metered());
         let single_connection = matches!(&*self.preconnect.lock(), Preconnect::Decided(Some(preconnect)) if preconnect.is_single_connection());
-        Network { rate, ttfb, single_connection, is_metered }
+        Network { bandwidth, ttfb, single_connection, is_metered }
     }
 
     /// Keeps connections ready from now on, if there is more to come than the opening brings.

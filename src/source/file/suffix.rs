@@ -152,8 +152,12 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn network(rate: f64, ttfb_ms: u64) -> Network {
-        Network { rate: Some(rate), ttfb: Some(Duration::from_millis(ttfb_ms)), ..Network::default() }
+    fn network(bandwidth: f64, ttfb_ms: u64) -> Network {
+        Network {
+            bandwidth: Some(bandwidth),
+            ttfb: Some(Duration::from_millis(ttfb_ms)),
+            ..Network::default()
+        }
     }
 
     #[test]

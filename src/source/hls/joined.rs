@@ -278,7 +278,7 @@ impl Source for HlsSource {
         self.first.media_info()
     }
 
-    fn rate(&self) -> Option<f64> {
+    fn bandwidth(&self) -> Option<f64> {
         self.handle.shared.link.network().0
     }
 }
