@@ -44,6 +44,22 @@ fn every_container_gives_each_frame_once() {
     assert!(origin.log().requests.iter().all(|request| request.method == "GET"));
 }
 
+#[test]
+fn statistics_count_what_was_fetched_and_read() {
+    let origin = site(5).serve();
+    let mut hls = open(&origin, "/ts.m3u8", |_| ());
+    let handle = hls.handle();
+    let bytes = all(&mut hls.next_section().unwrap().unwrap()).len() as u64;
+    assert!(hls.next_section().unwrap().is_none());
+    let stats = handle.stats();
+    assert!(stats.requests >= 6, "the playlist and 5 segments: {stats:?}");
+    assert_eq!((stats.bytes_read, stats.bytes_dropped), (bytes, 0));
+    assert!(stats.bytes_fetched > bytes, "segments and the playlist are larger than the audio: {stats:?}");
+    assert!(stats.stalls >= 1, "the first section was waited for: {stats:?}");
+    drop(hls);
+    assert_eq!(handle.stats(), stats, "the counters outlive the presentation");
+}
+
 /// Keeps the last cookie of an origin.
 #[derive(Clone, Default)]
 struct Jar(Arc<Mutex<Option<String>>>);

@@ -31,6 +31,8 @@ pub struct Totals {
     pub cancelled: u64,
     /// Attempts that failed and were repeated.
     pub retries: u64,
+    /// Responses that were accepted. A fetch that is retried, or redirected in mid-body, may have several.
+    pub responses: u64,
     /// Bytes of bodies that arrived, including those of failed and cancelled fetches.
     pub bytes: u64,
 }
@@ -74,9 +76,13 @@ impl PeerStats {
         bandwidth.map(|bandwidth| bandwidth.min(most))
     }
 
-    /// Records that a response head arrived, `ttfb` after its request was sent.
-    pub(super) fn record_head(&self, ttfb: Duration) {
-        self.counters.lock().bandwidth.handle_head(ttfb);
+    /// Records that a response head arrived, `ttfb` after its request was sent. `None` if that shows nothing about the network.
+    pub(super) fn record_head(&self, ttfb: Option<Duration>) {
+        let mut counters = self.counters.lock();
+        counters.totals.responses += 1;
+        if let Some(ttfb) = ttfb {
+            counters.bandwidth.handle_head(ttfb);
+        }
     }
 
     /// Records that `origin` sent bytes of a body. `sample` is the time that the read took, if it shows something about the

@@ -116,6 +116,12 @@ impl Waker {
         }
     }
 
+    /// Counters of the peer. `None` once it is gone.
+    #[cfg(feature = "hls")]
+    pub(crate) fn totals(&self) -> Option<super::Totals> {
+        Some(self.stats.upgrade()?.totals())
+    }
+
     /// Keeps a connection to the origin of `request` ready while the guard lives.
     #[cfg(feature = "hls")]
     pub(crate) fn keep_preconnected(&self, request: &Request) -> Option<PreconnectGuard> {

@@ -40,9 +40,8 @@ impl Record {
     pub(crate) fn record_head(&self, ttfb: Duration, body: &client::Response) {
         // Without the wait for a connection that never answered: it is not typical, and would delay the next hedged request.
         let own = ttfb.saturating_sub(body.waited_before());
-        if self.control.measured != Measured::Not {
-            self.control.all_stats.iter().for_each(|stats| stats.record_head(own));
-        }
+        let sample = (self.control.measured != Measured::Not).then_some(own);
+        self.control.all_stats.iter().for_each(|stats| stats.record_head(sample));
         let head = body.head();
         log::debug!("{}: {} after {ttfb:.1?}: {}, {}", self.id, head.status(), head.url(), head.extent());
         self.publish(|| Event::FirstByte { request: self.id, ttfb, status: head.status() });

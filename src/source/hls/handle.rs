@@ -17,6 +17,7 @@ use crate::error::ErrorKind;
 use crate::event::Subscriber;
 use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
+use crate::source::StreamStats;
 
 /// What a presentation is.
 ///
@@ -105,15 +106,11 @@ impl HlsHandle {
         self.shared.with(|state| state.throughput()).flatten()
     }
 
-    /// Bytes of audio that were fetched and will not be played, because a segment of a higher level has replaced them, or
-    /// because such a segment came too late.
-    pub fn wasted(&self) -> u64 {
-        self.shared.with(|state| state.wasted()).unwrap_or_default()
-    }
-
-    /// Number of calls that were blocked because no audio was there, and their total time. That for the first section counts.
-    pub fn stalls(&self) -> (u64, Duration) {
-        self.shared.stalls()
+    /// Counters of the presentation since it was opened. Playlists and keys count as requests. The blocked call for the first
+    /// section counts as a stall. Dropped bytes are those of audio that is not played, because a segment of a higher level has
+    /// replaced it, or because such a segment came too late.
+    pub fn stats(&self) -> StreamStats {
+        self.shared.stats()
     }
 
     /// Distance of the reader from the end of a live playlist. `None` for a presentation that has ended.

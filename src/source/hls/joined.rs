@@ -269,9 +269,7 @@ impl Source for HlsSource {
     }
 
     fn stats(&self) -> StreamStats {
-        let (stalls, stalled) = self.handle.stalls();
-        let bytes_dropped = self.handle.wasted();
-        StreamStats { stalls, stalled, bytes_dropped, ..StreamStats::default() }
+        self.handle.stats()
     }
 
     fn media_info(&self) -> MediaInfo {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::group::{Group, Membership, Received};
 use crate::abr::Demand;
 use crate::cancel::{CancelGuard, CancelReason};
-use crate::downloader::{Epoch, Waker};
+use crate::downloader::{Epoch, Totals, Waker};
 use crate::types::{Priority, RequestId};
 
 /// Does nothing before it is connected.
@@ -21,13 +21,15 @@ struct Connected {
     epoch: Epoch,
     /// `None` if the downloader has stopped.
     membership: Option<Membership>,
+    /// The last counters of the peer. Set before it is dropped.
+    last_totals: OnceLock<Totals>,
 }
 
 impl Link {
     pub(super) fn connect(&self, waker: Waker, epoch: Epoch, demand: Demand) {
         let membership = waker.companion::<Group>().map(|group| Membership::join(group, demand));
         // Set once: a presentation is started once.
-        let _ = self.0.set(Connected { waker, epoch, membership });
+        let _ = self.0.set(Connected { waker, epoch, membership, last_totals: OnceLock::new() });
     }
 
     /// An epoch for all segments until the next seek.
@@ -82,6 +84,20 @@ impl Link {
 
     pub(super) fn set_demand(&self, demand: Demand) {
         self.membership().into_iter().for_each(|membership| membership.set_demand(demand));
+    }
+
+    /// Counters of all transfers, those of the opening included.
+    pub(super) fn totals(&self) -> Totals {
+        let Some(link) = self.0.get() else { return Totals::default() };
+        link.waker.totals().or_else(|| link.last_totals.get().copied()).unwrap_or_default()
+    }
+
+    /// Keeps the counters for handles that outlive the peer.
+    pub(super) fn keep_totals(&self) {
+        if let Some((link, totals)) = self.0.get().and_then(|link| Some((link, link.waker.totals()?))) {
+            // Set once: a presentation is dropped once.
+            let _ = link.last_totals.set(totals);
+        }
     }
 
     /// Counts bytes of a segment, for the streams that share the network.

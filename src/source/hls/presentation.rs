@@ -165,6 +165,7 @@ impl Drop for Hls {
     fn drop(&mut self) {
         self.shared.cancel();
         self.peer.cancel();
+        self.shared.link.keep_totals();
         // A callback may run on one of these threads, which would wait for itself.
         if in_callback() {
             return;

@@ -23,6 +23,7 @@ use crate::downloader::{Epoch, Waker};
 use crate::error::Error;
 use crate::event::{Bus, Subscriber};
 use crate::phase::{Facts, Phase};
+use crate::source::StreamStats;
 use crate::source::wait::WaitState;
 use crate::types::Priority;
 
@@ -311,10 +312,19 @@ impl Shared {
         self.inner.lock().waits.resume();
     }
 
-    /// Number of calls that were blocked, and their total time.
-    pub(super) fn stalls(&self) -> (u64, Duration) {
-        let stalls = self.inner.lock().waits.stalls();
-        (stalls.count, stalls.time)
+    pub(super) fn stats(&self) -> StreamStats {
+        let totals = self.link.totals();
+        let inner = self.inner.lock();
+        let stalls = inner.waits.stalls();
+        StreamStats {
+            requests: totals.responses,
+            bytes_fetched: totals.bytes,
+            bytes_dropped: inner.state.as_ref().map_or(0, State::bytes_dropped),
+            bytes_read: inner.state.as_ref().map_or(0, State::bytes_read),
+            stalls: stalls.count,
+            stalled: stalls.time,
+            ..StreamStats::default()
+        }
     }
 
     /// Ends all calls and transfers.

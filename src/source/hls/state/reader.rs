@@ -25,6 +25,7 @@ impl State {
         let time = buffer.reader_time();
         if got > 0 {
             self.sections.reader_time = time;
+            self.sections.bytes_read += got as u64;
             return ReadResult::Bytes(got);
         }
         if self.sections.buffers[index].is_closed {
@@ -34,6 +35,11 @@ impl State {
             Some(error) => ReadResult::Failed(error),
             None => ReadResult::Wait(self.promote()),
         }
+    }
+
+    /// Bytes that readers have read.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.sections.bytes_read
     }
 
     pub(crate) fn next_section(&mut self) -> SectionResult {

@@ -37,8 +37,8 @@ enum Unusable {
 
 impl State {
     /// Bytes of audio that were fetched and are not played.
-    pub(crate) fn wasted(&self) -> u64 {
-        self.replacements.wasted
+    pub(crate) fn bytes_dropped(&self) -> u64 {
+        self.replacements.bytes_dropped
     }
 
     /// A buffered segment to fetch again, if the network has throughput to spare.
@@ -146,7 +146,7 @@ impl State {
 
     fn give_up_replacement(&mut self) {
         if let Some(Replacement { queued, target }) = self.replacements.running.take() {
-            self.replacements.wasted += queued.output.data.len() as u64;
+            self.replacements.bytes_dropped += queued.output.data.len() as u64;
             // Once: it would fail again, or be late again.
             self.replacements.keep(target.from);
         }
@@ -159,7 +159,7 @@ impl State {
         let (from, to, at) = (levels[target.variant].level, levels[queued.variant].level, target.start);
         match self.put_in_place(&queued, &target) {
             Ok(old) => {
-                self.replacements.wasted += old as u64;
+                self.replacements.bytes_dropped += old as u64;
                 let placed = self.replacements.placed.iter_mut();
                 placed
                     .filter(|segment| segment.from == target.from)
@@ -167,7 +167,7 @@ impl State {
                 self.events.push(HlsEvent::Replaced { from, to, at });
             }
             Err(why) => {
-                self.replacements.wasted += queued.output.data.len() as u64;
+                self.replacements.bytes_dropped += queued.output.data.len() as u64;
                 self.replacements.keep(target.from);
                 self.replacements.is_impossible |= matches!(why, Unusable::Different);
             }

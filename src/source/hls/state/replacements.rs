@@ -15,7 +15,7 @@ pub(super) struct Replacements {
     /// The levels are not cut alike: no segment can be replaced.
     pub(super) is_impossible: bool,
     /// Bytes of audio that were fetched and are not played.
-    pub(super) wasted: u64,
+    pub(super) bytes_dropped: u64,
 }
 
 /// A segment in a section.
@@ -73,7 +73,7 @@ impl Replacements {
 
     /// Forgets what was buffered.
     pub(super) fn clear(&mut self) {
-        self.wasted += self.queued().map_or(0, |queued| queued.output.data.len() as u64);
+        self.bytes_dropped += self.queued().map_or(0, |queued| queued.output.data.len() as u64);
         (self.placing, self.running) = (None, None);
         self.placed.clear();
     }

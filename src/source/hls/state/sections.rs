@@ -19,6 +19,8 @@ pub(super) struct Sections {
     pub(super) target: Duration,
     /// Presentation time of the next byte to be read.
     pub(super) reader_time: Duration,
+    /// Bytes that readers have read, of all sections.
+    pub(super) bytes_read: u64,
 }
 
 impl Sections {
@@ -31,6 +33,7 @@ impl Sections {
             next_discontinuity: Some(Discontinuity::Start),
             target: start,
             reader_time: start,
+            bytes_read: 0,
         }
     }
 }

@@ -344,7 +344,7 @@ proptest! {
                     prop_assert!(from < to && at >= reader + Duration::from_secs(2), "{event:?} at {reader:?}");
                 }
             }
-            prop_assert_eq!(player.state.wasted(), wasted, "what is fetched twice is counted");
+            prop_assert_eq!(player.state.bytes_dropped(), wasted, "what is fetched twice is counted");
             player.read_frames(reads);
         }
         for _ in 0..10 * SEGMENTS {
@@ -408,7 +408,7 @@ fn a_level_with_other_frames_replaces_nothing() {
     output.frames.iter_mut().for_each(|frame| frame.time = frame.time.map(|time| time + 300_000_000));
     player.state.handle_frames(queued, &mut output).unwrap();
     player.state.handle_segment_complete(queued);
-    assert_eq!(player.state.wasted(), FRAMES);
+    assert_eq!(player.state.bytes_dropped(), FRAMES);
     player.running.clear();
     assert!(player.state.take_events().iter().all(|event| !matches!(event, HlsEvent::Replaced { .. })));
 }
