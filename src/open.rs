@@ -141,10 +141,7 @@ impl Downloader {
     #[cfg(feature = "queue")]
     pub fn open_track(&self, track: &Track, config: OpenConfig) -> Result<Media, Error> {
         Error::check_may_block("open_track")?;
-        let remote = track
-            .as_remote()
-            .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "the track has no URL: a closure opens it"))?;
-        Target::of_track(remote)?.open(self, config)
+        Target::of_track(track.require_remote()?)?.open(self, config)
     }
 }
 

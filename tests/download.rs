@@ -585,3 +585,43 @@ fn downloads_of_processes_that_are_killed_are_whole_or_not_there() {
 fn downloads_of_a_thousand_processes_that_are_killed_are_whole_or_not_there() {
     kill(1000);
 }
+
+#[cfg(feature = "queue")]
+#[test]
+fn a_track_is_downloaded_by_the_rules_of_its_list() {
+    use windway::queue::{ListRules, Playlist};
+
+    let place = Place::new();
+    let plain = serving(Answer::file);
+    let target = plain.url("/17.mp3");
+    let content = Content::pattern(LEN);
+    let origin = Origin::start_tls(move |request| match &*request.path {
+        "/moved" => Answer::redirect(302, &target),
+        _ => Answer::file(request, &content),
+    });
+    let mut config = DownloaderConfig::default();
+    config.client.extra_roots.push(origin.root_pem());
+    let downloader = Downloader::new(config).unwrap();
+    let list =
+        Playlist::parse(b"#EXTM3U\n/moved\n/file\n", &origin.url("/list.m3u"), ListRules::default()).unwrap();
+    let secret = DownloadConfig::new().headers([("X-Token".to_owned(), "secret".to_owned())]);
+    let download =
+        |track| downloader.download_track(&list.tracks()[track], place.path(), secret.clone()).unwrap();
+
+    assert_eq!(download(0).wait().unwrap_err().kind(), ErrorKind::Forbidden, "https leads to http");
+    assert!(plain.log().requests.is_empty(), "a redirect is checked before it is followed");
+    assert_eq!(download(1).wait().unwrap(), LEN);
+    place.check();
+    let asked = origin.log().requests;
+    assert!(asked.iter().all(|request| request.header("x-token").is_none()), "the list got no headers");
+}
+
+#[cfg(feature = "queue")]
+#[test]
+fn a_track_that_a_closure_opens_is_not_downloaded() {
+    let place = Place::new();
+    let track = windway::queue::Track::opened_by(|| unreachable!());
+    let refused = downloader().download_track(&track, place.path(), DownloadConfig::new());
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert!(place.names().is_empty());
+}

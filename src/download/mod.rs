@@ -31,8 +31,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::run::Running;
+use crate::client::Request;
 use crate::downloader::Downloader;
 use crate::error::Error;
+#[cfg(feature = "queue")]
+use crate::queue::Track;
 use crate::stream::Stream;
 
 pub use config::{DownloadConfig, DownloadPhase, Progress};
@@ -79,7 +82,29 @@ impl Downloader {
         path: impl AsRef<Path>,
         config: DownloadConfig,
     ) -> Result<Download, Error> {
-        Running::start(self, url, path.as_ref(), config).map(Download)
+        Running::start(self, Request::get(url)?, path.as_ref(), config).map(Download)
+    }
+
+    /// As [`download`](Self::download), of a track of a playlist or feed. The rules of its list apply: where redirects may lead,
+    /// and that [`DownloadConfig::headers`] are sent only to a track of the application, or to one on the list's own origin if
+    /// the list got them too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`download`](Self::download); [`ErrorKind::Forbidden`](crate::ErrorKind::Forbidden) for a redirect that the rules
+    /// do not allow; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a track that a closure opens.
+    #[cfg(feature = "queue")]
+    pub fn download_track(
+        &self,
+        track: &Track,
+        path: impl AsRef<Path>,
+        mut config: DownloadConfig,
+    ) -> Result<Download, Error> {
+        let remote = track.require_remote()?;
+        if !remote.gets_headers {
+            config.headers.clear();
+        }
+        Running::start(self, remote.request()?, path.as_ref(), config).map(Download)
     }
 }
 

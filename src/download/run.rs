@@ -12,6 +12,7 @@ use ring::digest::{Context, SHA256};
 use super::config::{DownloadConfig, DownloadPhase, Progress};
 use crate::cache::PartFile;
 use crate::cancel::CancelReason;
+use crate::client::Request;
 use crate::config::{FileConfig, ReadAhead, StorageConfig};
 use crate::downloader::Downloader;
 use crate::error::{Error, ErrorKind};
@@ -26,7 +27,7 @@ const MAX_RESTARTS: u32 = 3;
 /// A download, as its handle, its thread and its streams share it.
 pub(super) struct Running {
     downloader: Downloader,
-    url: String,
+    request: Request,
     config: DownloadConfig,
     part: Arc<PartFile>,
     state: Mutex<State>,
@@ -54,7 +55,7 @@ struct State {
 impl Running {
     pub(super) fn start(
         downloader: &Downloader,
-        url: &str,
+        request: Request,
         path: &Path,
         config: DownloadConfig,
     ) -> Result<Arc<Self>, Error> {
@@ -67,7 +68,7 @@ impl Running {
             .map_err(|error| storage_error("the files of the download can't be opened", error))?;
         let running = Arc::new(Self {
             downloader: downloader.clone(),
-            url: url.to_owned(),
+            request,
             config,
             part: Arc::new(part),
             state: Mutex::default(),
@@ -97,7 +98,8 @@ impl Running {
             .headers(self.config.headers.clone())
             .mirrors(self.config.mirrors.clone())
             .hook(self.config.hook.clone());
-        let (file, reader) = HttpFile::download(&self.downloader, &self.url, config, Arc::clone(&self.part))?;
+        let (file, reader) =
+            HttpFile::download(&self.downloader, self.request.clone(), config, Arc::clone(&self.part))?;
         let fetcher = FileReader::new((Arc::clone(&file), reader));
         let replaced = {
             let mut state = self.state.lock();

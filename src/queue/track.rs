@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::{Request, UriPolicy};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::safe_url::{HttpUrl, SafeUrl};
 use crate::stream::Stream;
 
@@ -118,8 +118,9 @@ impl Track {
 
     /// The URL. `None` for a track that a closure opens.
     ///
-    /// [`SafeUrl::expose`](crate::SafeUrl::expose) is its whole text, for example to download it. Then a redirect from it may lead
-    /// anywhere: the rules of the list that has named it only apply to a track that is opened as such.
+    /// [`SafeUrl::expose`](crate::SafeUrl::expose) is its whole text. Where it is opened or downloaded by that text, a redirect from
+    /// it may lead anywhere. The rules of its list apply in [`Downloader::open_track`](crate::Downloader::open_track) and
+    /// `Downloader::download_track`.
     pub fn url(&self) -> Option<SafeUrl> {
         self.as_remote().map(|remote| SafeUrl::from(&remote.url))
     }
@@ -129,6 +130,14 @@ impl Track {
             Place::Url(remote) => Some(remote),
             Place::Opener(_) => None,
         }
+    }
+
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] for a track that a closure opens.
+    pub(crate) fn require_remote(&self) -> Result<&Remote, Error> {
+        let why = "the track has no URL: a closure opens it";
+        self.as_remote().ok_or_else(|| Error::new(ErrorKind::InvalidInput, why))
     }
 
     /// Opens a track that has a closure for that.

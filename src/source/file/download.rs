@@ -17,14 +17,14 @@ use crate::types::Priority;
 const CHUNK: usize = 256 * 1024;
 
 impl HttpFile {
-    /// Fetches `url` into `part` in the background.
+    /// Fetches what `request` names into `part` in the background.
     pub(crate) fn download(
         downloader: &Downloader,
-        url: &str,
+        request: Request,
         config: FileConfig,
         part: Arc<PartFile>,
     ) -> Result<(Arc<Self>, ReaderId), Error> {
-        let mut shared = Shared::new(Request::get(url)?, config)?;
+        let mut shared = Shared::new(request, config)?;
         shared.backing = Some(Backing::Part(part));
         Self::begin(downloader, shared)
     }
