@@ -22,7 +22,7 @@ use crate::foreign::Foreign;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CancelReason {
-    /// The peer's last handle was dropped, or the peer was cancelled.
+    /// The stream or peer was cancelled, or its last handle was dropped.
     Peer,
     /// Its epoch was cancelled, for example by a seek or for another track.
     Epoch,

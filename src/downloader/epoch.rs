@@ -38,12 +38,12 @@ impl Epoch {
     /// An epoch inside this one. It is cancelled with this one, and can be cancelled alone.
     #[must_use]
     pub fn child(&self) -> Self {
-        self.child_as(CancelReason::Epoch)
+        Self { token: self.token.child(CancelReason::Epoch), peer: self.peer.clone() }
     }
 
-    /// As [`child`](Self::child), but its own cancel is recorded as `reason`.
-    pub(crate) fn child_as(&self, reason: CancelReason) -> Self {
-        Self { token: self.token.child(reason), peer: self.peer.clone() }
+    /// As [`child`](Self::child), for all that a stream does: its cancel is recorded as that of the peer.
+    pub(crate) fn child_as_peer(&self) -> Self {
+        Self { token: self.token.child(CancelReason::Peer), peer: self.peer.clone() }
     }
 
     /// Cancels all fetches that carry this epoch or a child of it, including those that are submitted later. Runs the hooks of

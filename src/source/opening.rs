@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::cancel::CancelReason;
 use crate::client::{Request, ResponseHead};
 use crate::downloader::{Downloader, Epoch, Fetch, Next, Peer, PeerHandle, Response};
 use crate::error::{Error, ErrorKind};
@@ -70,7 +69,7 @@ impl Opening {
     ) -> Result<Self, Error> {
         let role = Role::default();
         let peer = downloader.register(role.clone(), Priority::High)?;
-        let epoch = peer.epoch().child_as(CancelReason::Fetch);
+        let epoch = peer.epoch().child_as_peer();
         let part = epoch.child();
         let asking = request.clone().open_header("icy-metadata", "1");
         let ranged = asking.clone().range(ByteRange::new(0, OPENING)).doubt_total();

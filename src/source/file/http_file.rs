@@ -6,7 +6,7 @@ use super::peer::FilePeer;
 use super::shared::{Link, ReaderId, Shared};
 use super::state::OpenCall;
 use super::suffix::{self, Suffix};
-use crate::cancel::{CancelGuard, CancelReason, CancelStage};
+use crate::cancel::{CancelGuard, CancelStage};
 use crate::client::Request;
 use crate::config::{FileConfig, StorageConfig};
 use crate::downloader::{BesideOpening, Downloader, Epoch, PeerHandle};
@@ -68,7 +68,7 @@ impl HttpFile {
     fn register(downloader: &Downloader, shared: Shared) -> Result<Arc<Self>, Error> {
         let shared = Arc::new(shared);
         let peer = downloader.register(FilePeer(Arc::clone(&shared)), shared.config.priority)?;
-        let epoch = peer.epoch().child_as(CancelReason::Fetch);
+        let epoch = peer.epoch().child_as_peer();
         let file = Self::link(downloader, Arc::clone(&shared), peer, epoch);
         #[cfg(feature = "cache")]
         shared.open_from_cache();

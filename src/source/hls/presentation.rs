@@ -14,7 +14,6 @@ use super::peer::{hint, live, requests};
 use super::reader::Section;
 use super::shared::Shared;
 use super::state::State;
-use crate::cancel::CancelReason;
 use crate::client::{PreconnectGuard, Request};
 use crate::downloader::{Downloader, PeerHandle};
 use crate::error::Error;
@@ -108,7 +107,7 @@ impl Hls {
         peer: PeerHandle,
     ) -> Result<Self, Error> {
         let (is_live, has_parts) = (state.is_live(), state.has_parts());
-        shared.start(state, peer.waker(), peer.epoch().child_as(CancelReason::Fetch));
+        shared.start(state, peer.waker(), peer.epoch().child_as_peer());
         // Made before the threads: if the second one does not start, its drop joins the first.
         let mut hls = Self { shared, threads: Vec::new(), _ready: ready, peer };
         if is_live {

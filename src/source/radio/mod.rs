@@ -28,7 +28,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use self::shared::Shared;
-use crate::cancel::{CancelGuard, CancelReason, CancelStage};
+use crate::cancel::{CancelGuard, CancelStage};
 use crate::client::Request;
 use crate::config::{RadioConfig, RequestKind};
 use crate::downloader::{Downloader, Epoch, PeerHandle, Response};
@@ -126,7 +126,7 @@ impl Radio {
         let config = config.checked()?;
         let request = Request::get(url)?;
         let peer = downloader.register((), Priority::High)?;
-        let epoch = peer.epoch().child_as(CancelReason::Fetch);
+        let epoch = peer.epoch().child_as_peer();
         Self::start(request, config, epoch, peer, None)
     }
 
