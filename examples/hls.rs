@@ -101,7 +101,7 @@ fn describe(handle: &HlsHandle) {
     }
 }
 
-/// Decodes section after section. Samples are counted, and awaited as a sound card would take them.
+/// Decodes section after section. Samples are counted, and waited for as a sound card would take them.
 fn play(mut hls: Hls, limit: Duration) -> Result<(), Failure> {
     let handle = hls.handle();
     let events = handle.subscribe();

@@ -78,7 +78,7 @@ struct Report {
 /// | `Panicked` | a callback | no | correct the callback |
 /// | `Stalled` | a fetch without progress, with [`HangPolicy::CancelStalled`](crate::config::HangPolicy::CancelStalled) | no | find what blocks, for example a sink |
 /// | `NotCached` | HLS from the cache (feature `cache`) | by the caller | play again when the network is back; see [`Error::source`](StdError::source) |
-/// | `WrongDigest` | the end of a download (feature `cache`) | no | report it to who published the digest |
+/// | `WrongDigest` | the end of a download (feature `cache`) | no | report it to the publisher of the digest |
 /// | `Storage` | writing or reading stored bytes | no | free disk space or memory, then open the URL again |
 /// | `Refusal` | a sink | no | depends on the sink |
 /// | `Io` | any time | no | depends on the error |

@@ -383,12 +383,12 @@ impl Giving {
         Arc::new(Self { queue: TaskQueue::new(threads), given_back: shim::Mutex::default() })
     }
 
-    /// As a thread that acts, and then the scheduler thread when the task is overdue.
+    /// As a thread that acts, and then the scheduler thread when the task has waited too long.
     fn put(&self, task: u32) {
         match self.queue.put(0, task) {
             Ok(true) => {
-                let overdue = self.queue.overdue().unwrap();
-                self.queue.take_overdue(overdue).into_iter().for_each(|(_, task)| self.give_back(task));
+                let deadline = self.queue.next_deadline().unwrap();
+                self.queue.take_late(deadline).into_iter().for_each(|(_, task)| self.give_back(task));
             }
             Ok(false) => {}
             Err(task) => self.give_back(task),

@@ -28,7 +28,7 @@ const SAFETY: f64 = 1.5;
 /// A variant that is not sustained is kept while the buffer stays above this share of its capacity, at most this many seconds.
 const KEEP: (f64, f64) = (0.2, 10.0);
 
-/// A variant whose segments take longer than this many times their duration drains the buffer so fast that a hole of the
+/// A variant whose segments take longer than this many times their duration empties the buffer so fast that a hole of the
 /// network finds it empty. More has to be kept, in proportion, up to this factor.
 const DRAIN: (f64, f64) = (1.4, 3.0);
 

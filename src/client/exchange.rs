@@ -383,7 +383,7 @@ impl Exchange {
         self.body_reads.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Number of the read of the body that waits. 0 while the response head is awaited.
+    /// Number of the read of the body that waits. 0 before the response head.
     pub(super) fn body_read(&self) -> usize {
         self.body_reads.load(Ordering::Relaxed)
     }

@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 use crate::safe_url::HttpUrl;
 
-/// Longest body of a redirect or an error, in bytes, that is drained so that the connection can be reused. It fits into the
+/// Longest body of a redirect or an error, in bytes, that is read to its end so that the connection can be reused. It fits into the
 /// input buffer, so most of it has arrived with the head.
 const SMALL_BODY: u64 = 64 * 1024;
 
@@ -259,7 +259,7 @@ fn unsendable(cause: header::InvalidHeaderValue) -> Error {
 }
 
 impl Answer {
-    /// Drains a small body, so that the connection can be reused.
+    /// Reads a small body to its end, so that the connection can be reused.
     pub(super) fn drain(&mut self) {
         if is_short(&self.head.headers, SMALL_BODY) {
             // About as long as the head took: a new connection costs no more than a few round trips.

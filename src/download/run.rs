@@ -113,7 +113,7 @@ impl Running {
 
     fn run(&self, path: &Path) {
         let end = contain("a download", || self.fetch(path)).unwrap_or_else(|panic| Err(panic.into()));
-        // First: who sees the end may begin another download to the path.
+        // First: a thread that sees the end may begin another download to the path.
         self.close_part();
         let fetcher = {
             let mut state = self.state.lock();

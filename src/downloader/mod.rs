@@ -214,7 +214,7 @@ impl Downloader {
     /// # Ok::<(), windway::Error>(())
     /// ```
     ///
-    /// [`stop`](Self::stop) ends the streams of everybody who shares it, but no stream that is opened later.
+    /// [`stop`](Self::stop) ends the streams of all parts of the program that share it, but no stream that is opened later.
     ///
     /// # Errors
     ///

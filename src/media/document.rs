@@ -111,7 +111,7 @@ fn by_start(text: &str, is_all: bool) -> Option<Detected> {
     }
 }
 
-/// Tells a playlist of HLS from a list of tracks.
+/// Distinguishes a playlist of HLS from a list of tracks.
 fn m3u(text: &str, is_all: bool) -> Detected {
     // RFC 8216, section 4.3: each playlist of HLS has a tag that begins with `#EXT-X-`. A list of tracks has none.
     if text.lines().any(|line| begins(line.trim_start(), "#EXT-X-")) {

@@ -1,6 +1,6 @@
 //! The lock of a file.
 
-/// Who else may have a file locked.
+/// Which other locks a file may have at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lock {
     Shared,

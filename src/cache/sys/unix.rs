@@ -145,7 +145,7 @@ impl Folder {
         Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?)
     }
 
-    /// As [`remove`](Self::remove), of an entry. Those who have it open find out by [`is_removed`].
+    /// As [`remove`](Self::remove), of an entry. Processes that have it open notice by [`is_removed`].
     pub(crate) fn remove_used(&self, name: &str) -> io::Result<()> {
         self.remove(name)
     }

@@ -10,7 +10,7 @@
 //! | the file of a lock, shared | read, write | read, write | an exclusive handle |
 //! | the file of a lock, exclusive | read, write | nothing | any handle |
 //!
-//! - Whoever has an entry open keeps it from being evicted. Others may still rename and remove it, as [`Cache::remove`] does, and
+//! - A process that has an entry open keeps it from being evicted. Others may still rename and remove it, as [`Cache::remove`] does, and
 //!   the bytes stay until the last handle is closed. A program that opens an entry without sharing it, such as a virus scanner,
 //!   makes it a miss, and is no error.
 //! - A directory is held open without `FILE_SHARE_DELETE`, and Windows renames no directory in which a file is open. So a path
@@ -170,7 +170,7 @@ impl Folder {
         remove_by_way_of(&self.path.join(name), &self.path.join(format!(".new-removed-{}", unique())))
     }
 
-    /// As [`remove`](Self::remove), of an entry. Those who have it open find out by [`is_removed`].
+    /// As [`remove`](Self::remove), of an entry. Processes that have it open notice by [`is_removed`].
     pub(crate) fn remove_used(&self, name: &str) -> io::Result<()> {
         let mode = SHARE_READ | SHARE_WRITE | SHARE_DELETE;
         // It is not used while another process has it exclusively, to remove it.

@@ -1,4 +1,4 @@
-//! Who keeps the deadlines of a connection: its thread, or a caller that waits anyway.
+//! Which thread keeps the deadlines of a connection: its own, or that of a caller that waits anyway.
 //!
 //! Callers send their packets themselves, so they change deadlines while the thread sleeps. The thread has promised to look at
 //! the connection at a time, `armed`. A caller that *waits* and has an earlier deadline keeps it itself. A caller that *leaves*

@@ -26,7 +26,7 @@ pub(crate) fn opening(max_head: usize) -> Vec<u8> {
     out
 }
 
-/// What a stream tells the connection.
+/// What the control stream says about the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
     /// The server processes no requests on streams with this id or a higher one (RFC 9114, section 5.2).

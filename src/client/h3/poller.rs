@@ -47,7 +47,7 @@ impl Poller {
     pub(super) fn wait(&mut self, until: Instant) {
         let timeout = until.saturating_duration_since(Instant::now());
         if let Err(error) = self.poll.poll(&mut self.events, Some(timeout)) {
-            // A signal. Whoever waits looks at the connection again.
+            // A signal. The thread that waits looks at the connection again.
             log::debug!("waiting for packets was interrupted: {error}");
         }
     }

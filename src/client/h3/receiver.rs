@@ -1,4 +1,4 @@
-//! Who receives the packets of a connection: its thread, or a caller that waits anyway.
+//! Which thread receives the packets of a connection: its own, or that of a caller that waits anyway.
 //!
 //! A packet that the thread receives wakes two threads: that one, and the one that waits for the response. So the caller of the
 //! only request of a connection polls the socket itself while it waits. When it leaves, the socket stays with it for a moment,
@@ -8,7 +8,7 @@
 //!
 //! All of this is under the lock of the connection; `models/tests/receiver.rs` tries all interleavings.
 
-/// Who receives. `T` is a time.
+/// Which thread receives. `T` is a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Receiver<T> {
     Thread,

@@ -95,7 +95,7 @@ impl Socket {
         Ok(Self { io, sender, home: None, polled_at: None, is_full: false })
     }
 
-    /// True if the system may split packets that are too large, because it can't be told not to.
+    /// True if the system may split packets that are too large, because that can't be turned off.
     pub(super) fn may_fragment(&self) -> bool {
         self.sender.state.may_fragment()
     }

@@ -268,7 +268,7 @@ impl Core {
         // First, so that the threads wake while this one does the rest.
         for (worker, task) in actions.tasks {
             match self.tasks.put(worker, task) {
-                Ok(is_overdue_changed) => signal |= is_overdue_changed,
+                Ok(is_deadline_changed) => signal |= is_deadline_changed,
                 // Not without an end: at most once for each thread that is blocked.
                 Err(task) => self.post(Message::Unserved(worker, task)),
             }

@@ -1,11 +1,11 @@
 //! Which thread has the duty of the watchdog: to report stalls, and to end jobs that are cancelled while they wait.
 //!
 //! Both call foreign code, which may block. Then another thread takes the duty over, so that one `finish` or `on_hang` that blocks
-//! delays others by [`PATIENCE`] only. The blocked thread ends when its call returns.
+//! delays others by [`MAX_CALL`] only. The blocked thread ends when its call returns.
 //!
 //! ```text
 //!  watchdog ── enter ── foreign call ────────────────── leave: relieved, ends
-//!  scheduler       └── overdue ─▶ starts a thread
+//!  scheduler       └── deadline ▶ starts a thread
 //!  that one                          └─ take_over ── enter ── foreign call ── leave: still on duty
 //! ```
 
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 /// How long a foreign call of the watchdog may take before another thread takes over. Longer than a callback that writes a file
 /// usually takes, and short beside `hang_timeout`.
-const PATIENCE: Duration = Duration::from_millis(50);
+const MAX_CALL: Duration = Duration::from_millis(50);
 
 /// Threads that may be blocked at once, beside the one on duty. An application whose callbacks all wait for one lock must not get a
 /// thread for each of them.
@@ -53,11 +53,11 @@ impl Default for Duty {
 }
 
 impl Duty {
-    /// The thread on duty begins a foreign call at `now`. True if [`overdue`](Self::overdue) has changed.
+    /// The thread on duty begins a foreign call at `now`. True if [`next_deadline`](Self::next_deadline) has changed.
     pub(super) fn enter(&self, now: Instant) -> bool {
         let mut state = self.0.lock();
         (state.since, state.is_relief_sent) = (Some(now), false);
-        state.overdue().is_some()
+        state.next_deadline().is_some()
     }
 
     /// A foreign call has returned, on the thread with this shift. False if another thread has the duty now.
@@ -72,14 +72,14 @@ impl Duty {
     }
 
     /// When to call [`poll_relief`](Self::poll_relief).
-    pub(super) fn overdue(&self) -> Option<Instant> {
-        self.0.lock().overdue()
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.0.lock().next_deadline()
     }
 
     /// True if another thread has to be started, which [takes over](Self::take_over). True once for each call.
     pub(super) fn poll_relief(&self, now: Instant) -> bool {
         let mut state = self.0.lock();
-        let is_due = state.overdue().is_some_and(|overdue| overdue <= now);
+        let is_due = state.next_deadline().is_some_and(|deadline| deadline <= now);
         // Also if the thread can't be started: the call that blocks is waited for then.
         state.is_relief_sent |= is_due;
         is_due
@@ -100,9 +100,9 @@ impl Duty {
 }
 
 impl State {
-    fn overdue(&self) -> Option<Instant> {
+    fn next_deadline(&self) -> Option<Instant> {
         let may_relieve = !self.is_relief_sent && self.blocked < MAX_BLOCKED;
-        self.since.filter(|_| may_relieve).map(|since| since + PATIENCE)
+        self.since.filter(|_| may_relieve).map(|since| since + MAX_CALL)
     }
 }
 
@@ -113,10 +113,10 @@ mod tests {
     #[test]
     fn a_call_that_takes_too_long_is_relieved_once() {
         let (duty, now) = (Duty::default(), Instant::now());
-        assert!(!duty.poll_relief(now) && duty.overdue().is_none());
+        assert!(!duty.poll_relief(now) && duty.next_deadline().is_none());
         assert!(duty.enter(now));
-        assert!(!duty.poll_relief(now + PATIENCE / 2));
-        assert!(duty.poll_relief(now + PATIENCE) && !duty.poll_relief(now + PATIENCE));
+        assert!(!duty.poll_relief(now + MAX_CALL / 2));
+        assert!(duty.poll_relief(now + MAX_CALL) && !duty.poll_relief(now + MAX_CALL));
         let shift = duty.take_over().unwrap();
         assert!(duty.take_over().is_none());
         // The call returns on the thread that had the duty before, and the new one goes on.
@@ -129,10 +129,10 @@ mod tests {
     fn a_call_that_returns_before_the_relief_keeps_the_duty() {
         let (duty, now) = (Duty::default(), Instant::now());
         duty.enter(now);
-        assert!(duty.poll_relief(now + PATIENCE) && duty.leave(Shift::FIRST));
+        assert!(duty.poll_relief(now + MAX_CALL) && duty.leave(Shift::FIRST));
         assert!(duty.take_over().is_none());
         // Nor is the next call relieved by a thread that was started for the one before.
-        duty.enter(now + PATIENCE);
+        duty.enter(now + MAX_CALL);
         assert!(duty.take_over().is_none() && duty.leave(Shift::FIRST));
     }
 
@@ -141,11 +141,11 @@ mod tests {
         let (duty, now) = (Duty::default(), Instant::now());
         for _ in 0..MAX_BLOCKED {
             duty.enter(now);
-            assert!(duty.poll_relief(now + PATIENCE) && duty.take_over().is_some());
+            assert!(duty.poll_relief(now + MAX_CALL) && duty.take_over().is_some());
         }
-        assert!(!duty.enter(now) && !duty.poll_relief(now + PATIENCE));
+        assert!(!duty.enter(now) && !duty.poll_relief(now + MAX_CALL));
         // One that returns lets another one take over.
         assert!(!duty.leave(Shift::FIRST));
-        assert!(duty.poll_relief(now + PATIENCE) && duty.take_over().is_some());
+        assert!(duty.poll_relief(now + MAX_CALL) && duty.take_over().is_some());
     }
 }

@@ -14,7 +14,7 @@
 //! | thread | sleeps on | woken by |
 //! |---|---|---|
 //! | thread of the pool | the queue of tasks | [`Core::act`](core::Core), which puts a task there |
-//! | scheduler | the signal, until the machine's next deadline, or until a task or a call of the watchdog is overdue | `act`: an earlier deadline, a task that may become overdue, the stop; the watchdog, before it calls foreign code |
+//! | scheduler | the signal, until the machine's next deadline, or until a task or a call of the watchdog has taken too long | `act`: an earlier deadline, a task that waits for a busy thread, the stop; the watchdog, before it calls foreign code |
 //! | watchdog | its signal, until its next look | `act`: work although nothing was watched, an ending to run, the stop |
 //! | caller of `execute`, `batch` | the one-shot of its reply | the worker that has the response head, or drops the job |
 //! | caller beyond `peer_capacity`, `max_open_bodies` | a condvar beside the count | the drop of a credit or of a body; cancellation |

@@ -1,4 +1,4 @@
-//! The scheduler thread: applies the deadlines of the schedule, finds threads for tasks that are overdue, and relieves the watchdog. It
+//! The scheduler thread: applies the deadlines of the schedule, finds threads for tasks that wait too long, and relieves the watchdog. It
 //! runs no foreign code, which could hold them up.
 
 use std::sync::Arc;
@@ -17,13 +17,13 @@ pub(crate) fn run(core: &Arc<Core>) {
         if core.is_over() {
             return;
         }
-        for (worker, task) in core.tasks.take_overdue(Instant::now()) {
+        for (worker, task) in core.tasks.take_late(Instant::now()) {
             core.post(Message::Unserved(worker, task));
         }
         relieve_watchdog(core, Instant::now());
         let alarm = core.with(|machine| machine.alarm);
-        let next = [alarm, core.tasks.overdue(), core.duty.overdue()].into_iter().flatten().min();
-        // A signal needs no message: whoever put it has changed one of these times, which the next round reads.
+        let next = [alarm, core.tasks.next_deadline(), core.duty.next_deadline()].into_iter().flatten().min();
+        // A signal needs no message: the thread that put it has changed one of these times, which the next round reads.
         if core.signal.take_until(next).is_none() && alarm.is_some_and(|alarm| alarm <= Instant::now()) {
             core.post(Message::Due);
         }

@@ -6,7 +6,7 @@
 //! that are done meanwhile would find nothing to do and sleep, and the peer's next fetch would wait for one of them in turn.
 //!
 //! A thread that is done also ends its job, and what learns of that end often asks for more work. So the thread announces itself
-//! before, and the next task wakes no other one. If a callback of that end blocks, the thread is *late* after [`PATIENCE`]: the
+//! before, and the next task wakes no other one. If a callback of that end blocks, the thread is *late* after [`MAX_DELAY`]: the
 //! scheduler thread wakes another one. If there is none, the task is given back to the machine, which counts its worker as busy
 //! until the late thread comes. Otherwise urgent work would wait for that thread, and not preempt a prefetch.
 
@@ -17,7 +17,7 @@ use super::shim::{Condvar, Mutex};
 
 /// How long a task waits for a thread that has announced itself. Urgent work whose task is given back then may need another 5 ms
 /// to abort a silent prefetch, and all of that is to take less than 10 ms.
-const PATIENCE: Duration = Duration::from_millis(2);
+const MAX_DELAY: Duration = Duration::from_millis(2);
 
 /// Tasks of workers, for a fixed number of threads.
 pub(crate) struct TaskQueue<T> {
@@ -44,7 +44,7 @@ struct State<T> {
     /// now counts as late too, which at most wakes a thread in vain.
     round: u64,
     /// When a task may have waited too long for a thread that has announced itself. `None` if none waits for one.
-    overdue: Option<Instant>,
+    late_at: Option<Instant>,
 }
 
 /// A thread has announced that it comes for a task, in this round.
@@ -61,13 +61,13 @@ impl<T> TaskQueue<T> {
             late: 0,
             given_back: 0,
             round: 0,
-            overdue: None,
+            late_at: None,
         };
         Self { state: Mutex::new(state), changed: (0..threads).map(|_| Condvar::new()).collect() }
     }
 
     /// Adds a task of `worker`. Wakes a thread for it, unless one comes anyway that has no other task to take. True if
-    /// [`overdue`](Self::overdue) has changed.
+    /// [`next_deadline`](Self::next_deadline) has changed.
     ///
     /// # Errors
     ///
@@ -133,21 +133,21 @@ impl<T> TaskQueue<T> {
         }
     }
 
-    /// When to call [`take_overdue`](Self::take_overdue).
-    pub(crate) fn overdue(&self) -> Option<Instant> {
-        self.state.lock().overdue
+    /// When to call [`take_late`](Self::take_late).
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.state.lock().late_at
     }
 
     /// Wakes threads for the tasks that have waited too long for one that has announced itself. Gives back those for which there is
     /// no thread.
-    pub(crate) fn take_overdue(&self, now: Instant) -> VecDeque<(usize, T)> {
+    pub(crate) fn take_late(&self, now: Instant) -> VecDeque<(usize, T)> {
         let mut threads = Vec::new();
         let given_back = {
             let mut state = self.state.lock();
-            if state.overdue.is_none_or(|overdue| overdue > now) {
+            if state.late_at.is_none_or(|deadline| deadline > now) {
                 return VecDeque::new();
             }
-            state.overdue = None;
+            state.late_at = None;
             state.round += 1;
             state.late += std::mem::take(&mut state.announced);
             while state.tasks.len() > state.woken {
@@ -179,12 +179,12 @@ impl<T> State<T> {
         Some(thread)
     }
 
-    /// Notes that a task waits for a thread that has announced itself, if one does. True if `overdue` has changed.
+    /// Notes that a task waits for a thread that has announced itself, if one does. True if `late_at` has changed.
     fn expect_announced(&mut self) -> bool {
-        if self.tasks.len() <= self.woken || self.overdue.is_some() {
+        if self.tasks.len() <= self.woken || self.late_at.is_some() {
             return false;
         }
-        self.overdue = Some(Instant::now() + PATIENCE);
+        self.late_at = Some(Instant::now() + MAX_DELAY);
         true
     }
 

@@ -310,7 +310,7 @@ impl PieceSink {
         if is_end || state.handle_refusal(&self.range, &error) {
             return None;
         }
-        // No validator tells the versions apart, so what is stored may already be of both.
+        // No validator distinguishes the versions, so what is stored may already be of both.
         if self.opened.is_some() && error.kind() == ErrorKind::Changed && !state.has_validator() {
             return state.end_changed(error);
         }

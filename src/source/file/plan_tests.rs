@@ -220,7 +220,7 @@ fn a_piece_is_too_far_where_no_reader_may_have_more() {
     let waits = ReaderView { until: 18 * MIB, ..playing(MIB, 0) };
     assert!(!is_too_far(long(17 * MIB), &[waits]) && is_too_far(long(18 * MIB), &[waits]));
     assert!(!plan::is_too_far(&long(50 * MIB), &[playing(MIB, MIB)], ReadAhead::Whole));
-    // Who is past it has no say; where all are, it ends by itself.
+    // A reader past the piece does not cut it; if all readers are past it, it ends by itself.
     assert!(is_too_far(long(17 * MIB), &[playing(MIB, MIB), playing(90 * MIB, MIB)]));
     assert!(!is_too_far(long(17 * MIB), &[playing(90 * MIB, MIB)]));
 }

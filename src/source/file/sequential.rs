@@ -30,7 +30,7 @@ pub(crate) fn start(shared: &Arc<Shared>, mut body: Response) {
         let result = contain("reading a sequential body", || run(&reads, &mut body))
             .unwrap_or_else(|panic| Err(panic.into()));
         if let Err(error) = &result {
-            // Or its end would be that of a body that nobody needs.
+            // Or its end would be that of a body that no reader needs.
             body.fail(error);
         }
         // Closed before the pause, in which the server would wait for it.

@@ -9,7 +9,7 @@ use super::state::{State, varint};
 use crate::client::h3::code::Code;
 use crate::error::{Error, ErrorKind};
 
-/// Most streams whose end is awaited after their response was read. Servers send the end together with the last bytes, so there are
+/// Maximum number of streams whose end is waited for after their response was read. Servers send the end together with the last bytes, so there are
 /// few; a server that never sends it must not make this client keep them all.
 const MOST_RELEASED: usize = 64;
 
@@ -21,7 +21,7 @@ impl State {
         }
         // Usually only the end of the stream was missing.
         self.finish(key);
-        // Trailers, or frames of unknown types, of which there may be any number (RFC 9114, section 9). Nobody reads them.
+        // Trailers, or frames of unknown types, of which there may be any number (RFC 9114, section 9). No caller reads them.
         if self.requests.contains_key(&key) {
             self.stop(key);
             self.forget(key);
@@ -209,7 +209,7 @@ impl State {
         self.forget(key);
     }
 
-    /// Tells the server that the response is not wanted (RFC 9114, section 4.1.1).
+    /// Asks the server to stop sending the response (RFC 9114, section 4.1.1).
     pub(super) fn stop(&mut self, key: u64) {
         let Some(request) = self.requests.get_mut(&key) else { return };
         if let Some(id) = request.stream.filter(|_| !request.is_complete) {
@@ -222,7 +222,7 @@ impl State {
         request.is_complete = true;
     }
 
-    /// Ends a request, and wakes its thread. Returns the packet that tells the server, whose bytes go to `out`.
+    /// Ends a request, and wakes its thread. Returns the packet that stops the server, whose bytes go to `out`.
     pub(super) fn abort(&mut self, key: u64, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
         let request = self.requests.get_mut(&key)?;
         request.is_aborted = true;

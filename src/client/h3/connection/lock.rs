@@ -224,7 +224,7 @@ impl Connection {
         result
     }
 
-    /// Ends request `key`, wakes its thread, and tells the server.
+    /// Ends request `key`, wakes its thread, and stops the server.
     pub(super) fn abort(&self, key: u64) {
         let (mut state, mut out) = (self.state.lock(), Vec::new());
         let packet = contain("QUIC", || state.abort(key, Instant::now(), &mut out));

@@ -143,7 +143,7 @@ mod tests {
         let config = AacConfig::parse(&[0x2b, 0x92, 0x08, 0x00]).unwrap();
         assert!(config.is_high_efficiency);
         assert_eq!((config.sample_rate(), config.format().channels), (22_050, 2));
-        // The same, told in a way that decoders without SBR pass over; and with the flag off.
+        // The same, signalled in a way that decoders without SBR pass over; and with the flag off.
         let config = AacConfig::parse(&[0x13, 0x90, 0x56, 0xe5, 0xa0]).unwrap();
         assert_eq!((config.sample_rate(), config.is_high_efficiency), (22_050, true));
         assert!(!AacConfig::parse(&[0x13, 0x90, 0x56, 0xe5, 0x20]).unwrap().is_high_efficiency);

@@ -125,7 +125,7 @@ fn parse_mpeg(bytes: &[u8]) -> Option<Header> {
         (false, 1) => 3,
         (false, _) => 4,
     };
-    // Index 0 is a free rate, whose frames have no known length. Nobody streams that.
+    // Index 0 is a free rate, whose frames have no known length. It is not used for streams.
     let rate =
         usize::from(*BITRATES[table].get(usize::from(bytes[2] >> 4)).filter(|rate| **rate > 0)?) * 1000;
     let base = *[44_100_u32, 48_000, 32_000].get(usize::from(bytes[2] >> 2 & 3))?;

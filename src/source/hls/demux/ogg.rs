@@ -26,7 +26,7 @@ pub(super) fn head(dops: &[u8]) -> Option<OpusHead> {
     }
     let mut identification = b"OpusHead\x01".to_vec();
     identification.push(channels);
-    // A pre-skip of 0: a section may begin anywhere. How much to drop at the start of the presentation is told as for other codecs.
+    // A pre-skip of 0: a section may begin anywhere. How much to drop at the start of the presentation is reported as for other codecs.
     identification.extend([0, 0]);
     // RFC 7845, section 5.1, has the same fields in little endian.
     for field in [&fixed[4..8], &fixed[8..10]] {

@@ -58,7 +58,7 @@ impl Smpb {
 
     /// Whether the numbers count samples of this format.
     pub(super) fn is_of(self, format: &Format) -> bool {
-        // Of HE-AAC some encoders count samples of the core and others those of the output, and nothing tells which.
+        // Of HE-AAC some encoders count samples of the core and others those of the output, and nothing says which.
         format.codec == AudioCodec::Aac && format.sample_rate > FASTEST_CORE
     }
 

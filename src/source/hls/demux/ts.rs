@@ -251,7 +251,7 @@ impl Audio {
 
     /// Begins the payload once the header is complete.
     fn handle_header(&mut self, header: Vec<u8>, output: &mut Output) {
-        // The last one of nine bytes tells how long the header is (2.4.3.6).
+        // The last one of nine bytes is the length of the rest of the header (2.4.3.6).
         if header.len() < 9 {
             self.pes = Pes::Header(header);
             return;

@@ -94,9 +94,9 @@ pub(crate) struct SectionBuffer {
     written: u64,
     marks: VecDeque<Mark>,
     framing: Option<Framing>,
-    /// How much of the last decoded audio the encoder has added, as far as the last segment that is whole tells of it.
+    /// How much of the last decoded audio the encoder has added, as far as the last whole segment says.
     pub(super) padding: Duration,
-    /// Frames that are still missing of all those that the first segment tells of, and what lies behind the last one.
+    /// Frames that are still missing of all those that the first segment announces, and what lies behind the last one.
     rest: Option<(u64, Duration)>,
     /// Nothing more will be appended.
     pub(crate) is_closed: bool,
@@ -142,7 +142,7 @@ impl SectionBuffer {
     pub(crate) fn push(&mut self, time: Duration, frame: &Frame, bytes: &[u8]) {
         // What followed the last segment is in the middle now.
         self.padding = Duration::ZERO;
-        // More frames than the first segment tells of: then nothing is known of the last one.
+        // More frames than the first segment announces: then nothing is known of the last one.
         self.rest = self.rest.and_then(|(frames, padding)| Some((frames.checked_sub(1)?, padding)));
         match &mut self.framing {
             None => self.push_bytes(time, frame, bytes),

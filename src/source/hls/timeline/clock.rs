@@ -31,7 +31,7 @@ pub(crate) struct Clock {
     segment: Option<u64>,
     /// Duration of the segment that is placed, as the playlist gives it.
     length: Duration,
-    /// Decoded audio that precedes the presentation, if the first segment tells of it. The playlist counts it.
+    /// Decoded audio that precedes the presentation, if the first segment names it. The playlist counts it.
     delay: Duration,
     /// How much of it the next frame has.
     before: Duration,
