@@ -90,26 +90,33 @@ fn s6_3_8_hints_that_fail_or_change_cost_no_sample() {
 
 #[test]
 fn s6_3_8_a_rendition_report_is_used_for_a_change_of_level() {
-    let live = LowLatency::new(26, 70, 10);
-    let origin = Origin::start(move |request| match request.path.as_str() {
-        "/master.m3u8" => Answer::whole(&Content::bytes(
-            b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlive.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=2\nother.m3u8\n"
-                .to_vec(),
-        )),
-        _ => live.answer(request),
-    });
-    let mut hls = open(&origin, "/master.m3u8", |config| config.quality = Quality::Fixed(0));
-    let handle = hls.handle();
-    let mut section = hls.next_section().unwrap().unwrap();
-    let mut bytes = vec![0; 3000];
-    section.read_exact(&mut bytes).unwrap();
-    handle.set_quality(Quality::Fixed(1));
-    section.read_to_end(&mut bytes).unwrap();
-    let frames = presentation::numbers(&bytes);
-    assert!(frames == (frames[0]..700).collect::<Vec<_>>(), "a frame is lost or repeated: {frames:?}");
-    let requests = origin.log().requests;
-    let other = requests.iter().find(|request| request.path.starts_with("/other.m3u8")).unwrap();
-    assert!(other.path.contains("_HLS_msn=") && other.path.contains("_HLS_part="), "{}", other.path);
+    for has_hints in [false, true] {
+        let live = LowLatency { has_hints, ..LowLatency::new(26, 70, 10) };
+        let origin = Origin::start(move |request| {
+            match request.path.as_str() {
+            "/master.m3u8" => Answer::whole(&Content::bytes(
+                b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlive.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=2\nother.m3u8\n"
+                    .to_vec(),
+            )),
+            _ => live.answer(request),
+        }
+        });
+        let mut hls = open(&origin, "/master.m3u8", |config| config.quality = Quality::Fixed(0));
+        let handle = hls.handle();
+        let mut section = hls.next_section().unwrap().unwrap();
+        let mut bytes = vec![0; 3000];
+        section.read_exact(&mut bytes).unwrap();
+        handle.set_quality(Quality::Fixed(1));
+        section.read_to_end(&mut bytes).unwrap();
+        let frames = presentation::numbers(&bytes);
+        assert!(
+            frames == (frames[0]..700).collect::<Vec<_>>(),
+            "hints {has_hints}: a frame is lost or repeated: {frames:?}"
+        );
+        let requests = origin.log().requests;
+        let other = requests.iter().find(|request| request.path.starts_with("/other.m3u8")).unwrap();
+        assert!(other.path.contains("_HLS_msn=") && other.path.contains("_HLS_part="), "{}", other.path);
+    }
 }
 
 /// Seconds that an output holds.

@@ -151,6 +151,14 @@ impl State {
         }
     }
 
+    /// Drops the part that was hinted at before another variant is used. Only the playlist in use is loaded again, so the other one
+    /// would never list the part, and nothing after it would be played.
+    pub(super) fn drop_hinted(&mut self) {
+        if let Some(index) = self.queue.iter().position(|queued| queued.hint.is_some()) {
+            self.drop_hint(index);
+        }
+    }
+
     /// Drops the segment of a hint and all behind it, and continues in its place.
     fn drop_hint(&mut self, index: usize) {
         let queued = &self.queue[index];

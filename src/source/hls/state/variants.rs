@@ -102,6 +102,7 @@ impl State {
         if from == to {
             return;
         }
+        self.drop_hinted();
         // Section 6.3.4: only the playlist in use is loaded again and again. Segments that the other one will list would be missed,
         // and if it has no more, nothing would load it.
         let is_live = self.timelines[from].as_ref().is_some_and(|timeline| !timeline.list.is_ended);
