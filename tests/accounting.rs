@@ -340,6 +340,7 @@ fn sum<'a>(totals: impl Iterator<Item = &'a PeerHandle>) -> Totals {
         sum.failed += totals.failed;
         sum.cancelled += totals.cancelled;
         sum.retries += totals.retries;
+        sum.responses += totals.responses;
         sum.bytes += totals.bytes;
         sum
     })
@@ -397,9 +398,10 @@ fn check(seed: u64) {
         [count("completed"), count("failed"), count("cancelled")],
         [totals.completed, totals.failed, totals.cancelled]
     );
-    let is_retry = |event: &&Event| matches!(event, Event::Retrying { .. });
-    let retries = stories.values().flat_map(|story| &story.events).filter(is_retry).count() as u64;
-    assert_eq!(retries, totals.retries);
+    let events = || stories.values().flat_map(|story| &story.events);
+    let retries = events().filter(|event| matches!(event, Event::Retrying { .. })).count() as u64;
+    let responses = events().filter(|event| matches!(event, Event::FirstByte { .. })).count() as u64;
+    assert_eq!([retries, responses], [totals.retries, totals.responses]);
     for (request, fetch) in &seen.lock().unwrap().fetches {
         let story = &stories[request];
         let (end, bytes) = story.end();

@@ -148,7 +148,7 @@ pub struct Stats {
     /// Connections over HTTP/3, and their streams.
     #[cfg(feature = "http3")]
     pub http3: Http3Stats,
-    /// Numbers of fetches by outcome, and their bytes.
+    /// Numbers of fetches by outcome, of responses and of bytes.
     pub totals: Totals,
 }
 

@@ -269,7 +269,7 @@ impl PeerHandle {
         self.0.stats.bandwidth()
     }
 
-    /// Numbers of this peer's fetches by outcome, and their bytes.
+    /// Numbers of this peer's fetches by outcome, of responses and of bytes.
     pub fn totals(&self) -> Totals {
         self.0.stats.totals()
     }

@@ -11,8 +11,8 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Event};
 use crate::origin::Origin;
 
-/// Numbers of fetches by outcome, and their bytes. From [`PeerHandle::totals`](crate::downloader::PeerHandle::totals) and
-/// [`Stats::totals`](crate::downloader::Stats::totals).
+/// Numbers of fetches by outcome, of responses and of bytes. From
+/// [`PeerHandle::totals`](crate::downloader::PeerHandle::totals) and [`Stats::totals`](crate::downloader::Stats::totals).
 ///
 /// ```no_run
 /// # let peer = windway::Downloader::global()?.register((), Default::default())?;
