@@ -179,8 +179,8 @@ impl Directory {
 
     /// As [`evict`](Self::evict), but leaves entries of pinned keys.
     pub(crate) fn evict_unpinned(&self, name: &str) -> io::Result<bool> {
-        // Under the lock of the entry: a process that pins a key makes the pin first, and opens the entries then. So either the pin is seen
-        // here, or the entry was gone when its key was pinned.
+        // Under the lock of the entry: a process that pins a key makes the pin first, and opens the entries then. So either
+        // the pin is seen here, or the entry was gone when its key was pinned.
         self.evict_if(name, || !self.is_pinned(name))
     }
 

@@ -9,8 +9,8 @@ use super::state::{State, varint};
 use crate::client::h3::code::Code;
 use crate::error::{Error, ErrorKind};
 
-/// Maximum number of streams whose end is waited for after their response was read. Servers send the end together with the last bytes, so there are
-/// few; a server that never sends it must not make this client keep them all.
+/// Maximum number of streams whose end is waited for after their response was read. Servers send the end together with the last
+/// bytes, so there are few; a server that never sends it must not make this client keep them all.
 const MOST_RELEASED: usize = 64;
 
 impl State {
