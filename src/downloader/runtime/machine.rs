@@ -256,9 +256,7 @@ impl Machine {
     }
 
     fn handle_preempted(&mut self, worker: WorkerId, mut job: Box<Job>, now: Instant, actions: &mut Actions) {
-        // The body that a lent thread leaves is not counted as preempted: its reader is likely to continue it soon.
-        let has_body = job.has_body() && !self.schedule.is_lent(worker);
-        let how = Preemption { has_body, had_share: job.control.had_share() };
+        let how = Preemption { has_body: job.has_body(), had_share: job.control.had_share() };
         let requeued = self.schedule.handle_preempted(worker, how, now);
         if requeued == Requeued::Aborted {
             actions.bodies.extend(job.take_body().map(|body| *body));

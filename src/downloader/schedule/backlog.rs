@@ -259,6 +259,10 @@ impl Backlog {
         self.unblock(origin, now);
     }
 
+    pub(super) fn is_reserved(&self, origin: Origin) -> bool {
+        self.origins.is_reserved(origin)
+    }
+
     fn unblock(&mut self, origin: Origin, now: Instant) {
         // Several, if the limit was exceeded by demotions, or the origin was reserved.
         while let Some(request) = self.origins.unblock(origin) {

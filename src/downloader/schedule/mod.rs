@@ -236,7 +236,12 @@ impl Schedule {
         let had_turn = how.had_share || running.had_full_turn(now);
         // An age that was kept after a full turn would let one prefetch take the aged turns of all others.
         let since = if had_turn { now } else { running.waiting_since };
-        self.backlog.requeue(running.peer, fetch_info, how.has_body, since, now)
+        // The body that a lent thread leaves is not counted as preempted: its reader is likely to continue it soon.
+        let is_counted = how.has_body && !self.is_lent(worker);
+        let requeued = self.backlog.requeue(running.peer, fetch_info, is_counted, since, now);
+        // But neither may it stay open while the urgent work of its origin needs its connection.
+        let must_close = how.has_body && self.backlog.is_reserved(fetch_info.origin);
+        if requeued == Requeued::Kept && must_close { Requeued::Aborted } else { requeued }
     }
 
     /// Drops a fetch that waits. False if it does not wait: it runs, or has ended.

@@ -232,14 +232,16 @@ impl Sim {
     /// The reader that lends the thread has its bytes. The fetch is a prefetch from now on.
     fn left(&mut self, worker: WorkerId, request: RequestId) -> Checked {
         self.promote(request, Priority::Low);
-        self.preempted(worker, false)
+        self.preempted(worker, true)
     }
 
     /// A reader has continued, and does not run the task that its thread got.
     pub(super) fn give_back(&mut self, worker: WorkerId) -> Checked {
         let Some(work) = self.workers[worker] else { return fail("there is nothing to give back") };
         if work.request.is_some() {
-            return self.preempted(worker, false);
+            // What a lent thread gives back may have an open body, which another thread has left.
+            let has_body = self.is_lent(worker) && self.random.chance(30);
+            return self.preempted(worker, has_body);
         }
         self.workers[worker] = None;
         let state = &mut self.peers[work.peer];
@@ -350,7 +352,7 @@ impl Sim {
                 self.end(request)
             }
             Requeued::Aborted => {
-                let is_full = kept >= self.scenario.limits.max_preempted;
+                let is_full = kept >= self.scenario.limits.max_preempted && !self.is_lent(worker);
                 prop_assert!(has_body && (is_full || is_reserved));
                 Ok(())
             }
