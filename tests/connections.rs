@@ -10,10 +10,11 @@ use std::thread;
 use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
-use support::peers::{List, NEVER, collect, downloader, get, patient_downloader, read_all};
+use support::peers::{At, Calling, List, NEVER, collect, downloader, get, patient_downloader, read_all};
 use support::{Answer, Content, Origin, Request, in_time};
 use windway::config::{Auth, ReadAhead};
 use windway::downloader::Outcome;
+use windway::event::{Event, Subscriber};
 use windway::{
     ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig,
     Response,
@@ -237,6 +238,14 @@ fn a_server_that_serves_one_connection_at_a_time_is_detected() {
     assert!(origin.log().requests.iter().all(|request| request.connection == 0));
 }
 
+/// Lets the downloader learn that `origin` serves one connection at a time.
+fn learn_single_connection(downloader: &Downloader, origin: &Origin) {
+    for file in 0..8 {
+        let mut stream = downloader.open(&origin.url(&format!("/{file}"))).unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    }
+}
+
 #[test]
 fn an_urgent_fetch_gets_the_connection_of_a_prefetch_from_a_server_that_serves_one() {
     let content = Content::pattern(8_000_000);
@@ -245,11 +254,7 @@ fn an_urgent_fetch_gets_the_connection_of_a_prefetch_from_a_server_that_serves_o
         if request.path == "/slow" && request.again == 0 { answer.stall_after(20_000) } else { answer }
     });
     let downloader = downloader(|config| config.client.silence_timeout = NEVER);
-    // The downloader learns what kind of server this is.
-    for file in 0..8 {
-        let mut stream = downloader.open(&origin.url(&format!("/{file}"))).unwrap();
-        stream.read_to_end(&mut Vec::new()).unwrap();
-    }
+    learn_single_connection(&downloader, &origin);
     let list = List::default();
     let peer = downloader.register(list.clone(), Priority::High).unwrap();
     let (sink, end) = collect(0);
@@ -260,6 +265,50 @@ fn an_urgent_fetch_gets_the_connection_of_a_prefetch_from_a_server_that_serves_o
     let end = end.recv().unwrap();
     assert!(matches!(end.outcome, Outcome::Done));
     assert_pattern(0, &end.bytes);
+}
+
+/// A preempted prefetch keeps its body open. The server answers no other connection before that one is closed.
+#[test]
+fn an_urgent_fetch_gets_the_connection_of_a_preempted_prefetch_from_a_server_that_serves_one() {
+    let (content, endless) = (Content::pattern(8_000_000), Content::endless());
+    let single = Origin::start_single_connection(move |request| {
+        Answer::file(request, if request.path == "/endless" { &endless } else { &content })
+    });
+    let [held, other] =
+        [(); 2].map(|()| Origin::start(|_| Answer::whole(&Content::pattern(1)).latency_until_released()));
+    in_time("the urgent fetch", move || {
+        let downloader = downloader(|config| {
+            config.client.silence_timeout = NEVER;
+            config.max_concurrent = 2;
+        });
+        learn_single_connection(&downloader, &single);
+        let list = List::default();
+        let prefetching = downloader.register(list.clone(), Priority::High).unwrap();
+        let events = prefetching.subscribe();
+        list.put(get(&single, "/endless"), Calling::new(At::Write, |_, _| ()));
+        prefetching.wake(Priority::Low);
+        // At a chunk: one that waits for its response head is aborted, and has no body to keep.
+        await_event(&events, |event| matches!(event, Event::FirstByte { .. }));
+        let peer = downloader.register((), Priority::High).unwrap();
+        let executes = |origin: &Origin, path: &str| {
+            let (peer, fetch) = (peer.clone(), get(origin, path));
+            thread::spawn(move || peer.execute(fetch).unwrap().read_to_end(&mut Vec::new()).unwrap())
+        };
+        let waiting = [executes(&held, "/"), executes(&other, "/")];
+        await_event(&events, |event| matches!(event, Event::Preempted { .. }));
+        // It gets the worker of a fetch that ends, before the prefetch continues.
+        let enqueued = peer.subscribe();
+        let urgent = executes(&single, "/urgent");
+        await_event(&enqueued, |event| matches!(event, Event::Enqueued { .. }));
+        other.release();
+        assert_eq!(urgent.join().unwrap(), 8_000_000);
+        held.release();
+        waiting.into_iter().for_each(|waiting| assert_eq!(waiting.join().unwrap(), 1));
+    });
+}
+
+fn await_event(events: &Subscriber, wanted: fn(&Event) -> bool) {
+    assert!(std::iter::from_fn(|| events.recv()).any(|event| wanted(&event)));
 }
 
 /// As when a server restarts: the idle connection is closed, and the new one breaks.
