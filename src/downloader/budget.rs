@@ -22,7 +22,7 @@ pub(crate) const MIN_SHARE: u64 = 256 * 1024;
 /// 32 KiB.
 const IDLE_AFTER: Duration = Duration::from_secs(30);
 
-/// A larger request counts as this, so that no sum of requests overflows. No memory has room for it.
+/// A larger request counts as this, so that no sum of requests or of grants overflows. No memory has room for it.
 const MAX_REQUEST: u64 = 1 << 40;
 
 /// Names a stream of a budget.
@@ -117,6 +117,7 @@ impl Budget {
         priority: Priority,
         now: Instant,
     ) -> Vec<StreamId> {
+        let bytes = bytes.min(MAX_REQUEST);
         self.demote_idle(now);
         let standing = if priority == Priority::High { Standing::PlaysHigh } else { Standing::PlaysLow };
         let held = self.streams[id].granted;
@@ -213,18 +214,16 @@ impl Budget {
 impl Class {
     fn add(&mut self, id: StreamId, stream: &Stream) {
         self.by_grant.insert((stream.granted, id));
-        let bytes = stream.requested.min(MAX_REQUEST);
-        let requests = &mut self.requests[size_of_request(bytes)];
+        let requests = &mut self.requests[size_of_request(stream.requested)];
         requests.streams += 1;
-        requests.bytes += bytes;
+        requests.bytes += stream.requested;
     }
 
     fn remove(&mut self, id: StreamId, stream: &Stream) {
         self.by_grant.remove(&(stream.granted, id));
-        let bytes = stream.requested.min(MAX_REQUEST);
-        let requests = &mut self.requests[size_of_request(bytes)];
+        let requests = &mut self.requests[size_of_request(stream.requested)];
         requests.streams -= 1;
-        requests.bytes -= bytes;
+        requests.bytes -= stream.requested;
     }
 
     /// Shares out `bytes`: from the smallest requests on each is granted, until the rest gets equal parts of what is
@@ -341,11 +340,20 @@ mod tests {
         Later(u64),
     }
 
+    /// A window, or as much as a configuration may ask for.
+    fn bytes() -> impl Strategy<Value = u64> {
+        prop_oneof![16 => 0..40 * MIB, 1 => any::<u64>(), 1 => Just(u64::MAX)]
+    }
+
+    fn limits() -> impl Strategy<Value = u64> {
+        prop_oneof![4 => Just(50 * MIB), 1 => 0..2 * MIN_SHARE, 1 => Just(u64::MAX)]
+    }
+
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             3 => Just(Step::Add),
             1 => any::<usize>().prop_map(Step::Remove),
-            8 => (any::<usize>(), 0..40 * MIB, any::<bool>())
+            8 => (any::<usize>(), bytes(), any::<bool>())
                 .prop_map(|(at, bytes, is_high)| Step::Request(at, bytes, is_high)),
             2 => (0..8_u64).prop_map(Step::Later),
         ];
@@ -356,9 +364,9 @@ mod tests {
         /// Whatever happens: the sum keeps to the limit, no stream gets more than it requests or less than its minimum,
         /// and only the grants of streams that are named are reduced.
         #[test]
-        fn grants_keep_to_the_limit(steps in steps()) {
+        fn grants_keep_to_the_limit(limit in limits(), steps in steps()) {
             let mut now = Instant::now();
-            let mut budget = Budget::new(50 * MIB);
+            let mut budget = Budget::new(limit);
             let mut ids: Vec<(StreamId, u64)> = Vec::new();
             for step in steps {
                 match step {
@@ -385,7 +393,7 @@ mod tests {
                 }
                 let sum: u64 = ids.iter().map(|(id, _)| budget.granted(*id)).sum();
                 prop_assert_eq!(sum, budget.granted);
-                prop_assert!(sum <= 50 * MIB + ids.len() as u64 * MIN_SHARE);
+                prop_assert!(sum <= limit.saturating_add(ids.len() as u64 * MIN_SHARE));
             }
         }
     }
