@@ -3,13 +3,14 @@
 mod support;
 
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
 use support::peers::{Collect, List, collect, downloader, fetch_by_peer};
-use support::{Answer, Content, Origin};
+use support::{Answer, Content, Origin, in_time};
 use windway::config::HangPolicy;
 use windway::downloader::{CancelReason, Flow, Next, Outcome, Peer, ResponseHead, Sink};
 use windway::event::Event;
@@ -577,6 +578,50 @@ fn a_batch_may_be_larger_than_the_number_of_open_bodies() {
         read += answer.unwrap().read_to_end(&mut Vec::new()).unwrap();
     }
     assert_eq!((read, downloader.stats().open_bodies), (200_000, 0));
+}
+
+/// A list that is paged: the next fetches are named by the response to another one.
+#[test]
+fn the_fetches_of_a_batch_may_be_made_by_other_fetches_of_its_peer() {
+    for capacity in [1, 4] {
+        let origin = Origin::serving(Content::pattern(1000));
+        in_time("a batch", move || {
+            let downloader = downloader(|config| config.peer_capacity = capacity);
+            let peer = downloader.register((), Priority::High).unwrap();
+            let own = peer.clone();
+            let paged = fetches(&origin, 20).into_iter().inspect(move |fetch| {
+                assert_eq!(own.execute(fetch.clone()).unwrap().bytes(1000).unwrap().len(), 1000);
+            });
+            assert_eq!(
+                peer.batch(paged).map(|answer| answer.unwrap().bytes(1000).unwrap().len()).sum::<usize>(),
+                20_000
+            );
+        });
+    }
+}
+
+#[test]
+fn the_fetches_of_a_batch_whose_iterator_panics_end() {
+    let origin = Origin::serving(Content::pattern(1000));
+    in_time("the ends", move || {
+        let downloader = downloader(|config| config.peer_capacity = 4);
+        let peer = downloader.register((), Priority::High).unwrap();
+        let events = peer.subscribe();
+        for good in 0..8 {
+            let mut number = 0;
+            let list = fetches(&origin, 10).into_iter().inspect(move |_| {
+                assert_ne!(number, good, "as the test wants");
+                number += 1;
+            });
+            let batch = AssertUnwindSafe(|| peer.batch(list).for_each(|answer| drop(answer.unwrap())));
+            catch_unwind(batch).unwrap_err();
+            let mut open = 0;
+            while let Some(event) = if open == 0 { events.try_recv() } else { events.recv() } {
+                open += i32::from(matches!(event, Event::Enqueued { .. })) - i32::from(event.is_end());
+            }
+            assert_eq!(open, 0);
+        }
+    });
 }
 
 #[test]

@@ -38,6 +38,8 @@ use crate::error::Error;
 pub struct Batch {
     peer: PeerHandle,
     left: Box<dyn ExactSizeIterator<Item = Fetch> + Send>,
+    /// Taken from `left` and not sent, oldest first.
+    taken: VecDeque<Fetch>,
     /// Sent, with responses that were not taken, oldest first.
     pending: VecDeque<Result<Pending, Error>>,
     /// What had happened to the open bodies when the last wait for room failed. If it is the same, the next wait fails at
@@ -51,7 +53,8 @@ impl PeerHandle {
     /// not block, but taking a response does.
     ///
     /// The fetches are taken from `fetches` shortly before they are sent, on the calling thread, here and by the returned
-    /// iterator. So those of a long batch need not be made before the first one is sent.
+    /// iterator. So those of a long batch need not be made before the first one is sent, and they may be made from responses
+    /// of the same peer.
     ///
     /// ```no_run
     /// use windway::{Downloader, Fetch, Priority};
@@ -75,7 +78,7 @@ impl PeerHandle {
 
 impl Batch {
     fn new(peer: PeerHandle, left: Box<dyn ExactSizeIterator<Item = Fetch> + Send>) -> Self {
-        let mut batch = Self { peer, left, pending: VecDeque::new(), stuck: None };
+        let mut batch = Self { peer, left, taken: VecDeque::new(), pending: VecDeque::new(), stuck: None };
         batch.send_ahead();
         batch
     }
@@ -88,19 +91,28 @@ impl Batch {
         let room = self.peer.bodies().room().saturating_sub(unanswered).min(most - unanswered);
         // Many at a time, because workers that have run out of fetches sleep, and to wake them takes the caller longer than to
         // send a fetch. But before they run out.
-        let enough = (most / 2).min(most.saturating_sub(self.peer.workers())).min(self.left.len()).max(1);
+        let enough = (most / 2).min(most.saturating_sub(self.peer.workers())).min(self.unsent()).max(1);
         if room < enough && !self.pending.is_empty() {
             return;
         }
+        // All of them first: the iterator is the caller's. It may panic, and it may execute a fetch of this peer, for which it has to
+        // find a credit. So it must find none in the hands of this batch, nor any in a fetch that the machine does not know of.
+        let lacking = room.saturating_sub(self.taken.len());
+        self.taken.extend(self.left.by_ref().take(lacking));
         let before = self.pending.len();
-        for _ in 0..room {
+        for _ in 0..room.min(self.taken.len()) {
             let Some(credit) = self.peer.try_credit() else { break };
-            let Some(fetch) = self.left.next() else { break };
+            let Some(fetch) = self.taken.pop_front() else { break };
             self.pending.push_back(self.peer.enqueue(fetch, credit));
         }
         if self.pending.len() > before {
             self.peer.announce();
         }
+    }
+
+    /// Number of fetches that were not sent.
+    fn unsent(&self) -> usize {
+        self.taken.len() + self.left.len()
     }
 
     /// Waits for room, then sends one fetch.
@@ -117,7 +129,7 @@ impl Iterator for Batch {
         let pending = match self.pending.pop_front() {
             Some(pending) => pending,
             None => {
-                let fetch = self.left.next()?;
+                let fetch = self.taken.pop_front().or_else(|| self.left.next())?;
                 self.send_next(fetch)
             }
         };
@@ -125,7 +137,7 @@ impl Iterator for Batch {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.pending.len() + self.left.len();
+        let left = self.pending.len() + self.unsent();
         (left, Some(left))
     }
 }
