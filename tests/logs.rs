@@ -5,9 +5,15 @@ mod support;
 
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
-use support::{Answer, Content, Origin};
-use windway::{Downloader, DownloaderConfig};
+use support::{Answer, Content, Origin, in_time};
+use windway::{Downloader, DownloaderConfig, ErrorKind, Fetch, Priority};
+
+/// Makes the logger panic on the threads of hedged requests.
+static PANICS: AtomicBool = AtomicBool::new(false);
 
 struct Lines(Mutex<Vec<(log::Level, String)>>);
 
@@ -19,6 +25,8 @@ impl log::Log for Lines {
     }
 
     fn log(&self, record: &log::Record<'_>) {
+        let is_hedged = thread::current().name() == Some("windway-hedged");
+        assert!(!is_hedged || !PANICS.load(Ordering::Relaxed), "as the test wants");
         if self.enabled(record.metadata()) {
             self.0.lock().unwrap().push((record.level(), record.args().to_string()));
         }
@@ -35,6 +43,7 @@ fn the_log_tells_the_story_of_a_playback() {
     each_request_of_a_playback_has_a_line_for_its_response_and_one_for_its_end();
     an_opening_that_cannot_reach_its_server_has_one_line_with_the_reason();
     a_body_from_a_server_without_ranges_that_breaks_has_a_line_with_the_reason();
+    a_logger_that_panics_in_a_hedged_request_does_not_hold_the_first_one();
     #[cfg(feature = "hls")]
     a_playlist_has_one_line_for_all_that_is_left_out_of_it();
 }
@@ -71,6 +80,21 @@ fn a_body_from_a_server_without_ranges_that_breaks_has_a_line_with_the_reason() 
     assert!(lines.iter().all(|line| !line.contains("was closed")), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("failed at 400000 bytes: ")), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("bytes: the file changed")), "{lines:#?}");
+}
+
+fn a_logger_that_panics_in_a_hedged_request_does_not_hold_the_first_one() {
+    // The first request fails after it was hedged.
+    let origin = Origin::start(|_| Answer::status(200).latency(Duration::from_secs(2)).reset_in_head(0));
+    PANICS.store(true, Ordering::Relaxed);
+    let error = in_time("the first request", move || {
+        let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+        let peer = downloader.register((), Priority::High).unwrap();
+        peer.execute(Fetch::get(&origin.url("/a")).unwrap().max_retries(0)).unwrap_err()
+    });
+    PANICS.store(false, Ordering::Relaxed);
+    assert_eq!(error.kind(), ErrorKind::Disconnected);
+    let lines = take_lines();
+    assert!(lines.iter().any(|line| line.contains("hedging it over another connection")), "{lines:#?}");
 }
 
 fn each_request_of_a_playback_has_a_line_for_its_response_and_one_for_its_end() {

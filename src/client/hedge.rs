@@ -29,6 +29,7 @@ use super::sender::{Answer, Attempt, Sender};
 use super::urgency::Urgency;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
+use crate::foreign::contain;
 use crate::safe_url::HttpUrl;
 
 /// Sends `request` to `url` at `now`, hedged if `hedging` is set. Blocks until a response head arrives, all attempts fail, or a
@@ -169,7 +170,9 @@ impl Hedge {
         let named = thread::Builder::new().name("windway-hedged".into());
         // Under the lock, so that `end` finds every thread that was started, and joins it.
         let spawned = named.spawn(move || {
-            let attempt = hedge.sender.send(&hedge.request, &hedge.url, &token, &own, Instant::now());
+            let send = || hedge.sender.send(&hedge.request, &hedge.url, &token, &own, Instant::now());
+            // A logger or a dependency may panic in it. Then it has ended too, and the request's thread waits for that.
+            let attempt = contain("a hedged request", send).ok();
             hedge.end_hedged(&own, attempt);
         });
         match spawned {
@@ -182,14 +185,14 @@ impl Hedge {
         }
     }
 
-    /// Takes the result of a hedged request.
-    fn end_hedged(&self, exchange: &Arc<Exchange>, attempt: Attempt) {
+    /// Takes the result of a hedged request, `None` if it panicked.
+    fn end_hedged(&self, exchange: &Arc<Exchange>, attempt: Option<Attempt>) {
         let mut state = self.state.lock();
         let (mut has_won, mut is_to_decide) = (false, false);
         match attempt {
             // A server that limits connections refuses the second one. The first attempt may still succeed.
-            Ok(answer) if is_refusal(&answer) => state.refusal = Some(answer),
-            Ok(answer) if !state.is_over && state.winner.is_none() && self.first.supersede() => {
+            Some(Ok(answer)) if is_refusal(&answer) => state.refusal = Some(answer),
+            Some(Ok(answer)) if !state.is_over && state.winner.is_none() && self.first.supersede() => {
                 has_won = true;
                 state.winner = Some(answer);
                 let others = state.hedges.iter().filter(|other| !Arc::ptr_eq(&other.exchange, exchange));
@@ -198,16 +201,16 @@ impl Hedge {
                 }
             }
             // Another attempt won.
-            Ok(answer) => drop(answer),
+            Some(Ok(answer)) => drop(answer),
             // The error of a new connection is the server's. That of a pooled one may only mean that it was dead.
-            Err(failure) if exchange.over != Over::Proven => state.failure = Some(failure),
+            Some(Err(failure)) if exchange.over != Over::Proven => state.failure = Some(failure),
             // Another request took the pooled connection first. Try it again when it is idle: if the origin serves one
             // connection at a time, no new connection is ever answered.
-            Err((_, unused)) if !unused.was_connected() => {
+            Some(Err((_, unused))) if !unused.was_connected() => {
                 state.policy.handle_proven_taken();
                 is_to_decide = true;
             }
-            Err(_) => {}
+            Some(Err(_)) | None => {}
         }
         if has_won {
             self.record_win(exchange, &state.unresponsive);
