@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use support::peers::{At, Calling, List, collect, downloader};
-use support::{Answer, Content, Origin};
-use windway::downloader::{Flow, Next, Outcome, Peer, PeerHandle, RequestId, ResponseHead, Sink, Waker};
+use support::peers::{At, Calling, Collect, Got, List, collect, downloader};
+use support::{Answer, Content, Origin, in_time};
+use windway::downloader::{
+    CancelReason, Flow, Next, Outcome, Peer, PeerHandle, RequestId, ResponseHead, Sink, Waker,
+};
 use windway::event::{Event, Subscriber};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
 
@@ -184,6 +186,50 @@ fn a_wake_during_next_fetch_is_never_lost_and_a_waiting_peer_is_not_polled() {
     let other = downloader.register((), Priority::High).unwrap();
     other.execute(Fetch::get(&origin.url("/b")).unwrap()).unwrap();
     assert_eq!(asked.load(Ordering::SeqCst), 4);
+}
+
+#[test]
+fn a_peer_may_register_another_one_and_drop_the_last_handle_of_itself_when_it_is_asked() {
+    struct Calls {
+        own: mpsc::Receiver<PeerHandle>,
+        downloader: Downloader,
+        fetch: Fetch,
+        ends: mpsc::Sender<Got>,
+        registered: mpsc::Sender<PeerHandle>,
+    }
+    impl Peer for Calls {
+        fn next_fetch(&mut self, admissible: Priority) -> Next {
+            let own = self.own.recv().unwrap();
+            let other = List::default();
+            other.put(self.fetch.clone(), Collect::new(0, &self.ends));
+            let registered = self.downloader.register(other, Priority::High).unwrap();
+            registered.wake(admissible);
+            own.wake(Priority::High);
+            own.set_priority(Priority::Low);
+            // With this handle the peer goes, in the middle of its own call.
+            drop(own);
+            self.registered.send(registered).unwrap();
+            Next::fetch(self.fetch.clone(), Box::new(Collect::new(0, &self.ends)))
+        }
+    }
+    let origin = Origin::serving(Content::pattern(1000));
+    in_time("the ends", move || {
+        let downloader = downloader(|config| config.max_concurrent = 1);
+        let ((owns, own), (ends, end)) = (mpsc::channel(), mpsc::channel());
+        let (registered, _registered) = mpsc::channel();
+        let fetch = Fetch::get(&origin.url("/a")).unwrap();
+        let calls = Calls { own, downloader: downloader.clone(), fetch, ends, registered };
+        let peer = downloader.register(calls, Priority::High).unwrap();
+        peer.wake(Priority::High);
+        owns.send(peer).unwrap();
+        let ends = [end.recv().unwrap(), end.recv().unwrap()];
+        let (done, other): (Vec<_>, Vec<_>) =
+            ends.iter().partition(|got| matches!(got.outcome, Outcome::Done));
+        assert_eq!(done.len(), 1);
+        assert!(matches!(other[0].outcome, Outcome::Cancelled(CancelReason::Peer)), "{other:?}");
+        // Once the peer is dropped, no sender is left.
+        assert!(end.recv().is_err());
+    });
 }
 
 #[test]
