@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use h3::{Gateway, Options, Reply, Request, Server, data, frame, head, over_http3};
 use support::content::assert_pattern;
+use support::peers::{List, collect};
 use support::{Answer, Content, Origin, in_time};
 use windway::config::Http3;
+use windway::downloader::Outcome;
 use windway::{ByteRange, ClientConfig, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
 
 const LEN: u64 = 3_000_000;
@@ -369,6 +371,79 @@ fn a_server_that_fails_behind_its_handshake_is_requested_over_tcp() {
             // It is left alone then. None if TCP was faster, on a busy machine.
             assert!(server.requests() <= 1, "{failure:?}: {}", server.requests());
         }
+    });
+}
+
+/// How a server is silent behind its handshake, and what the TCP server of its origin does after a response.
+#[derive(Clone, Copy, Debug)]
+enum Mute {
+    NoAnswer,
+    NoStreams,
+}
+
+/// An origin whose QUIC server completes handshakes and never answers, and a client that has learnt of it.
+fn mute(mute: Mute, keeps_alive: bool) -> (Server, Origin, ClientConfig) {
+    let mut options = Options::default();
+    if let Mute::NoStreams = mute {
+        options.transport.max_concurrent_bidi_streams(0_u32.into());
+    }
+    let server = Server::start_with(options, |_, reply| reply.await_stop());
+    let value = format!("h3=\":{}\"; ma=60", server.address().port());
+    let origin = Origin::start_tls(move |_| {
+        let answer = Answer::whole(&Content::pattern(10)).header("Alt-Svc", &value);
+        if keeps_alive { answer } else { answer.header("Connection", "close") }
+    });
+    let client = ClientConfig::new().extra_roots([origin.root_pem(), server.root_pem()]);
+    let client = client.http3(Http3::Always(vec![origin.url("/")]));
+    (server, origin, client)
+}
+
+#[test]
+fn a_server_that_never_answers_behind_its_handshake_is_requested_over_tcp() {
+    in_time("mute servers", || {
+        for (kind, keeps_alive) in [
+            (Mute::NoAnswer, false),
+            (Mute::NoStreams, false),
+            (Mute::NoAnswer, true),
+            (Mute::NoStreams, true),
+        ] {
+            let (server, origin, client) = mute(kind, keeps_alive);
+            let mut config = DownloaderConfig::new().client(client);
+            config.max_retries = 0;
+            // Silence ends a request late: a hedged request has to be faster.
+            config.client.silence_timeout = Duration::from_secs(50);
+            let downloader = Downloader::new(config).unwrap();
+            for _ in 0..4 {
+                let body = get(&downloader, &origin.url("/"));
+                assert_eq!(
+                    body.unwrap_or_else(|error| panic!("{kind:?}, {keeps_alive}: {error:?}")).len(),
+                    10
+                );
+            }
+            // It is left alone then. None if TCP was faster, on a busy machine.
+            assert!(server.connections() <= 1, "{kind:?}, {keeps_alive}: {}", server.connections());
+            assert!(server.requests() <= 1, "{kind:?}, {keeps_alive}: {}", server.requests());
+        }
+    });
+}
+
+#[test]
+fn a_prefetch_that_a_new_quic_connection_does_not_answer_is_requested_over_tcp() {
+    in_time("a mute server and a prefetch", || {
+        let (server, origin, client) = mute(Mute::NoAnswer, false);
+        let mut config = DownloaderConfig::new().client(client);
+        config.max_retries = 0;
+        config.client.silence_timeout = Duration::from_millis(300);
+        let downloader = Downloader::new(config).unwrap();
+        // It brings the advertisement.
+        assert_eq!(get(&downloader, &origin.url("/")).unwrap().len(), 10);
+        let (list, (sink, end)) = (List::default(), collect(0));
+        list.put(Fetch::get(&origin.url("/low")).unwrap(), sink);
+        let low = downloader.register(list, Priority::Low).unwrap();
+        low.wake(Priority::Low);
+        let end = end.recv().unwrap();
+        assert!(matches!(end.outcome, Outcome::Done), "{:?}", end.outcome);
+        assert!(server.requests() <= 1, "{}", server.requests());
     });
 }
 

@@ -165,7 +165,12 @@ impl Sender {
             (Ok(answered), _) => answered,
             // It came further than TCP did.
             (Err(_), Quic::Failed(_, error)) => return Err(error.clone()),
-            (Err(error), _) => return Err(error),
+            (Err(error), _) => {
+                if error.is_unreachable() {
+                    http3.record_tcp_failed(&quic);
+                }
+                return Err(error);
+            }
         };
         if let Some(origin) = &exchange.origin {
             // Only now is it known that QUIC was the problem, and not the network.

@@ -97,6 +97,8 @@ pub(super) enum Quic {
     Unreachable,
     /// This connection, which had not worked before, failed with the request.
     Failed(Arc<Connection>, Error),
+    /// This connection has answered no request yet, and one has waited for so long that it is hedged.
+    Unanswered(Arc<Connection>),
 }
 
 /// Where a request goes.
@@ -177,11 +179,24 @@ impl State {
         let may_use = is_new_enough && exchange.may_reach(connection.peer);
         (may_use && led_to == target && connection.is_open()).then(|| Arc::clone(connection))
     }
+
+    /// The connection to `origin` if its handshake is complete, and it has requests and has answered none.
+    fn unanswered(&self, origin: &Origin) -> Option<Arc<Connection>> {
+        let Known { connection, .. } = self.connections.get(origin)?;
+        let has_none_answered = matches!(connection.load(), (1.., 0));
+        let is_unanswered = has_none_answered && connection.is_open() && !connection.is_opening();
+        is_unanswered.then(|| Arc::clone(connection))
+    }
 }
 
-/// True for the error of a server, or of the path to it, that may not matter over TCP.
-fn is_failure(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Protocol)
+/// True for the error of a server, or of the path to it, that may not matter over TCP. A held request waits for silence on
+/// purpose.
+fn is_failure(error: &Error, is_held: bool) -> bool {
+    match error.kind() {
+        ErrorKind::Disconnected | ErrorKind::Protocol => true,
+        ErrorKind::Silent => !is_held,
+        _ => false,
+    }
 }
 
 /// State of the TCP connection that is opened beside QUIC: 0 until it is known, then one of the constants below.
@@ -214,15 +229,19 @@ impl Http3 {
         exchange: &Arc<Exchange>,
     ) -> Result<Sent, Error> {
         let Some(origin) = exchange.origin.as_ref() else { return Ok(Sent::UseTcp(Quic::Unused)) };
-        // A proven connection is one of the pool.
-        if !origin.is_tls || exchange.over == Over::Proven {
+        if !origin.is_tls {
             return Ok(Sent::UseTcp(Quic::Unused));
+        }
+        // A proven connection is one of the pool.
+        if exchange.over == Over::Proven {
+            let unanswered = self.state.lock().unanswered(origin);
+            return Ok(Sent::UseTcp(unanswered.map_or(Quic::Unused, Quic::Unanswered)));
         }
         let (connection, is_broken) = match self.route(origin, exchange)? {
             Route::Quic(connection, is_broken) => (connection, is_broken),
             Route::Tcp(quic) => return Ok(Sent::UseTcp(quic)),
         };
-        let silence = silence.unwrap_or(self.limits.silence);
+        let (is_held, silence) = (silence.is_some(), silence.unwrap_or(self.limits.silence));
         let may_be_early = may_be_early(self.early_data, request.headers());
         let head = headers_frame(request, origin);
         let mut stream = enter(&connection, exchange)?;
@@ -238,7 +257,7 @@ impl Http3 {
         let answer = match await_head(&mut stream, &head, silence, exchange) {
             Ok(answer) => answer,
             // A server may complete handshakes and yet not serve HTTP/3. Over TCP it may still work.
-            Err(error) if !is_reused && is_failure(&error) => {
+            Err(error) if !is_reused && is_failure(&error, is_held) => {
                 exchange.unbind_stream();
                 return Ok(Sent::UseTcp(Quic::Failed(connection, error)));
             }
@@ -277,14 +296,21 @@ impl Http3 {
             // The handshake of its connection may succeed after all.
             Quic::Unreachable => {}
             // Another request was answered since.
-            Quic::Failed(connection, _) if connection.load().1 > 0 => return,
+            Quic::Failed(connection, _) | Quic::Unanswered(connection) if connection.load().1 > 0 => return,
             // Else later requests would use it although its target is broken.
-            Quic::Failed(connection, _) => connection.retire(),
+            Quic::Failed(connection, _) | Quic::Unanswered(connection) => connection.retire(),
         }
         let (mut state, now) = (self.state.lock(), Instant::now());
         if let Some(target) = self.target(&state, origin, now) {
             log::debug!("{} could not be used over HTTP/3 in time", origin.host);
             state.alternatives.handle_broken(&target, now);
+        }
+    }
+
+    /// Records that there was no connection over TCP either: the next hedged request gets a new one over QUIC.
+    pub(super) fn record_tcp_failed(&self, quic: &Quic) {
+        if let Quic::Unanswered(connection) = quic {
+            connection.retire();
         }
     }
 
@@ -421,6 +447,12 @@ impl Http3 {
             // Also while it is broken: the handshake may have succeeded after all.
             if let Some(known) = state.known(origin, &target, exchange) {
                 return Ok(Route::Quic(known, is_broken));
+            }
+            // A server may complete handshakes and never answer over HTTP/3. A hedged request on another connection of that kind
+            // would show nothing new.
+            let unanswered = state.unanswered(origin).filter(|_| matches!(exchange.over, Over::After(_)));
+            if let Some(unanswered) = unanswered {
+                return Ok(Route::Tcp(Quic::Unanswered(unanswered)));
             }
             if is_broken {
                 return Ok(Route::Tcp(Quic::Unused));
