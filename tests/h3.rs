@@ -149,6 +149,45 @@ fn many_requests_share_a_connection() {
 }
 
 #[test]
+fn bodies_that_are_not_read_leave_credit_for_other_requests() {
+    const CHUNK: usize = 64 * 1024;
+    /// Chunks that the server has got rid of when a body fills its window of 4 MiB: 63 are sent, and five wait to be.
+    const FILLED: usize = 68;
+    in_time("bodies that are not read", || {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let (own, (progress, moved)) = (Arc::clone(&sent), std::sync::mpsc::channel());
+        let progress = std::sync::Mutex::new(progress);
+        let server = Server::start(move |request, reply| {
+            if request.path() == "/small" {
+                return say(&reply, "ok");
+            }
+            let progress = progress.lock().unwrap().clone();
+            let _ = reply.send(head(&[(":status", "200")]));
+            while reply.send(data(&[7; CHUNK])).is_ok() {
+                own.fetch_add(1, Ordering::AcqRel);
+                // The test may be over.
+                let _ = progress.send(());
+            }
+        });
+        let downloader = downloader(&[&server]);
+        let held: Vec<_> = (1..=3)
+            .map(|bodies| {
+                // Held, so that no hedged request gets an answer over another connection.
+                let held = |path: &str| Fetch::get(&server.url(path)).unwrap().held(support::PATIENCE);
+                let peer = downloader.register((), Priority::High).unwrap();
+                let body = peer.execute(held("/large")).unwrap();
+                while sent.load(Ordering::Acquire) < bodies * FILLED {
+                    moved.recv().unwrap();
+                }
+                assert_eq!(read(&downloader, held("/small")).unwrap(), b"ok");
+                body
+            })
+            .collect();
+        drop(held);
+    });
+}
+
+#[test]
 fn a_request_carries_the_fields_of_one_over_tcp() {
     in_time("fields", || {
         let (fields, seen) = std::sync::mpsc::channel();

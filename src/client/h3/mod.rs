@@ -42,6 +42,7 @@ use self::alternatives::Alternatives;
 use self::body::H3Body;
 use self::connection::{Connection, Readiness, RequestStream};
 use self::driver::Driver;
+use self::limits::WINDOWS;
 use self::response::Head;
 use super::exchange::{Exchange, Over};
 use super::net::dns::Lookups;
@@ -59,10 +60,6 @@ pub(super) use self::limits::Limits;
 
 /// Head start of QUIC before a TCP connection is opened beside it: the second one if a packet has come. These are curl's.
 const HEAD_START: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(200));
-
-/// Bytes of one body, and of all bodies of a connection, that a server may send before they are read. The first is a second at
-/// 32 Mbit/s, or 4 MB/s · 1 s; a longer path at a higher rate is slowed down by it.
-const WINDOWS: (u32, u32) = (4 * 1024 * 1024, 8 * 1024 * 1024);
 
 /// Unidirectional streams that a server may open: three, and some of unknown types.
 const MAX_UNIDIRECTIONAL: u32 = 16;

@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use quinn_proto::{Chunk, Dir, ReadError, StreamId, Transmit, WriteError};
+use quinn_proto::{Chunk, Dir, ReadError, StreamId, Transmit, VarInt, WriteError};
 
 use super::request::{Broken, Request};
 use super::state::{State, varint};
 use crate::client::h3::code::Code;
+use crate::client::h3::limits::WINDOWS;
 use crate::error::{Error, ErrorKind};
 
 /// Maximum number of streams whose end is waited for after their response was read. Servers send the end together with the last
@@ -81,9 +82,19 @@ impl State {
         // With a stream of its own it does not matter whether it becomes urgent.
         request.undecided = None;
         self.by_stream.insert(id, key);
+        self.fit_window();
         self.last_sent = Some(now);
         self.write(key);
         true
+    }
+
+    /// Lets the server send what all streams and one more may hold: bodies that are not read must not take the credit of others
+    /// (RFC 9000, section 4.1).
+    fn fit_window(&mut self) {
+        let streams = self.by_stream.len() as u64 + 1;
+        let window = (streams * u64::from(WINDOWS.0)).max(WINDOWS.1.into());
+        // Far below the maximum: a server allows 2^60 streams at most (RFC 9000, section 4.6), and there is memory for few.
+        self.quic.set_receive_window(VarInt::from_u64(window).unwrap_or(VarInt::MAX));
     }
 
     /// Writes what is left of a request.
@@ -238,6 +249,7 @@ impl State {
     pub(super) fn forget(&mut self, key: u64) {
         if let Some(Request { stream: Some(id), .. }) = self.requests.remove(&key) {
             self.by_stream.remove(&id);
+            self.fit_window();
         }
         // A prefetch waits until the last stream is free, if the server allows few; or until no urgent request waits.
         self.notify_awaiting();
