@@ -10,9 +10,10 @@ use std::io::Read;
 use std::net::UdpSocket;
 
 use h3::{Options, Reply, Request, Server, data, frame, head, over_http3};
-use support::in_time;
+use support::content::assert_pattern;
+use support::{Content, in_time};
 use windway::config::Http3;
-use windway::{ClientConfig, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
+use windway::{ByteRange, ClientConfig, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
 
 fn downloader(servers: &[&Server]) -> Downloader {
     let mut config = DownloaderConfig::new().client(over_http3(ClientConfig::new(), servers));
@@ -142,6 +143,39 @@ fn other_requests_of_a_connection_go_on_after_a_malformed_response() {
 }
 
 #[test]
+fn a_violation_that_ends_the_connection_costs_other_bodies_no_byte() {
+    const LEN: u64 = 20_000;
+    in_time("violation beside a body", || {
+        let server = Server::start(|request: Request, reply| {
+            if request.path() == "/bad" {
+                // RFC 9114, section 4.1: an error of the connection.
+                let _ = reply.send(data(b"a body before the head"));
+                return reply.await_stop();
+            }
+            let range = request.field("range").unwrap_or("bytes=0-").trim_start_matches("bytes=");
+            let first: u64 = range.split_once('-').unwrap().0.parse().unwrap();
+            // On the first connection half of the file arrives.
+            let end = if request.connection == 0 { LEN / 2 } else { LEN };
+            let (range, mut bytes) = (format!("bytes {first}-{}/{LEN}", LEN - 1), Vec::new());
+            Content::pattern(LEN).append(&mut bytes, first..end);
+            let fields = [(":status", "206"), ("content-range", &range), ("etag", "\"1\"")];
+            let _ = reply.send([head(&fields), data(&bytes)].concat());
+            if request.connection == 0 { reply.await_stop() } else { drop(reply.finish()) }
+        });
+        let config = DownloaderConfig::new().client(over_http3(ClientConfig::new(), &[&server]));
+        let downloader = Downloader::new(config).unwrap();
+        let fetch = Fetch::get(&server.url("/file")).unwrap().range(ByteRange::new(0, LEN));
+        let mut body = downloader.register((), Priority::High).unwrap().execute(fetch).unwrap();
+        let mut bytes = vec![0; LEN as usize / 2];
+        body.read_exact(&mut bytes).unwrap();
+        assert_eq!(get(&downloader, &server.url("/bad")).unwrap_err().kind(), ErrorKind::Protocol);
+        body.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.len() as u64, LEN);
+        assert_pattern(0, &bytes);
+    });
+}
+
+#[test]
 fn wrong_streams_of_the_server_end_their_connection_only() {
     in_time("control streams", || {
         let settings = || [vec![0], frame(frame::SETTINGS, &[])].concat();
@@ -163,7 +197,8 @@ fn wrong_streams_of_the_server_end_their_connection_only() {
             let downloader = downloader(&[&server, &healthy]);
             assert_eq!(get(&downloader, &healthy.url("/")).unwrap(), b"ok");
             let error = get(&downloader, &server.url("/")).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Protocol, "{unidirectional:?}: {error:?}");
+            assert_eq!(error.kind(), ErrorKind::Disconnected, "{unidirectional:?}: {error:?}");
+            assert!(error.to_string().contains("broke a rule of HTTP/3"), "{error}");
             let before = healthy.connections();
             assert_eq!(get(&downloader, &healthy.url("/")).unwrap(), b"ok");
             assert_eq!(healthy.connections(), before);

@@ -77,7 +77,9 @@ impl State {
     }
 
     pub(super) fn handle_violation(&mut self, violation: Violation, now: Instant) {
-        let error = Error::new(ErrorKind::Protocol, "the response is not valid HTTP/3").with_cause(violation);
+        // RFC 9114, section 8: it ends all requests, also those whose responses are valid so far. These may be repeated.
+        let why = "the server broke a rule of HTTP/3, so the connection was closed";
+        let error = Error::new(ErrorKind::Disconnected, why).with_cause(violation);
         self.close(now, violation.code, violation.why, error);
     }
 
@@ -121,6 +123,10 @@ fn describe(reason: &ConnectionError, is_ready: bool) -> Error {
         // RFC 9001, section 4.8: TLS alerts are the codes from 0x100 to 0x1ff.
         ConnectionError::TransportError(error) if is_crypto(u64::from(error.code)) => {
             (ErrorKind::Tls, "the TLS handshake failed")
+        }
+        // As with a violation of HTTP/3, the responses may have been valid.
+        ConnectionError::TransportError(_) if is_ready => {
+            (ErrorKind::Disconnected, "the server broke a rule of QUIC, so the connection was closed")
         }
         ConnectionError::TransportError(_) => (ErrorKind::Protocol, "the server does not speak valid QUIC"),
         ConnectionError::VersionMismatch => {
