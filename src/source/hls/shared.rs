@@ -448,14 +448,16 @@ mod tests {
         let config = HlsConfig { quality: crate::hls::Quality::Fixed(1), ..HlsConfig::default() };
         let shared = Shared::new(Request::get(url.as_str()).unwrap(), config.clone());
         let ladder = Ladder::new(&levels, &url, UriPolicy::default(), None).unwrap();
-        let ended = Timeline::new(list("#EXT-X-ENDLIST\n"), url.clone(), Duration::ZERO);
-        let state = State::new(config, ladder, None, (0, ended), Estimator::default());
+        let live = Timeline::new(list(""), url.clone(), Duration::ZERO);
+        let mut state = State::new(config, ladder, None, (0, live), Estimator::default());
+        state.handle_playlist(0, list("#EXT-X-ENDLIST\n"), url.clone());
         shared.inner.lock().state = Some(state);
         thread::scope(|scope| {
             let reloads = scope.spawn(|| shared.live_playlist().map(|(level, ..)| level));
             shared.store(|state| {
-                state.handle_playlist(1, list(""), url);
-                state.plan(Instant::now(), Priority::Low).map(drop)
+                let now = Instant::now();
+                state.handle_planned_playlist(1, list(""), url, now);
+                state.plan(now, Priority::Low).map(drop)
             });
             assert_eq!(reloads.join().unwrap(), Some(1));
         });

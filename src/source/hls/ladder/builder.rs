@@ -206,7 +206,7 @@ fn found(variant: &Variant, rendition: Option<&Rendition>, index: usize, url: Ur
         pathway: variant.pathway.clone(),
         stable: [variant.stable_id.clone(), rendition.and_then(|rendition| rendition.stable_id.clone())],
         excluded_until: None,
-        is_outdated: false,
+        loaded_at: None,
         is_refreshed: false,
     };
     Found { info, variant }

@@ -61,8 +61,8 @@ pub(crate) struct VariantStream {
     pub(crate) stable: [Option<Box<str>>; 2],
     /// It failed, and is not used before this time.
     pub(crate) excluded_until: Option<Instant>,
-    /// Its playlist is live and was not loaded again since another variant is used.
-    pub(crate) is_outdated: bool,
+    /// When its playlist was last loaded to use this variant. `None` again once another one is used instead.
+    pub(crate) loaded_at: Option<Instant>,
     /// The application has given a fresh URL for its playlist, which has not come since.
     pub(crate) is_refreshed: bool,
 }
@@ -98,7 +98,7 @@ impl Ladder {
             pathway: ".".into(),
             stable: [None, None],
             excluded_until: None,
-            is_outdated: false,
+            loaded_at: None,
             is_refreshed: false,
         };
         Self { renditions: Vec::new(), levels: vec![vec![info]], variants: vec![variant], first: 0 }

@@ -33,8 +33,9 @@ fn run(shared: &Shared, peer: &PeerHandle) {
     let mut last = None;
     while let Some((variant, url, list)) = shared.live_playlist() {
         if last.replace(variant).is_some_and(|last| last != variant) {
-            // The playlist of another variant was just loaded: the age of the last one does not matter for it.
-            reload = Reload::new(Instant::now());
+            // From its own load on: this thread has slept until the last one was due.
+            let loaded_at = shared.with(|state| state.loaded_at()).flatten();
+            reload = Reload::new(loaded_at.unwrap_or_else(Instant::now));
         }
         if !shared.sleep_until(reload.due(&list)) {
             return;

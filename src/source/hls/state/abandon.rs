@@ -89,7 +89,7 @@ impl State {
         self.handle_transfer(SegmentTransfer { bytes, body, wait, ttfb });
         self.events.push(HlsEvent::Abandoned { level, at: start });
         self.level_cap.handle_abandoned(self.ladder.variants[other].level, start, duration);
-        self.restart_at(start, other);
+        self.restart_at(start, other, now);
         true
     }
 }

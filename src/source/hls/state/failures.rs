@@ -226,7 +226,7 @@ impl State {
         let Some(other) = other else { return false };
         // What it was excluded for was another segment, or is over.
         self.ladder.variants[other].excluded_until = None;
-        self.restart_at(start, other);
+        self.restart_at(start, other, now);
         true
     }
 

@@ -220,7 +220,7 @@ impl State {
     /// Loads the playlist of a level, if that is known to be the next one.
     fn load_playlist_of(&mut self, level: usize, now: Instant) {
         let variant = self.pick(level.min(self.bitrates.len() - 1), now, |_| true);
-        if let Some(variant) = variant.filter(|variant| !self.is_loaded(*variant)) {
+        if let Some(variant) = variant.filter(|variant| !self.is_loaded(*variant, now)) {
             #[cfg(feature = "cache")]
             self.forget_offline();
             // Until it is loaded, segments are of the current level.

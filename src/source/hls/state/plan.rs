@@ -203,7 +203,7 @@ impl State {
     pub(crate) fn extend(&mut self, now: Instant) {
         while self.has_room() {
             let chosen = self.choose(now);
-            if self.is_loaded(chosen) {
+            if self.is_loaded(chosen, now) {
                 self.switch(chosen);
             } else {
                 self.pending_playlist.get_or_insert((chosen, false));

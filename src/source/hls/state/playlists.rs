@@ -31,6 +31,7 @@ impl State {
             self.handle_playlist_failed(variant, error, now);
         } else {
             self.handle_playlist(variant, list, url);
+            self.ladder.variants[variant].loaded_at = Some(now);
         }
     }
 
@@ -44,10 +45,6 @@ impl State {
         if self.pending_playlist.is_some_and(|(wanted, _)| wanted == variant) {
             self.pending_playlist = None;
             number = self.requested;
-        }
-        // Else it is what the thread of a live stream has requested before another variant was used, and will be outdated soon.
-        if number != u64::MAX || variant == self.variant {
-            self.ladder.variants[variant].is_outdated = false;
         }
         let mut is_new = true;
         let timeline = match (&self.timelines[variant], &self.timelines[self.variant]) {
@@ -137,6 +134,11 @@ impl State {
     pub(crate) fn live_playlist(&self) -> Option<(usize, Url, Arc<MediaPlaylist>)> {
         let timeline = self.timelines[self.variant].as_ref().filter(|timeline| !timeline.list.is_ended)?;
         Some((self.variant, self.ladder.variants[self.variant].url.clone(), Arc::clone(&timeline.list)))
+    }
+
+    /// When the playlist of the variant in use was loaded to change to it. `None` of the first one.
+    pub(crate) fn loaded_at(&self) -> Option<Instant> {
+        self.ladder.variants[self.variant].loaded_at
     }
 
     /// Times that can be sought to.

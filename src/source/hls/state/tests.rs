@@ -566,6 +566,15 @@ fn a_fetch_that_a_reader_waits_for_becomes_urgent_as_soon_as_it_has_a_number() {
     assert_eq!(promoted, Some(request));
 }
 
+/// The variants whose playlists are requested.
+fn requested_playlists(planned: &[Planned]) -> Vec<usize> {
+    let variant = |planned: &Planned| match planned {
+        Planned::Playlist { variant, .. } => Some(*variant),
+        _ => None,
+    };
+    planned.iter().filter_map(variant).collect()
+}
+
 /// A live playlist of two seconds a segment.
 fn live(segments: std::ops::Range<u64>, end: &str) -> MediaPlaylist {
     let first = segments.start;
@@ -581,14 +590,8 @@ fn live(segments: std::ops::Range<u64>, end: &str) -> MediaPlaylist {
 fn s6_3_4_a_live_level_is_loaded_again_when_it_was_not_used_for_a_while() {
     let mut player = Player::new(2);
     let url = |level| Url::parse(&format!("http://host/l{level}")).unwrap();
+    player.state.is_on_demand = false;
     player.state.timelines[0] = Some(Timeline::new(live(0..4, ""), url(0), Duration::ZERO));
-    let loaded = |planned: &[Planned]| {
-        let variant = |planned: &Planned| match planned {
-            Planned::Playlist { variant, .. } => Some(*variant),
-            _ => None,
-        };
-        planned.iter().filter_map(variant).collect::<Vec<_>>()
-    };
     for (round, level) in [1, 0, 1].into_iter().enumerate() {
         // All that is listed is fetched before the next version of a playlist comes.
         for _ in 0..6 {
@@ -597,12 +600,34 @@ fn s6_3_4_a_live_level_is_loaded_again_when_it_was_not_used_for_a_while() {
         player.state.set_quality(Quality::Fixed(level), player.now);
         player.is_woken = true;
         player.plan();
-        assert_eq!(loaded(&player.running), [level], "round {round}");
+        assert_eq!(requested_playlists(&player.running), [level], "round {round}");
         player.running.clear();
-        player.state.handle_playlist(level, live(0..5 + round as u64, ""), url(level));
+        let list = live(0..5 + round as u64, "");
+        player.state.handle_planned_playlist(level, list, url(level), player.now);
         player.is_woken = true;
         player.plan();
-        assert_eq!((loaded(&player.running), player.state.level()), (vec![], level));
+        assert_eq!((requested_playlists(&player.running), player.state.level()), (vec![], level));
+    }
+}
+
+#[test]
+fn s6_3_4_a_live_level_that_was_loaded_and_not_used_is_loaded_again_after_a_target_duration() {
+    for (pause, again) in [(1900, vec![]), (2100, vec![1])] {
+        let mut player = Player::new(2);
+        let url = |level| Url::parse(&format!("http://host/l{level}")).unwrap();
+        player.state.is_on_demand = false;
+        player.state.timelines[0] = Some(Timeline::new(live(0..4, ""), url(0), Duration::ZERO));
+        let request = |player: &mut Player| {
+            player.state.set_quality(Quality::Fixed(1), player.now);
+            let planned = player.state.plan(player.now, Priority::Low);
+            requested_playlists(planned.as_slice())
+        };
+        assert_eq!(request(&mut player), [1]);
+        // The level is not wanted any more when its playlist arrives.
+        player.state.set_quality(Quality::Fixed(0), player.now);
+        player.state.handle_planned_playlist(1, live(0..4, ""), url(1), player.now);
+        player.now += Duration::from_millis(pause);
+        assert_eq!(request(&mut player), again, "after {pause} ms");
     }
 }
 

@@ -13,6 +13,10 @@ use crate::source::hls::event::HlsEvent;
 use crate::source::hls::ladder::levels::{LevelInfo, MOST_VARIANTS, RenditionInfo, VariantStream};
 use crate::source::hls::ladder::steering::Manifest;
 
+/// A live playlist that was just loaded is used for at least this time. With a target duration of 0 it would be loaded again and again
+/// before it is used.
+const LEAST_FRESH: Duration = Duration::from_secs(1);
+
 impl State {
     /// The level of the next segment.
     pub(crate) fn level(&self) -> usize {
@@ -79,11 +83,11 @@ impl State {
     }
 
     /// Drops the segments from `start` on, and continues there with another variant.
-    pub(super) fn restart_at(&mut self, start: Duration, variant: usize) {
+    pub(super) fn restart_at(&mut self, start: Duration, variant: usize, now: Instant) {
         self.retain_segments(|queued| queued.start < start);
         self.cursor = start;
         self.follows = self.queue.back().map(|queued| (queued.variant, queued.next));
-        if self.is_loaded(variant) {
+        if self.is_loaded(variant, now) {
             self.switch(variant);
         } else {
             self.pending_playlist = Some((variant, false));
@@ -91,9 +95,16 @@ impl State {
     }
 
     /// True if what the playlist of this variant lists can be fetched now.
-    pub(super) fn is_loaded(&self, variant: usize) -> bool {
-        let is_outdated = self.ladder.variants[variant].is_outdated && variant != self.variant;
-        self.timelines[variant].is_some() && !is_outdated
+    pub(super) fn is_loaded(&self, variant: usize, now: Instant) -> bool {
+        let Some(timeline) = &self.timelines[variant] else { return false };
+        if variant == self.variant || timeline.list.is_ended {
+            return true;
+        }
+        // Section 6.3.4: only the playlist in use is loaded again and again. Segments that this one lists by now would be missed,
+        // and if it has no more, nothing would load it.
+        let fresh_for = timeline.list.target_duration.max(LEAST_FRESH);
+        let loaded_at = self.ladder.variants[variant].loaded_at;
+        loaded_at.is_some_and(|loaded_at| now.saturating_duration_since(loaded_at) < fresh_for)
     }
 
     /// Fetches from another variant from the next segment on.
@@ -103,10 +114,7 @@ impl State {
             return;
         }
         self.drop_hinted();
-        // Section 6.3.4: only the playlist in use is loaded again and again. Segments that the other one will list would be missed,
-        // and if it has no more, nothing would load it.
-        let is_live = self.timelines[from].as_ref().is_some_and(|timeline| !timeline.list.is_ended);
-        self.ladder.variants[from].is_outdated = is_live;
+        self.ladder.variants[from].loaded_at = None;
         let (old, new) = (&self.ladder.variants[from], &self.ladder.variants[to]);
         let at = self.cursor;
         if (old.level, old.rendition) != (new.level, new.rendition) {
@@ -197,6 +205,7 @@ impl State {
                         url,
                         pathway: clone.id.clone(),
                         excluded_until: None,
+                        loaded_at: None,
                         is_refreshed: false,
                         ..variant.clone()
                     })
