@@ -39,7 +39,8 @@ pub enum RadioEvent {
     Title {
         /// Position of the first byte that the title applies to.
         position: u64,
-        /// The title, usually "Artist - Title"; `None` if the station cleared its title.
+        /// The title, usually "Artist - Title"; `None` if the station cleared its title. Its
+        /// [bytes](super::Title::title_bytes) are those of [`RadioHandle::title_at`](super::RadioHandle::title_at) this position.
         title: Option<String>,
         /// URL of the station or the cover. It may be text that is not a URL.
         url: Option<SafeUrl>,

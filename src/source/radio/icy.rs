@@ -119,6 +119,8 @@ fn take<'a>(input: &mut &'a [u8], len: usize) -> &'a [u8] {
 pub(crate) struct IcyMetadata {
     /// `StreamTitle`, by custom "Artist - Title".
     pub(crate) title: Option<String>,
+    /// The same as it was sent.
+    pub(crate) title_bytes: Option<Vec<u8>>,
     /// `StreamUrl`: a URL of the station or the cover, or any text.
     pub(crate) url: Option<SafeUrl>,
     /// The fields with other names, in the order of the block.
@@ -133,14 +135,15 @@ impl IcyMetadata {
         let mut rest = block.split(|&byte| byte == 0).next().unwrap_or_default();
         let mut metadata = Self::default();
         while let Some((key, value)) = next_field(&mut rest) {
-            metadata.set(key, text(value));
+            metadata.set(key, value);
         }
         metadata
     }
 
-    fn set(&mut self, key: &[u8], value: String) {
+    fn set(&mut self, key: &[u8], bytes: &[u8]) {
+        let value = text(bytes);
         if key.eq_ignore_ascii_case(b"StreamTitle") {
-            self.title = Some(value);
+            (self.title, self.title_bytes) = (Some(value), Some(bytes.to_owned()));
         } else if key.eq_ignore_ascii_case(b"StreamUrl") {
             self.url = Some(value.into());
         } else {
@@ -449,6 +452,7 @@ mod tests {
         let others = [("adw_ad", "true"), ("x-y", "")];
         let expected = IcyMetadata {
             title: Some("A - B".to_owned()),
+            title_bytes: Some(b"A - B".to_vec()),
             url: Some("http://host/?a=b;c".into()),
             others: others.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
         };
@@ -486,6 +490,7 @@ mod tests {
         let block = b"StreamTitle='Beyonc\xE9 \x96 Don\x92t \x80\x9F';StreamUrl='caf\xC3\xA9';";
         let metadata = IcyMetadata::parse(block);
         assert_eq!(metadata.title.as_deref(), Some("Beyoncé – Don’t €Ÿ"));
+        assert_eq!(metadata.title_bytes.as_deref(), Some(&b"Beyonc\xE9 \x96 Don\x92t \x80\x9F"[..]));
         assert_eq!(metadata.url, Some("café".into()));
     }
 
@@ -645,7 +650,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read_back(title in TITLE, url in TITLE) {
             let block = padded(format!("StreamTitle='{title}';StreamUrl='{url}';").as_bytes());
-            let expected = IcyMetadata { title: Some(title), url: Some(url.into()), others: Vec::new() };
+            let expected = IcyMetadata { title_bytes: Some(title.clone().into_bytes()), title: Some(title), url: Some(url.into()), others: Vec::new() };
             prop_assert_eq!(IcyMetadata::parse(&block), expected);
         }
 

@@ -512,7 +512,7 @@ impl Shared {
 
     pub(crate) fn add_metadata(&self, position: u64, metadata: IcyMetadata) {
         let new = self.state.lock().window.add_metadata(position, metadata);
-        if let Some(Title { position, title, url }) = new {
+        if let Some(Title { position, title, url, .. }) = new {
             self.events.publish(&RadioEvent::Title { position, title, url });
         }
     }

@@ -27,6 +27,9 @@ pub struct Title {
     /// is read as UTF-8, or else as Windows-1252, and ends at the first byte that is 0. So a title in Shift-JIS or UTF-16 is not
     /// readable.
     pub title: Option<String>,
+    /// The title as the station sent it, up to the first byte that is 0: for a program that knows the encoding of its stations, such
+    /// as Windows-1251. Empty without a title.
+    pub title_bytes: Vec<u8>,
     /// URL of the station or the cover. It may be text that is not a URL.
     pub url: Option<SafeUrl>,
 }
@@ -49,7 +52,12 @@ impl Titles {
             (None, Some(_)) => current.and_then(|current| current.title.clone()),
             (Some(title), _) => not_empty(title),
         };
-        let new = Title { position, title, url: metadata.url.filter(|url| !url.expose().is_empty()) };
+        let title_bytes = match metadata.title_bytes {
+            Some(bytes) => bytes,
+            None => current.map(|current| current.title_bytes.clone()).unwrap_or_default(),
+        };
+        let url = metadata.url.filter(|url| !url.expose().is_empty());
+        let new = Title { position, title, title_bytes, url };
         let is_known = match current {
             Some(current) => (&current.title, &current.url) == (&new.title, &new.url),
             // A station that has announced nothing yet has nothing to clear.
