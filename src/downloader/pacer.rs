@@ -22,9 +22,6 @@ pub(super) struct Pacer {
     /// Bytes a second; 0 without a limit, which costs each read this one load. Only changes with the state locked.
     limit: AtomicU64,
     state: Mutex<State>,
-    /// Threads that wait for their share. Notified when one of them leaves, when the limit changes, and by
-    /// [`recheck`](Self::recheck).
-    changed: Condvar,
 }
 
 #[derive(Default)]
@@ -41,6 +38,9 @@ struct State {
 struct Waiting {
     ticket: u64,
     fetch: Arc<dyn Urgency>,
+    /// Where its thread waits, alone: each share concerns one thread. Notified when it becomes the first, when the limit changes,
+    /// and by [`recheck`](Pacer::recheck).
+    changed: Arc<Condvar>,
 }
 
 /// When a thread gets its share.
@@ -49,8 +49,8 @@ enum Share {
     Now(usize),
     /// It is the first, and its share is there at this time.
     At(Instant),
-    /// Another one is before it. That one has to be notified if it `is_new`.
-    Behind { is_new: bool },
+    /// Another one is before it.
+    Behind,
 }
 
 impl Pacer {
@@ -78,7 +78,7 @@ impl Pacer {
                 Some(limiter)
             }
         };
-        self.changed.notify_all();
+        state.notify_all();
     }
 
     /// How many of the `wanted` bytes may be read now. `None` if that means a wait.
@@ -96,7 +96,7 @@ impl Pacer {
         }
         match state.take(wanted, is_urgent) {
             Share::Now(bytes) => Some(bytes),
-            Share::At(_) | Share::Behind { .. } => None,
+            Share::At(_) | Share::Behind => None,
         }
     }
 
@@ -109,29 +109,21 @@ impl Pacer {
         is_interrupted: impl Fn() -> bool,
     ) -> Option<usize> {
         let mut state = self.state.lock();
-        let ticket = state.enter(fetch);
+        let changed = Arc::new(Condvar::new());
+        let ticket = state.enter(fetch, &changed);
         let share = loop {
             if is_interrupted() {
                 break None;
             }
             match state.poll(ticket, wanted) {
                 Share::Now(bytes) => break Some(bytes),
-                Share::At(at) => drop(self.changed.wait_until(&mut state, at)),
-                Share::Behind { is_new } => {
-                    // A fetch may have become less urgent, or another one more, with no call of `recheck`. The one that is first
-                    // now has last found itself behind, and waits without a deadline.
-                    if is_new {
-                        self.changed.notify_all();
-                    }
-                    self.changed.wait(&mut state);
-                }
+                Share::At(at) => drop(changed.wait_until(&mut state, at)),
+                Share::Behind => changed.wait(&mut state),
             }
         };
         state.waiting.retain(|waiting| waiting.ticket != ticket);
         // Also after a share: the next one is first now, and waits without a deadline.
-        if !state.waiting.is_empty() {
-            self.changed.notify_all();
-        }
+        state.update_first();
         share
     }
 
@@ -148,30 +140,48 @@ impl Pacer {
     pub(super) fn recheck(&self) {
         if self.limit.load(Ordering::Relaxed) > 0 {
             // With the lock: a thread between its look and its wait would miss the notification.
-            let _state = self.state.lock();
-            self.changed.notify_all();
+            self.state.lock().notify_all();
         }
     }
 }
 
 impl State {
-    fn enter(&mut self, fetch: &Arc<dyn Urgency>) -> u64 {
+    fn enter(&mut self, fetch: &Arc<dyn Urgency>, changed: &Arc<Condvar>) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.waiting.push_back(Waiting { ticket, fetch: Arc::clone(fetch) });
+        let (fetch, changed) = (Arc::clone(fetch), Arc::clone(changed));
+        self.waiting.push_back(Waiting { ticket, fetch, changed });
         ticket
     }
 
     fn poll(&mut self, ticket: u64, wanted: usize) -> Share {
+        let is_urgent = self.update_first();
+        if self.limiter.is_some() && self.first != Some(ticket) {
+            return Share::Behind;
+        }
+        self.take(wanted, is_urgent)
+    }
+
+    /// Finds out which one is first, and notifies it if that is new. True if it is urgent.
+    ///
+    /// A fetch may have become less urgent, or another one more, with no call of [`recheck`](Pacer::recheck). The one that is first
+    /// now has last found itself behind, and waits without a deadline.
+    fn update_first(&mut self) -> bool {
         let urgent = self.waiting.iter().find(|waiting| waiting.fetch.is_urgent());
-        let first = urgent.or(self.waiting.front()).map(|waiting| waiting.ticket);
-        let is_new = self.first != first;
-        self.first = first;
-        if self.limiter.is_some() && first != Some(ticket) {
-            return Share::Behind { is_new };
+        let first = urgent.or(self.waiting.front());
+        let ticket = first.map(|first| first.ticket);
+        if let Some(first) = first.filter(|_| self.first != ticket) {
+            first.changed.notify_one();
         }
         let is_urgent = urgent.is_some();
-        self.take(wanted, is_urgent)
+        self.first = ticket;
+        is_urgent
+    }
+
+    fn notify_all(&self) {
+        for waiting in &self.waiting {
+            waiting.changed.notify_one();
+        }
     }
 
     fn take(&mut self, wanted: usize, is_urgent: bool) -> Share {
@@ -229,12 +239,16 @@ mod tests {
         waiting
     }
 
+    fn enter(state: &mut State, fetch: &Arc<Fetch>) -> u64 {
+        state.enter(&(Arc::clone(fetch) as Arc<dyn Urgency>), &Arc::default())
+    }
+
     #[test]
     fn urgent_fetches_go_first_and_then_the_one_that_came_first() {
         let pacer = Pacer::new(NonZeroU64::new(1));
         let mut state = pacer.state.lock();
         let (low, high, late) = (fetch(false), fetch(true), fetch(true));
-        let tickets = [&low, &high, &late].map(|fetch| state.enter(&(Arc::clone(fetch) as Arc<dyn Urgency>)));
+        let tickets = [&low, &high, &late].map(|fetch| enter(&mut state, fetch));
         let mut first = || tickets.map(|ticket| matches!(state.poll(ticket, 1), Share::Now(1)));
         assert_eq!(first(), [false, true, false]);
         high.0.store(false, Ordering::Relaxed);
@@ -249,15 +263,38 @@ mod tests {
         let pacer = used_up();
         let mut state = pacer.state.lock();
         let (low, high) = (fetch(false), fetch(true));
-        let [low_ticket, high_ticket] =
-            [&low, &high].map(|fetch| state.enter(&(Arc::clone(fetch) as Arc<dyn Urgency>)));
+        let [low_ticket, high_ticket] = [&low, &high].map(|fetch| enter(&mut state, fetch));
         assert!(matches!(state.poll(high_ticket, 1), Share::At(_)));
-        assert!(matches!(state.poll(low_ticket, 1), Share::Behind { is_new: false }));
+        assert!(matches!(state.poll(low_ticket, 1), Share::Behind));
+        assert_eq!(state.first, Some(high_ticket));
         high.0.store(false, Ordering::Relaxed);
-        assert!(matches!(state.poll(high_ticket, 1), Share::Behind { is_new: true }));
+        assert!(matches!(state.poll(high_ticket, 1), Share::Behind));
+        assert_eq!(state.first, Some(low_ticket));
         assert!(matches!(state.poll(low_ticket, 1), Share::At(_)));
-        low.0.store(true, Ordering::Relaxed);
-        assert!(matches!(state.poll(high_ticket, 1), Share::Behind { is_new: false }));
+    }
+
+    #[test]
+    fn a_share_wakes_the_thread_that_gets_the_next_one_and_no_other() {
+        const THREADS: usize = 16;
+        const SHARES: usize = 20;
+        let pacer = Arc::new(Pacer::new(NonZeroU64::new(10_000_000)));
+        let looks = AtomicU64::new(0);
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    let fetch = fetch(true) as Arc<dyn Urgency>;
+                    for _ in 0..SHARES {
+                        pacer.wait(20_000, &fetch, || {
+                            looks.fetch_add(1, Ordering::Relaxed);
+                            false
+                        });
+                    }
+                });
+            }
+        });
+        // When it comes, when it is the first, and when its share is there.
+        let looks = looks.into_inner();
+        assert!(looks <= 3 * (THREADS * SHARES) as u64, "{looks} looks");
     }
 
     /// Urgent now and then, as its reader comes and goes.
@@ -291,7 +328,7 @@ mod tests {
     fn a_fetch_does_not_overtake_others_of_its_class() {
         let pacer = Pacer::new(NonZeroU64::new(1_000_000));
         let low = fetch(false) as Arc<dyn Urgency>;
-        pacer.state.lock().enter(&low);
+        pacer.state.lock().enter(&low, &Arc::default());
         assert_eq!(pacer.try_take(5, &*fetch(false)), None);
         assert_eq!(pacer.try_take(5, &*fetch(true)), Some(5));
     }
