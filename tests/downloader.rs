@@ -9,10 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
-use support::peers::{Collect, List, collect, downloader, fetch_by_peer};
+use support::dice::Dice;
+use support::peers::{Collect, List, collect, downloader, fetch_by_peer, get};
 use support::{Answer, Content, Origin, in_time};
 use windway::config::HangPolicy;
-use windway::downloader::{CancelReason, Flow, Next, Outcome, Peer, ResponseHead, Sink};
+use windway::downloader::{CancelReason, Flow, Next, Outcome, Peer, PeerHandle, ResponseHead, Sink};
 use windway::event::Event;
 use windway::{ByteRange, Error, ErrorKind, Fetch, Priority, Response};
 
@@ -578,6 +579,74 @@ fn a_batch_may_be_larger_than_the_number_of_open_bodies() {
         read += answer.unwrap().read_to_end(&mut Vec::new()).unwrap();
     }
     assert_eq!((read, downloader.stats().open_bodies), (200_000, 0));
+}
+
+/// Whatever becomes of a fetch and of its response, the next one gets its credit.
+#[test]
+fn no_credit_is_lost() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/held" => Answer::file(request, &content).latency_until_released(),
+        "/missing" => Answer::status(404),
+        "/broken" => Answer::file(request, &content).reset_in_head(10),
+        _ => Answer::file(request, &content),
+    });
+    in_time("all fetches", move || {
+        for capacity in [1, 3] {
+            let downloader = downloader(|config| (config.peer_capacity, config.max_retries) = (capacity, 0));
+            let peer = downloader.register((), Priority::High).unwrap();
+            thread::scope(|scope| {
+                for seed in 0..8 {
+                    let (peer, origin) = (&peer, &origin);
+                    scope.spawn(move || {
+                        let mut dice = Dice(seed);
+                        (0..150).for_each(|_| spend_a_credit(peer, origin, &mut dice));
+                    });
+                }
+            });
+            // As many as before wait for their response heads at once.
+            let sent = origin.log().requests.len();
+            thread::scope(|scope| {
+                for _ in 0..capacity {
+                    scope.spawn(|| peer.execute(get(&origin, "/held")).unwrap_err());
+                }
+                origin.wait_until("a request for each credit", |log| log.requests.len() == sent + capacity);
+                peer.cancel();
+            });
+            assert_eq!(downloader.stats().open_bodies, 0);
+        }
+    });
+}
+
+/// Uses a credit in one of the ways in which it comes back.
+fn spend_a_credit(peer: &PeerHandle, origin: &Origin, dice: &mut Dice) {
+    match dice.roll(8) {
+        0 => drop(peer.execute(get(origin, "/a"))),
+        1 => assert_eq!(peer.execute(get(origin, "/a")).unwrap().bytes(1000).unwrap().len(), 1000),
+        2 => drop(peer.execute(get(origin, ["/missing", "/broken"][dice.roll(2) as usize])).unwrap_err()),
+        3 => {
+            let panics = get(origin, "/a").validate(|_| panic!("as the test wants"));
+            assert_eq!(peer.execute(panics).unwrap_err().kind(), ErrorKind::Panicked);
+        }
+        4 => {
+            // Its credit, or its response, is awaited at this time, or has just come.
+            let epoch = peer.epoch();
+            let fetch = get(origin, "/a").epoch(&epoch);
+            thread::scope(|scope| {
+                scope.spawn(|| drop(peer.execute(fetch)));
+                epoch.cancel();
+            });
+        }
+        5 => {
+            let response = peer.execute(get(origin, "/a")).unwrap();
+            thread::scope(|scope| drop(scope.spawn(move || drop(response))));
+        }
+        6 => drop(peer.batch(fetches(origin, 5))),
+        _ => {
+            let mut batch = peer.batch(fetches(origin, 5));
+            (0..dice.roll(4)).for_each(|_| drop(batch.next()));
+        }
+    }
 }
 
 /// A list that is paged: the next fetches are named by the response to another one.
