@@ -1,6 +1,7 @@
-//! A UDP relay between a client and a server: it can drop packets, go silent, and show the server another address of the
-//! client.
+//! A UDP relay between clients and a server: it can drop packets, go silent, and show the server other addresses of the clients.
+//! Each connection of windway has a socket of its own, and is a client here.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
@@ -15,11 +16,10 @@ pub struct Relay {
 
 struct Shared {
     server: SocketAddr,
-    /// Faces the client.
+    /// Faces the clients.
     inner: Arc<UdpSocket>,
-    /// Faces the server. Replaced by a change of address.
-    outer: Mutex<Arc<UdpSocket>>,
-    client: Mutex<Option<SocketAddr>>,
+    /// Faces the server, one for each client. Replaced by a change of address.
+    outer: Mutex<HashMap<SocketAddr, Arc<UdpSocket>>>,
     is_silent: AtomicBool,
     /// Packets of the client that were dropped while the relay was silent.
     unheard: Mutex<u64>,
@@ -50,14 +50,12 @@ impl Relay {
 
     /// A relay that delays each packet by half of `rtt`.
     pub fn start_with_rtt(server: SocketAddr, rtt: Duration) -> Self {
-        let bind = || UdpSocket::bind("127.0.0.1:0").expect("a port on loopback");
-        let inner = Arc::new(bind());
+        let inner = bind();
         let address = inner.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared {
             server,
             inner,
-            outer: Mutex::new(Arc::new(bind())),
-            client: Mutex::default(),
+            outer: Mutex::default(),
             is_silent: AtomicBool::new(false),
             unheard: Mutex::default(),
             dropped: Condvar::new(),
@@ -70,7 +68,6 @@ impl Relay {
         });
         let up = Arc::clone(&shared);
         thread::spawn(move || up.pass_up());
-        shared.begin_down();
         Self { address, shared }
     }
 
@@ -78,13 +75,14 @@ impl Relay {
         format!("https://{}{path}", self.address)
     }
 
-    /// From now on the server sees another address of the client.
+    /// From now on the server sees other addresses of the clients.
     pub fn change_address(&self) {
-        let new = UdpSocket::bind("127.0.0.1:0").expect("a port on loopback");
-        let old = std::mem::replace(&mut *self.shared.outer.lock().expect("no panic"), Arc::new(new));
-        // Ends its thread.
-        let _ = old.send_to(&[], old.local_addr().expect("bound"));
-        self.shared.begin_down();
+        let mut outer = self.shared.outer.lock().expect("no panic");
+        for (client, socket) in outer.iter_mut() {
+            let old = std::mem::replace(socket, self.shared.begin_down(*client));
+            // Ends its thread.
+            let _ = old.send_to(&[], old.local_addr().expect("bound"));
+        }
     }
 
     /// Passes nothing on from now on, or again.
@@ -114,8 +112,8 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
-        // Both threads wake, see that, and end.
-        for socket in [&*self.shared.inner, &**self.shared.outer.lock().expect("no panic")] {
+        // The threads wake, see that, and end.
+        for socket in self.shared.outer.lock().expect("no panic").values().chain([&self.shared.inner]) {
             let _ = socket.send_to(&[], socket.local_addr().expect("bound"));
         }
     }
@@ -176,38 +174,50 @@ impl Shared {
         let _ = delayed.send(Delayed { due, socket, bytes, to });
     }
 
-    fn pass_up(&self) {
+    fn pass_up(self: &Arc<Self>) {
         let (mut buf, mut late) = (vec![0; 65536], None);
         while let Ok((len, from)) = self.inner.recv_from(&mut buf) {
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
-            *self.client.lock().expect("no panic") = Some(from);
             if len > 0 && self.is_silent.load(Ordering::Acquire) {
                 *self.unheard.lock().expect("no panic") += 1;
                 self.dropped.notify_all();
             }
             if len > 0 {
-                let outer = Arc::clone(&self.outer.lock().expect("no panic"));
+                let begin = || self.begin_down(from);
+                let outer =
+                    Arc::clone(self.outer.lock().expect("no panic").entry(from).or_insert_with(begin));
                 self.pass(&outer, &buf[..len], self.server, &mut late);
             }
         }
     }
 
-    fn begin_down(self: &Arc<Self>) {
-        let (shared, outer) = (Arc::clone(self), Arc::clone(&self.outer.lock().expect("no panic")));
+    /// A socket that faces the server for `client`, and its thread.
+    fn begin_down(self: &Arc<Self>, client: SocketAddr) -> Arc<UdpSocket> {
+        let (shared, outer) = (Arc::clone(self), bind());
+        let own = Arc::clone(&outer);
         thread::spawn(move || {
             let (mut buf, mut late) = (vec![0; 65536], None);
-            while let Ok((len, _)) = outer.recv_from(&mut buf) {
-                let is_current = Arc::ptr_eq(&outer, &shared.outer.lock().expect("no panic"));
+            while let Ok((len, _)) = own.recv_from(&mut buf) {
+                let is_current = shared
+                    .outer
+                    .lock()
+                    .expect("no panic")
+                    .get(&client)
+                    .is_some_and(|now| Arc::ptr_eq(now, &own));
                 if shared.stopping.load(Ordering::Acquire) || !is_current {
                     return;
                 }
-                let client = *shared.client.lock().expect("no panic");
-                if let Some(client) = client.filter(|_| len > 0) {
+                if len > 0 {
                     shared.pass(&shared.inner, &buf[..len], client, &mut late);
                 }
             }
         });
+        outer
     }
+}
+
+fn bind() -> Arc<UdpSocket> {
+    Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a port on loopback"))
 }
