@@ -255,3 +255,28 @@ fn wrong_durations_in_the_playlist_lose_no_frame_and_end_where_the_audio_ends() 
         }
     }
 }
+
+#[test]
+fn a_seek_lands_before_its_target_where_the_durations_in_the_playlist_add_up_to_something_else() {
+    for extension in ["ts", "aac"] {
+        // Up to a second and a half at the end.
+        for factor in [0.965, 0.99, 1.01, 1.035] {
+            let origin = levels(&[Level { extension, first: 900_000 }], 20, factor).serve();
+            let mut hls = open(&origin, "/all.m3u8", |_| ());
+            let _first = timed(&mut hls.next_section().unwrap().unwrap());
+            let mut random = Random(5);
+            for _ in 0..30 {
+                let target =
+                    Duration::from_millis(random.below((19.9 * SEGMENT * factor * 1000.0) as usize) as u64);
+                let (first, section) = seek(&mut hls, target);
+                let info = section.info();
+                let what = format!("{extension} x{factor}: {target:?} {info:?}");
+                let time = first as f64 * 1024.0 / 48_000.0;
+                assert!((time - info.start.as_secs_f64()).abs() < 0.001, "{what}");
+                // Half a frame.
+                assert!(info.start <= target + Duration::from_millis(11), "{what}");
+                assert!(target.saturating_sub(info.start).as_secs_f64() <= 2.0 * SEGMENT, "{what}");
+            }
+        }
+    }
+}

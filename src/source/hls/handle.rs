@@ -159,6 +159,7 @@ impl HlsHandle {
     /// Continues at `target`, and returns the start of the segment there. Sections end, also the one being read;
     /// [`Hls::next_section`](super::Hls::next_section) returns the one at the target, whose
     /// [`skip`](super::SectionInfo::skip) is the rest of the way.
+    /// Where the times in the media show that the playlist is wrong about durations, that section begins with a segment before.
     ///
     /// # Errors
     ///

@@ -27,6 +27,7 @@ fn encoder_delay(frame: &Frame, time: Duration) -> Duration {
 impl State {
     /// Moves the frames of the first segments into sections.
     pub(crate) fn commit(&mut self) {
+        self.land_earlier();
         while let Some(queued) = self.queue.front_mut() {
             if queued.is_hinted() {
                 // Its key and its initialization section are known once its playlist lists it.

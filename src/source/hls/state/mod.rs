@@ -18,6 +18,7 @@ mod confirm;
 mod demand;
 mod failures;
 mod hints;
+mod landing;
 mod level_cap;
 mod needs;
 mod network;

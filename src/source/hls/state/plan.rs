@@ -84,7 +84,7 @@ impl State {
     }
 
     /// False while nothing but the playlists of the presentation may be requested.
-    fn is_confirmed(&self) -> bool {
+    pub(super) fn is_confirmed(&self) -> bool {
         #[cfg(feature = "cache")]
         if self.is_unconfirmed() {
             return false;

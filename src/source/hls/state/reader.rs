@@ -122,6 +122,7 @@ impl State {
         self.clock.seek();
         self.carried = None;
         (self.sections.next_discontinuity, self.discontinuity) = (Some(reason), None);
+        self.sections.has_landed = false;
         (self.sections.target, self.sections.reader_time, self.cursor) = (target, target, target);
         self.follows = None;
         (self.recovery.error, self.recovery.outage) = (None, None);

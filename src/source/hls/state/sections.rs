@@ -17,6 +17,8 @@ pub(super) struct Sections {
     pub(super) next_discontinuity: Option<Discontinuity>,
     /// Target of the last seek.
     pub(super) target: Duration,
+    /// The segments before the first one that was fetched for `target` were considered, too.
+    pub(super) has_landed: bool,
     /// Presentation time of the next byte to be read.
     pub(super) reader_time: Duration,
     /// Bytes that readers have read, of all sections.
@@ -32,6 +34,7 @@ impl Sections {
             handed: 0,
             next_discontinuity: Some(Discontinuity::Start),
             target: start,
+            has_landed: false,
             reader_time: start,
             bytes_read: 0,
         }

@@ -20,7 +20,7 @@ const SOUGHT: MediaTime = 2_000_000_000;
 const CONTINUED: MediaTime = 500_000_000;
 
 /// Gives frames their presentation times.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Clock {
     anchor: Option<Anchor>,
     /// End of the last frame.
