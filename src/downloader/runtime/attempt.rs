@@ -127,8 +127,14 @@ fn stream(
     chunk: &mut Buffer,
 ) -> Attempt {
     let meter = BodyMeter::new(&job.control);
-    let transfer =
-        Box::new(Transfer { core: Arc::clone(core), job, body, meter, chunk: std::mem::take(chunk) });
+    let transfer = Box::new(Transfer {
+        core: Arc::clone(core),
+        job,
+        body,
+        meter,
+        chunk: std::mem::take(chunk),
+        has_filled: false,
+    });
     let (transfer, stopped) =
         if core.is_lent(worker) { take_lent_steps(transfer) } else { take_steps(transfer) };
     let Transfer { mut job, body, chunk: used, .. } = *transfer;

@@ -22,6 +22,8 @@ pub(crate) struct Transfer {
     pub(crate) meter: BodyMeter,
     /// As long as a block. Empty after a sink has kept its memory.
     pub(crate) chunk: Buffer,
+    /// The last read filled its buffer. More bytes are likely to have arrived, so the next read may bring a whole block.
+    pub(crate) has_filled: bool,
 }
 
 /// Which thread takes a step. It decides how long the step may block, and where the bytes are received.
@@ -65,7 +67,10 @@ impl Transfer {
                 None => Ok(Step::Preempt),
             },
             By::Reader(own) => {
-                let is_direct = own.len() >= MIN_DIRECT;
+                // Storage keeps the chunk of a whole block. So its bytes are copied once either way, and one system call receives
+                // them. Bytes of a part would be copied once more by way of the chunk.
+                let is_block = wanted == BUFFER && self.has_filled;
+                let is_direct = own.len() >= MIN_DIRECT && !is_block;
                 let wanted = if is_direct { wanted.min(own.len()) } else { wanted };
                 // A reader must not block here for its share: the worker waits for it instead.
                 let Some(most) = self.meter.try_admit(&self.body, wanted) else {
@@ -106,10 +111,11 @@ impl Transfer {
         let mut chunk = std::mem::take(&mut self.chunk);
         // A sink has kept the last one as its block.
         if chunk.len() != BUFFER {
-            chunk = Buffer::new();
+            chunk = if self.has_filled { Buffer::resident() } else { Buffer::new() };
         }
         let at = self.body.position();
         let read = read(&mut self.body, &mut chunk[..most]);
+        self.has_filled = matches!(read, Ok(Some(got)) if got == most);
         let step = self.handle_read(at, read, Received::Chunk(&mut chunk));
         self.chunk = chunk;
         step
@@ -120,6 +126,7 @@ impl Transfer {
         let at = self.body.position();
         // By way of a chunk each byte would be copied once more.
         let read = self.body.read_briefly(own);
+        self.has_filled = matches!(read, Ok(Some(got)) if got == own.len());
         self.handle_read(at, read, Received::Direct(own))
     }
 
