@@ -2,13 +2,15 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use support::content::assert_pattern;
+use support::dice::Dice;
 use support::peers::downloader;
-use support::{Content, Origin};
+use support::{Content, Origin, in_time};
 use windway::{Downloader, FileConfig, Priority, Stream};
 
 const KIB: u64 = 1024;
@@ -124,4 +126,50 @@ fn the_memory_of_closed_streams_goes_back_to_the_system() {
     drop((streams, downloader, origin));
     let left = resident().unwrap().saturating_sub(before);
     assert!(left <= held / 4, "{} of {} MiB", left / MIB, held / MIB);
+}
+
+/// What a reader does with its stream, at random. Panics at a wrong byte, or where none comes.
+fn use_at_random(downloader: &Downloader, origin: &Origin, seed: u64) {
+    let mut dice = Dice(seed);
+    for _ in 0..6 {
+        let mut stream = open(downloader, origin, Priority::Low);
+        let handle = stream.handle();
+        for _ in 0..dice.roll(8) {
+            if dice.roll(3) == 0 {
+                let position = dice.roll(LEN - 300_000);
+                stream.seek(SeekFrom::Start(position)).unwrap();
+            }
+            if dice.roll(3) == 0 {
+                handle.set_priority(if dice.roll(2) == 0 { Priority::Low } else { Priority::High });
+            }
+            let position = stream.stream_position().unwrap();
+            let mut part = vec![0; (1 + dice.roll(300_000)).min(LEN - position) as usize];
+            stream.read_exact(&mut part).unwrap();
+            assert_pattern(position, &part);
+        }
+    }
+}
+
+const LEN: u64 = 2 * MIB;
+
+#[test]
+fn readers_get_their_bytes_however_small_the_budget_is() {
+    let _alone = alone();
+    for limit in [1, 3 * MIB] {
+        let origin = Origin::serving(Content::pattern(LEN));
+        in_time("all readers", move || {
+            let downloader = downloader(|config| config.max_buffered = limit);
+            thread::scope(|scope| {
+                for seed in 0..8 {
+                    let (downloader, origin) = (&downloader, &origin);
+                    scope.spawn(move || use_at_random(downloader, origin, seed));
+                }
+            });
+            // What these streams held has come back: others get it.
+            let mut stream = open(&downloader, &origin, Priority::Low);
+            stream.read_exact(&mut [0; 64 * KIB as usize]).unwrap();
+            let expected = (limit / 3).max(64 * KIB);
+            stream.handle().wait_buffered(expected, PATIENCE).unwrap();
+        });
+    }
 }

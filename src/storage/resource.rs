@@ -205,8 +205,21 @@ impl Resource {
 
     /// Forgets the blocks that lie outside of all of `keep`.
     pub(crate) fn evict(&self, keep: &[Range<u64>]) {
+        Self::evict_locked(&mut self.state.lock(), keep);
+    }
+
+    /// As [`evict`](Self::evict), with what `keep` returns under the lock. `None` keeps all.
+    ///
+    /// Another thread may move a window, and store the bytes that it waits for, at any time before the lock is taken.
+    pub(crate) fn evict_outside(&self, keep: impl FnOnce() -> Option<Vec<Range<u64>>>) {
         let mut state = self.state.lock();
-        let State { ranges, store: Some(store), write_behind, block_cache, .. } = &mut *state else { return };
+        if let Some(keep) = keep() {
+            Self::evict_locked(&mut state, &keep);
+        }
+    }
+
+    fn evict_locked(state: &mut State, keep: &[Range<u64>]) {
+        let State { ranges, store: Some(store), write_behind, block_cache, .. } = state else { return };
         // Collected before: `remove` changes what `indices` looks at.
         for index in blocks_outside(keep).into_iter().flat_map(|gap| store.indices(gap)).collect::<Vec<_>>() {
             ranges.remove(bytes_of(index));

@@ -85,6 +85,21 @@ fn eviction_forgets_whole_blocks_outside_the_windows() {
     }
 }
 
+/// What is stored while the windows are made may lie in one that has moved.
+#[test]
+fn nothing_is_stored_between_the_look_at_the_windows_and_the_eviction() {
+    for resource in each_kind() {
+        resource.write_at(0, &bytes(0..2 * BLOCK)).unwrap();
+        resource.evict_outside(|| {
+            assert!(resource.state.try_lock().is_none());
+            Some(vec![0..BLOCK])
+        });
+        assert!(resource.with_ranges(|ranges| ranges.iter().eq([0..BLOCK])));
+        resource.evict_outside(|| None);
+        assert!(resource.with_ranges(|ranges| ranges.iter().eq([0..BLOCK])));
+    }
+}
+
 #[test]
 fn a_full_disk_is_an_error_of_its_own_and_nothing_counts_as_stored() {
     let Ok(full) = std::fs::File::options().read(true).write(true).open("/dev/full") else {

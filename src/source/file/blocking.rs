@@ -225,11 +225,9 @@ impl Shared {
         let sequential = state.one_body.is_running();
         drop(state);
         self.request_memory();
-        // The state is locked again: `evict` locks the resource, whose lock is never taken inside the state's.
-        let windows = self.state.lock().windows();
-        if let Some(windows) = windows {
-            self.resource.evict(&windows);
-        }
+        // The state is locked again: the lock of the resource is never taken inside the state's. Other readers of the file may
+        // move meanwhile.
+        self.resource.evict_outside(|| self.state.lock().windows());
         if sequential {
             // The thread that reads the sequential body waits for readers to get on.
             self.resource.notify();

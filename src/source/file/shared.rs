@@ -421,13 +421,12 @@ impl Shared {
 impl Buffering for Shared {
     fn handle_reduced(&self) {
         let Some(share) = self.link.get().and_then(|link| link.share.as_ref()) else { return };
-        let windows = {
+        // On the thread of another stream: this one's reader may seek meanwhile, and get its bytes. If they were removed then, nothing
+        // would request them again.
+        self.resource.evict_outside(|| {
             let mut state = self.state.lock();
             state.set_granted(share);
             state.granted_windows()
-        };
-        if let Some(windows) = windows {
-            self.resource.evict(&windows);
-        }
+        });
     }
 }
