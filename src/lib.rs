@@ -71,8 +71,9 @@
 //! | `read` of a [`Stream`] over a local file or memory | allowed |
 //! | all others, such as [`Stream::try_read`], [`PeerHandle::wake`](downloader::PeerHandle::wake), [`Epoch::cancel`](downloader::Epoch::cancel), [`Downloader::register`], [`Downloader::open_later`], [`Downloader::open_radio`] | allowed |
 //!
-//! A callback that panics fails its fetch, or ends its peer, with [`ErrorKind::Panicked`]. A panic in the drop of a value is
-//! caught and logged. As always in Rust, a drop that panics while another panic unwinds aborts the process.
+//! A callback that panics fails its fetch, or ends its peer, with [`ErrorKind::Panicked`]. A panic of a
+//! [hook](config::RequestHook) or in the drop of a value is caught and logged. As always in Rust, a drop that panics while
+//! another panic unwinds aborts the process.
 //!
 //! An audio callback is not a callback of windway, but must not block either: decode on another thread and hand the samples
 //! over in a ring buffer. [`guide::audio_callback`] shows how, and why [`Stream::try_read`] is not enough there.

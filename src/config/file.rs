@@ -30,7 +30,7 @@ pub struct FileConfig {
     pub priority: Priority,
     /// Where the bytes are stored. Default: [`StorageConfig::Memory`], a window around the reader.
     pub storage: StorageConfig,
-    /// How far ahead of the reader to fetch. Default: 16 MiB.
+    /// How far ahead of the reader to fetch. Default: 16 MiB, and no more than lasts the reader for a minute.
     pub read_ahead: ReadAhead,
     /// Number of bytes kept behind the reader. Only used with windowed storage. Default: 1 MiB.
     pub behind: u64,

@@ -18,6 +18,7 @@ pub enum ReadAhead {
     Bytes(u64),
     /// Prefetches up to the end of the file, then the gaps that seeks left, even if nothing is read: a download.
     /// Transient errors are retried. A permanent error stops the download until the next blocking call, which returns
-    /// it. With windowed storage this is the same as 16 MiB.
+    /// it. With windowed storage this is the same as 16 MiB, unless the file has a
+    /// [cache](crate::FileConfig#structfield.cache), which takes all of it.
     Whole,
 }

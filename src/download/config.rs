@@ -94,7 +94,8 @@ pub struct Progress {
     pub stored: u64,
     /// Bytes in the file, once known.
     pub len: Option<u64>,
-    /// Bytes a second at which its bytes arrive, as [`StreamHandle::bandwidth`](crate::StreamHandle::bandwidth). `None` until enough have.
+    /// Measured bandwidth in bytes a second: that of all transfers of the downloader until the download has enough of its own, as
+    /// [`StreamHandle::bandwidth`](crate::StreamHandle::bandwidth). `None` until enough was transferred.
     pub bandwidth: Option<f64>,
     /// Why it has failed, or the error that is being retried. Cancelling does not count as an error.
     pub last_error: Option<Error>,

@@ -16,6 +16,8 @@ pub struct QueueConfig {
     /// Options of the tracks that have a URL. Its headers are sent to tracks that [`Track::new`](super::Track::new) made, and
     /// to no track of a playlist, except those on the origin that the headers were sent to for the playlist itself.
     ///
+    /// Its mirrors, and the key of its cache, are ignored, because both belong to one file: tracks are cached by their URLs.
+    ///
     /// With [`ReadAhead::Whole`](crate::config::ReadAhead::Whole) all of the next track is prefetched, at low priority.
     pub file: FileConfig,
     /// The next track is prefetched when this many bytes of the current one are left to read, or once all that is left of it

@@ -103,7 +103,8 @@ impl Track {
 
     /// What identifies the track in its list, also when its URL changes: `guid` of RSS, `id` of Atom, `identifier` of XSPF. Use
     /// it with the URL of the list as the [`CacheKey`](crate::cache::CacheKey) of an episode, and to remember where its listener
-    /// was. `None` if the list has none.
+    /// was: with the URL that the user has subscribed to, and not with [`Playlist::url`](super::Playlist::url), which a redirect
+    /// changes. `None` if the list has none.
     ///
     /// ```
     /// # use windway::queue::{ListRules, Playlist};
