@@ -341,6 +341,28 @@ fn interrupting_releases_a_read_and_stored_bytes_are_still_served() {
 }
 
 #[test]
+fn a_read_tries_often_while_a_server_that_was_there_can_not_be_reached() {
+    let content = Content::pattern(3_000_000);
+    let origin = Origin::start(move |request| Answer::file(request, &content).rate(1_000_000));
+    let mut stream = downloader().open_with(&origin.url("/a"), small_window()).unwrap();
+    // Until the opening is over, which is given up sooner.
+    stream.read_exact(&mut vec![0; 600_000]).unwrap();
+    let events = stream.handle().subscribe();
+    origin.stop_listening();
+    let handle = stream.handle();
+    let reader = std::thread::spawn(move || stream.read_to_end(&mut Vec::new()).map(drop));
+    let mut after = Vec::new();
+    while after.len() < 8 {
+        if let Event::Retrying { error, after: delay, .. } = events.recv().unwrap() {
+            after.extend((error.kind() == ErrorKind::Refused).then_some(delay));
+        }
+    }
+    assert!(after.iter().all(|after| *after <= Duration::from_millis(1500)), "{after:?}");
+    handle.cancel();
+    reader.join().unwrap().unwrap_err();
+}
+
+#[test]
 fn cancelling_releases_a_read_for_good() {
     let content = Content::pattern(1_000_000);
     let origin = Origin::start(move |request| Answer::file(request, &content).stall_after(1000));

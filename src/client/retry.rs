@@ -65,24 +65,25 @@ impl Backoff {
     }
 }
 
-/// The HTML pages that a network which wants a login sends in place of a resource. Reads no clock.
+/// A resource that was there, and can't be had now: its server can't be reached, or the network sends an HTML page in its place,
+/// because it wants a login. Reads no clock.
 #[derive(Debug, Default)]
-pub(crate) struct LoginPages {
-    /// When the first page after the last new byte came.
+pub(crate) struct Absence {
+    /// When the first such failure after the last new byte was.
     since: Option<Instant>,
 }
 
-impl LoginPages {
-    /// For this long the resource is requested again: the user may log in meanwhile. As long as a radio waits for its station by
-    /// default.
-    const LIMIT: Duration = Duration::from_secs(120);
-    /// Maximum delay between two attempts in that time: the reader goes on this soon after the login.
+impl Absence {
+    /// It is brief for this long: most networks and servers are back by then, and the user may log in meanwhile. As long as a radio
+    /// waits for its station by default.
+    const BRIEF: Duration = Duration::from_secs(120);
+    /// Maximum delay between two attempts in that time: the reader goes on this soon after the return.
     pub(crate) const MAX_DELAY: Duration = Duration::from_millis(1500);
 
-    /// Records a page that came at `now`. False if pages have come for too long.
-    pub(crate) fn handle_page(&mut self, now: Instant) -> bool {
+    /// Records a failure at `now`. True if the absence is still brief.
+    pub(crate) fn handle_failure(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
-        now.saturating_duration_since(since) < Self::LIMIT
+        now.saturating_duration_since(since) < Self::BRIEF
     }
 
     /// Records that new bytes of the resource arrived.
@@ -188,13 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_waited_out_for_two_minutes_since_the_last_byte() {
-        let (mut pages, now) = (LoginPages::default(), Instant::now());
+    fn an_absence_is_brief_for_two_minutes_since_the_last_byte() {
+        let (mut absence, now) = (Absence::default(), Instant::now());
         let second = Duration::from_secs(1);
-        assert!(pages.handle_page(now) && pages.handle_page(now + 119 * second));
-        assert!(!pages.handle_page(now + 120 * second));
-        pages.handle_bytes();
-        assert!(pages.handle_page(now + 121 * second) && pages.handle_page(now + 240 * second));
+        assert!(absence.handle_failure(now) && absence.handle_failure(now + 119 * second));
+        assert!(!absence.handle_failure(now + 120 * second));
+        absence.handle_bytes();
+        assert!(absence.handle_failure(now + 121 * second) && absence.handle_failure(now + 240 * second));
     }
 
     #[test]

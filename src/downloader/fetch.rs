@@ -198,10 +198,10 @@ impl Fetch {
         self
     }
 
-    /// Retries for a while if an HTML page comes in place of the resource, or a redirect that is forbidden. For a resource that was
-    /// media before: the network wants a login.
-    pub(crate) fn retry_pages(mut self) -> Self {
-        self.rules.retries_pages = true;
+    /// The resource was there before, so it is requested often while its server can't be reached. An HTML page that comes in its
+    /// place, or a redirect that is forbidden, is retried for a while: the network wants a login.
+    pub(crate) fn was_available(mut self) -> Self {
+        self.rules.was_available = true;
         self
     }
 

@@ -21,8 +21,8 @@ pub(super) struct Rules {
     pub(super) redial: Option<Arc<dyn Urgency>>,
     /// See [`Fetch::fail_fast`](super::Fetch::fail_fast).
     pub(super) wait_limit: Option<Duration>,
-    /// See [`Fetch::retry_pages`](super::Fetch::retry_pages).
-    pub(super) retries_pages: bool,
+    /// See [`Fetch::was_available`](super::Fetch::was_available).
+    pub(super) was_available: bool,
 }
 
 /// Refuses a response before a byte of its body is read. Shared by the clones of a fetch.

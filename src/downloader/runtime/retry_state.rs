@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::control::Control;
 use super::one_shot::OneShot;
 use crate::cancel::{CancelStage, CancelToken};
-use crate::client::retry::{self, Backoff, LoginPages};
+use crate::client::retry::{self, Absence, Backoff};
 use crate::client::{self, Continuation, Hedging, HttpClient, Request, ResponseHead, Rest, Urgency};
 use crate::downloader::rules::{OtherTags, Rules, Validate};
 use crate::error::{Error, ErrorKind};
@@ -40,8 +40,8 @@ pub(crate) struct RetryState {
     redial: Option<Arc<dyn Urgency>>,
     /// See [`Fetch::fail_fast`](crate::Fetch::fail_fast).
     wait_limit: Option<Duration>,
-    /// `None` if an HTML page ends the fetch: see [`Fetch::retry_pages`](crate::Fetch::retry_pages).
-    pages: Option<LoginPages>,
+    /// `None` unless it [was available](crate::Fetch::was_available) before.
+    absence: Option<Absence>,
 }
 
 impl RetryState {
@@ -54,7 +54,7 @@ impl RetryState {
             omits_if_range,
             redial,
             wait_limit,
-            retries_pages,
+            was_available,
             measured: _,
         } = rules;
         let mut continuation = Continuation::new(request.byte_range());
@@ -76,7 +76,7 @@ impl RetryState {
             silent: (0, 0),
             redial,
             wait_limit,
-            pages: retries_pages.then(LoginPages::default),
+            absence: was_available.then(Absence::default),
         }
     }
 
@@ -226,8 +226,8 @@ impl RetryState {
         if !new.is_empty() {
             self.backoff.handle_bytes(new.len() as u64, now);
             self.flowed = true;
-            if let Some(pages) = &mut self.pages {
-                pages.handle_bytes();
+            if let Some(absence) = &mut self.absence {
+                absence.handle_bytes();
             }
         }
         Ok((offset, new))
@@ -242,8 +242,8 @@ impl RetryState {
         waits_for_room: bool,
     ) -> Option<Duration> {
         let lacks_room = error.kind() == ErrorKind::TooManyOpenBodies && waits_for_room;
-        let is_page = self.is_page_that_may_pass(error);
-        let may_pass = error.is_retryable() || lacks_room || is_page;
+        let is_brief = self.is_briefly_absent(error);
+        let may_pass = error.is_retryable() || lacks_room || is_brief;
         if token.is_cancelled() || !may_pass || self.fails_fast(error) {
             return None;
         }
@@ -253,14 +253,16 @@ impl RetryState {
             self.request.forget_target();
         }
         let after = self.backoff.handle_failure(error, self.max_retries, retry::random())?;
-        Some(if is_page { after.min(LoginPages::MAX_DELAY) } else { after })
+        Some(if is_brief { after.min(Absence::MAX_DELAY) } else { after })
     }
 
-    /// True if the network may want a login, and the resource may come back after it.
-    fn is_page_that_may_pass(&mut self, error: &Error) -> bool {
-        // As for a radio: such a network answers with its page, or with a redirect to it, which the rules of a list may forbid.
+    /// True if the resource was there, and is likely to come back soon.
+    fn is_briefly_absent(&mut self, error: &Error) -> bool {
+        // As for a radio: a network that wants a login answers with its page, or with a redirect to it, which the rules of a list may
+        // forbid.
         let is_page = matches!(error.kind(), ErrorKind::NotMedia | ErrorKind::Forbidden);
-        self.pages.as_mut().is_some_and(|pages| is_page && pages.handle_page(Instant::now()))
+        let is_absent = is_page || error.is_unreachable();
+        self.absence.as_mut().is_some_and(|absence| is_absent && absence.handle_failure(Instant::now()))
     }
 
     /// True if the caller prefers the error to a wait.

@@ -126,8 +126,8 @@ impl FilePeer {
         if is_endless {
             fetch = fetch.max_retries(u32::MAX);
         }
-        if is_endless && promised.is_some() {
-            fetch = fetch.retry_pages();
+        if promised.is_some() {
+            fetch = fetch.was_available();
         }
         if shared.config.server_pools {
             fetch = fetch.other_tags(OtherTags::AskSink);
