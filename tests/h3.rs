@@ -487,6 +487,21 @@ fn a_prefetch_that_a_new_quic_connection_does_not_answer_is_requested_over_tcp()
 }
 
 #[test]
+fn a_request_that_is_hedged_where_nothing_listens_over_tcp_gets_a_new_quic_connection() {
+    in_time("a mute connection without TCP", || {
+        let server = Server::start(|request, reply| match request.connection {
+            0 => reply.await_stop(),
+            _ => say(&reply, "ok"),
+        });
+        let mut config = DownloaderConfig::new().client(over_http3(ClientConfig::new(), &[&server]));
+        config.max_retries = 0;
+        config.client.silence_timeout = Duration::from_secs(50);
+        let downloader = Downloader::new(config).unwrap();
+        assert_eq!(get(&downloader, &server.url("/")).unwrap(), b"ok");
+    });
+}
+
+#[test]
 fn without_an_answer_over_quic_tcp_is_used_and_quic_left_alone() {
     in_time("fallback", || {
         let content = Content::pattern(LEN);

@@ -11,6 +11,8 @@ use super::acceptance::is_short;
 use super::alarm::Alarms;
 use super::body::Body;
 use super::exchange::Exchange;
+#[cfg(feature = "http3")]
+use super::exchange::Over;
 use super::h1::agent::Http1;
 #[cfg(feature = "http3")]
 use super::h3::{Http3, Quic, Sent};
@@ -161,16 +163,19 @@ impl Sender {
         };
         // An abort looks like a server that has failed.
         exchange.check()?;
-        let (head, body) = match (self.send_over_tcp(sent, request, exchange), &quic) {
-            (Ok(answered), _) => answered,
+        let again = matches!(quic, Quic::Unanswered(_)).then(|| sent.clone());
+        let (head, body) = match (self.send_over_tcp(sent, request, exchange), &quic, again) {
+            (Ok(answered), ..) => answered,
             // It came further than TCP did.
-            (Err(_), Quic::Failed(_, error)) => return Err(error.clone()),
-            (Err(error), _) => {
-                if error.is_unreachable() {
-                    http3.record_tcp_failed(&quic);
-                }
-                return Err(error);
+            (Err(_), Quic::Failed(_, error), _) => return Err(error.clone()),
+            // Nothing listens there, so a new QUIC connection is all that is left.
+            (Err(error), _, Some(sent)) if error.is_unreachable() && exchange.over != Over::Proven => {
+                return match http3.send(&sent, request.held(), exchange)? {
+                    Sent::Answered(head, body) => Ok((head, Body::Http3(body))),
+                    Sent::UseTcp(_) => Err(error),
+                };
             }
+            (Err(error), ..) => return Err(error),
         };
         if let Some(origin) = &exchange.origin {
             // Only now is it known that QUIC was the problem, and not the network.

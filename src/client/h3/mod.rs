@@ -236,7 +236,13 @@ impl Http3 {
         }
         let (connection, is_broken) = match self.route(origin, exchange)? {
             Route::Quic(connection, is_broken) => (connection, is_broken),
-            Route::Tcp(quic) => return Ok(Sent::UseTcp(quic)),
+            Route::Tcp(quic) => {
+                // The next hedged request gets a new connection: TCP may be no better.
+                if let Quic::Unanswered(connection) = &quic {
+                    connection.retire();
+                }
+                return Ok(Sent::UseTcp(quic));
+            }
         };
         let (is_held, silence) = (silence.is_some(), silence.unwrap_or(self.limits.silence));
         let may_be_early = may_be_early(self.early_data, request.headers());
@@ -290,23 +296,20 @@ impl Http3 {
     pub(super) fn record_tcp_worked(&self, origin: &Origin, quic: &Quic) {
         match quic {
             Quic::Unused => return,
-            // The handshake of its connection may succeed after all.
-            Quic::Unreachable => {}
             // Another request was answered since.
             Quic::Failed(connection, _) | Quic::Unanswered(connection) if connection.load().1 > 0 => return,
-            // Else later requests would use it although its target is broken.
-            Quic::Failed(connection, _) | Quic::Unanswered(connection) => connection.retire(),
+            // The handshake of a connection that was not there in time may succeed after all.
+            Quic::Unreachable | Quic::Failed(..) | Quic::Unanswered(_) => {}
         }
-        let (mut state, now) = (self.state.lock(), Instant::now());
-        if let Some(target) = self.target(&state, origin, now) {
-            log::debug!("{} could not be used over HTTP/3 in time", origin.host);
-            state.alternatives.handle_broken(&target, now);
+        {
+            let (mut state, now) = (self.state.lock(), Instant::now());
+            if let Some(target) = self.target(&state, origin, now) {
+                log::debug!("{} could not be used over HTTP/3 in time", origin.host);
+                state.alternatives.handle_broken(&target, now);
+            }
         }
-    }
-
-    /// Records that there was no connection over TCP either: the next hedged request gets a new one over QUIC.
-    pub(super) fn record_tcp_failed(&self, quic: &Quic) {
-        if let Quic::Unanswered(connection) = quic {
+        // Else later requests would use it although its target is broken.
+        if let Quic::Failed(connection, _) | Quic::Unanswered(connection) = quic {
             connection.retire();
         }
     }
