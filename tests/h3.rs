@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use h3::{Gateway, Options, Reply, Request, Server, data, frame, head, over_http3};
+use h3::{Gateway, Options, Reply, Request, Server, assert_shared, data, frame, head, over_http3};
 use support::content::assert_pattern;
 use support::peers::{List, collect};
 use support::{Answer, Content, Origin, in_time};
@@ -92,10 +92,10 @@ fn a_file_is_read_over_one_connection() {
         stream.read_to_end(&mut all).unwrap();
         assert_eq!(all.len() as u64, LEN);
         assert_pattern(0, &all);
-        assert_eq!(gateway.0.connections(), 1);
+        // A hedged request, on a busy machine, may have opened one more.
+        assert!(gateway.0.connections() <= 2, "{}", gateway.0.connections());
         assert!(gateway.0.requests() > 4);
-        let stats = downloader.stats();
-        assert_eq!((stats.connections_dialled, stats.connections_idle), (1, 1));
+        assert!(downloader.stats().connections_idle >= 1);
         drop(stream);
         downloader.stop();
     });
@@ -118,8 +118,7 @@ fn random_ranges_are_right_whether_they_are_read_or_abandoned() {
             response.read_exact(&mut body).unwrap();
             assert_pattern(start, &body);
         }
-        assert_eq!(gateway.0.connections(), 1);
-        assert_eq!(gateway.0.requests(), 200);
+        assert_shared(&gateway.0, &downloader, 200);
     });
 }
 
@@ -142,9 +141,9 @@ fn many_requests_share_a_connection() {
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert_eq!((server.connections(), server.requests()), (1, 401));
-        // Complete bodies are never stopped: that would cost a packet each.
-        assert_eq!(server.stopped(), 0);
+        assert_shared(&server, &downloader, 401);
+        // Complete bodies are never stopped: that would cost a packet each. A hedged request that lost is.
+        assert!(server.stopped() + 401 <= downloader.stats().requests as usize, "{}", server.stopped());
     });
 }
 
@@ -270,7 +269,7 @@ fn a_cancel_stops_the_stream_in_head_and_body_and_spares_the_connection() {
             server.wait_until("stop", |server| server.stopped() > stopped);
             assert_eq!(get(&downloader, &server.url("/ok")).unwrap(), b"ok");
         }
-        assert_eq!(server.connections(), 1);
+        assert_shared(&server, &downloader, 4);
     });
 }
 
@@ -296,7 +295,7 @@ fn an_alternative_that_can_not_be_used_leaves_the_requests_to_tcp() {
             for _ in 0..3 {
                 assert_eq!(get(&downloader, &origin.url("/")).expect(authority).len(), 10);
             }
-            assert_eq!(origin.log().requests.len(), 3, "{authority}");
+            assert!(origin.log().requests.len() >= 3, "{authority}");
         }
     });
 }
@@ -326,7 +325,7 @@ fn an_origin_that_advertises_is_not_followed_to_a_private_address() {
             assert_eq!(get(&downloader, &origin.url("/")).unwrap().len(), 10);
         }
         assert_eq!(server.received(), 0);
-        assert_eq!(origin.log().requests.len(), 3);
+        assert!(origin.log().requests.len() >= 3);
     });
 }
 
@@ -346,7 +345,8 @@ fn an_advertised_port_is_used_from_the_second_request_on() {
         for _ in 0..3 {
             assert_eq!(get(&downloader, &url).unwrap(), b"h3");
         }
-        assert_eq!((server.connections(), server.requests()), (1, 3));
+        // A hedged request, on a busy machine, may have opened one more.
+        assert!(server.connections() <= 2 && server.requests() >= 3, "{}", server.connections());
     });
 }
 
@@ -364,7 +364,7 @@ fn an_alternative_that_is_not_responsible_for_its_origin_is_left_alone() {
         for _ in 0..4 {
             assert_eq!(get(&downloader, &origin.url("/")).unwrap().len(), 10);
         }
-        assert_eq!(origin.log().requests.len(), 4);
+        assert!(origin.log().requests.len() >= 4);
         // None if TCP was faster, on a busy machine.
         assert!(server.requests() <= 1, "{}", server.requests());
     });
@@ -406,7 +406,7 @@ fn a_server_that_fails_behind_its_handshake_is_requested_over_tcp() {
                 let body = get(&downloader, &origin.url("/"));
                 assert_eq!(body.unwrap_or_else(|error| panic!("{failure:?}: {error:?}")).len(), 10);
             }
-            assert_eq!(origin.log().requests.len(), 4, "{failure:?}");
+            assert!(origin.log().requests.len() >= 4, "{failure:?}");
             // It is left alone then. None if TCP was faster, on a busy machine.
             assert!(server.requests() <= 1, "{failure:?}: {}", server.requests());
         }
@@ -452,16 +452,14 @@ fn a_server_that_never_answers_behind_its_handshake_is_requested_over_tcp() {
             // Silence ends a request late: a hedged request has to be faster.
             config.client.silence_timeout = Duration::from_secs(50);
             let downloader = Downloader::new(config).unwrap();
-            for _ in 0..4 {
+            for _ in 0..8 {
                 let body = get(&downloader, &origin.url("/"));
-                assert_eq!(
-                    body.unwrap_or_else(|error| panic!("{kind:?}, {keeps_alive}: {error:?}")).len(),
-                    10
-                );
+                let body = body.unwrap_or_else(|error| panic!("{kind:?}, {keeps_alive}: {error:?}"));
+                assert_eq!(body.len(), 10);
             }
-            // It is left alone then. None if TCP was faster, on a busy machine.
-            assert!(server.connections() <= 1, "{kind:?}, {keeps_alive}: {}", server.connections());
-            assert!(server.requests() <= 1, "{kind:?}, {keeps_alive}: {}", server.requests());
+            // It is left alone then, behind one request and its hedged ones.
+            let used = (server.connections(), server.requests());
+            assert!(used.0 <= 3 && used.1 <= 3, "{kind:?}, {keeps_alive}: {used:?}");
         }
     });
 }
@@ -512,8 +510,9 @@ fn without_an_answer_over_quic_tcp_is_used_and_quic_left_alone() {
             let fetch = Fetch::get(&origin.url("/a")).unwrap().range(ByteRange::new(0, 1000));
             assert_pattern(0, &read(&downloader, fetch).unwrap());
         }
-        // One QUIC connection was begun, and one over TCP; no third one.
-        assert_eq!(downloader.stats().connections_dialled, 2);
+        // One connection was begun over QUIC, and no second one. All others were over TCP.
+        let dialled = downloader.stats().connections_dialled as usize;
+        origin.wait_until("connection", |log| log.connections + 1 >= dialled);
     });
 }
 
@@ -596,7 +595,7 @@ fn requests_beyond_the_credit_wait_for_it() {
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert_eq!((server.connections(), server.requests()), (1, 40));
+        assert_shared(&server, &downloader, 40);
         assert!(most.load(Ordering::Acquire) <= 2);
     });
 }

@@ -19,8 +19,25 @@ pub use gateway::Gateway;
 pub use relay::Relay;
 pub use server::{Gone, Options, Pieces, Reply, Request, Server};
 
-use windway::ClientConfig;
+use std::net::UdpSocket;
+
+use socket2::{Domain, Socket, Type};
 use windway::config::Http3;
+use windway::{ClientConfig, Downloader};
+
+/// A UDP socket on loopback, and a TCP socket that keeps its port and does not listen: connections over TCP are refused, and no
+/// server of another test gets them.
+pub fn bind() -> (UdpSocket, Socket) {
+    loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("a port on loopback");
+        let address = udp.local_addr().expect("a bound socket has an address");
+        let tcp = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        // Fails if a server has that port for TCP.
+        if tcp.bind(&address.into()).is_ok() {
+            return (udp, tcp);
+        }
+    }
+}
 
 /// Sends the requests to `servers` over HTTP/3, and trusts their certificates.
 pub fn over_http3(mut config: ClientConfig, servers: &[&Server]) -> ClientConfig {
@@ -42,4 +59,13 @@ pub fn data(bytes: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     frame::put_frame(&mut frame, frame::DATA, bytes);
     frame
+}
+
+/// Checks that the `fetches` of `downloader` went over one connection to `server`, with one request each. On a busy machine some
+/// are hedged: each request more may have opened a connection more.
+pub fn assert_shared(server: &Server, downloader: &Downloader, fetches: usize) {
+    let requests = downloader.stats().requests as usize;
+    let (seen, connections) = (server.requests(), server.connections());
+    assert!((fetches..=requests).contains(&seen), "{seen} requests of {requests} for {fetches} fetches");
+    assert!(connections <= 1 + requests - fetches, "{connections} connections, {requests} requests");
 }

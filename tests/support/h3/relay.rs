@@ -8,10 +8,14 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::Socket;
+
 /// The relay. Clients connect to its address.
 pub struct Relay {
     address: SocketAddr,
     shared: Arc<Shared>,
+    /// Refuses connections over TCP.
+    _tcp: Socket,
 }
 
 struct Shared {
@@ -50,7 +54,8 @@ impl Relay {
 
     /// A relay that delays each packet by half of `rtt`.
     pub fn start_with_rtt(server: SocketAddr, rtt: Duration) -> Self {
-        let inner = bind();
+        let (inner, tcp) = super::bind();
+        let inner = Arc::new(inner);
         let address = inner.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared {
             server,
@@ -68,7 +73,7 @@ impl Relay {
         });
         let up = Arc::clone(&shared);
         thread::spawn(move || up.pass_up());
-        Self { address, shared }
+        Self { address, shared, _tcp: tcp }
     }
 
     pub fn url(&self, path: &str) -> String {

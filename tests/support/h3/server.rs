@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use mio::net::UdpSocket;
@@ -15,9 +15,11 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use quinn_proto::crypto::rustls::QuicServerConfig;
 use quinn_proto::{
     Connection, ConnectionHandle, DatagramEvent, Dir, EcnCodepoint, Endpoint, EndpointConfig, Event,
-    ReadError, ServerConfig, StreamEvent, StreamId, Transmit, TransportConfig, VarInt, WriteError,
+    ReadError, ServerConfig, StreamEvent, StreamId, TokenLog, TokenReuseError, Transmit, TransportConfig,
+    ValidationTokenConfig, VarInt, WriteError,
 };
 use quinn_udp::{RecvMeta, UdpSocketState};
+use socket2::Socket;
 
 use super::super::support::Identity;
 use super::frame::{Frame, FrameReader, Place, SETTINGS, put_frame};
@@ -38,6 +40,12 @@ pub struct Options {
     pub early_data: bool,
     /// Never answers a packet.
     pub silent: bool,
+    /// Answers a client whose address is not validated by a Retry packet (RFC 9000, section 8.1.2).
+    pub retries: bool,
+    /// NEW_TOKEN frames that each connection gets (RFC 9000, section 8.1.3).
+    pub tokens: u32,
+    /// Unidirectional streams of an unknown type that are opened as fast as the client allows.
+    pub flood: usize,
     pub alpn: Vec<u8>,
     /// Bytes behind the transport parameters. Empty: none.
     pub extra_parameters: Vec<u8>,
@@ -62,6 +70,9 @@ impl Default for Options {
             migration: true,
             early_data: true,
             silent: false,
+            retries: false,
+            tokens: 0,
+            flood: 0,
             alpn,
             extra_parameters: Vec::new(),
             at_once: None,
@@ -98,6 +109,10 @@ enum Piece {
     Forget,
     /// Bytes for the server's first unidirectional stream.
     Control(Vec<u8>),
+    /// Ends that stream.
+    EndControl,
+    /// Asks the client to stop sending (STOP_SENDING), with this code.
+    Stop(u32),
 }
 
 /// Ends what blocks a handler.
@@ -153,6 +168,15 @@ impl Reply {
         self.put(Piece::Control(bytes.into()))
     }
 
+    pub fn end_control(&self) -> Result<(), Gone> {
+        self.put(Piece::EndControl)
+    }
+
+    /// Asks the client to stop sending the request.
+    pub fn stop_sending(&self, code: u32) -> Result<(), Gone> {
+        self.put(Piece::Stop(code))
+    }
+
     /// Calls `stop` when the client stops the stream.
     pub fn on_stop(&self, stop: impl FnOnce() + Send + 'static) {
         *self.on_stop.lock().expect("no panic under this lock") = Some(Box::new(stop));
@@ -184,6 +208,10 @@ struct Shared {
     pings: AtomicU64,
     /// Connections that have ended.
     lost: AtomicUsize,
+    /// Streams of an unknown type that were opened.
+    flooded: AtomicUsize,
+    /// Retry packets that were sent.
+    retries: AtomicUsize,
     /// Drops all packets.
     muted: AtomicBool,
     changed: Condvar,
@@ -197,6 +225,8 @@ pub struct Server {
     shared: Arc<Shared>,
     waker: Arc<Waker>,
     thread: Option<JoinHandle<()>>,
+    /// Refuses connections over TCP.
+    _tcp: Socket,
 }
 
 impl Server {
@@ -206,7 +236,9 @@ impl Server {
 
     pub fn start_with(options: Options, handler: impl Fn(Request, Reply) + Send + Sync + 'static) -> Self {
         let (root_pem, config) = server_config(&options);
-        let socket = UdpSocket::bind("127.0.0.1:0".parse().expect("an address")).expect("a port on loopback");
+        let (socket, tcp) = super::bind();
+        socket.set_nonblocking(true).expect("a socket that can be polled");
+        let socket = UdpSocket::from_std(socket);
         let address = socket.local_addr().expect("a bound socket has an address");
         let poll = Poll::new().expect("a poll");
         let waker = Arc::new(Waker::new(poll.registry(), Token(1)).expect("a waker"));
@@ -214,7 +246,7 @@ impl Server {
         let run =
             Run::new(options, config, socket, Arc::clone(&shared), Arc::clone(&waker), Box::new(handler));
         let thread = Some(thread::spawn(move || run.run(poll)));
-        Self { address, root_pem, shared, waker, thread }
+        Self { address, root_pem, shared, waker, thread, _tcp: tcp }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -278,6 +310,16 @@ impl Server {
         self.shared.lost.load(Ordering::Acquire)
     }
 
+    /// Streams of an unknown type that were opened.
+    pub fn flooded(&self) -> usize {
+        self.shared.flooded.load(Ordering::Acquire)
+    }
+
+    /// Retry packets that were sent.
+    pub fn retries(&self) -> usize {
+        self.shared.retries.load(Ordering::Acquire)
+    }
+
     /// Drops all packets from now on.
     pub fn mute(&self) {
         self.shared.muted.store(true, Ordering::Release);
@@ -319,7 +361,19 @@ fn server_config(options: &Options) -> (String, Arc<ServerConfig>) {
         false => ServerConfig::with_crypto(Arc::new(WithParameters { tls, valid, extra })),
     };
     config.migration(options.migration);
+    let mut tokens = ValidationTokenConfig::default();
+    tokens.sent(options.tokens).log(Arc::new(AllTokens));
+    config.validation_token_config(tokens);
     (identity.root_pem, Arc::new(config))
+}
+
+/// Accepts a token as often as it comes.
+struct AllTokens;
+
+impl TokenLog for AllTokens {
+    fn check_and_insert(&self, _: u128, _: SystemTime, _: Duration) -> Result<(), TokenReuseError> {
+        Ok(())
+    }
 }
 
 struct Run {
@@ -376,6 +430,8 @@ struct Open {
     number: usize,
     /// PING frames that are counted.
     pings: u64,
+    /// Streams of an unknown type that were opened.
+    flooded: usize,
     control: Option<StreamId>,
     /// Bytes of the client's control stream, until its SETTINGS are complete.
     settings: Vec<u8>,
@@ -485,6 +541,13 @@ impl Run {
                     open.quic.handle_event(event);
                 }
             }
+            Some(DatagramEvent::NewConnection(incoming))
+                if self.options.retries && !incoming.remote_address_validated() =>
+            {
+                let retry = self.endpoint.retry(incoming, &mut reply).expect("a client without a token");
+                self.shared.retries.fetch_add(1, Ordering::AcqRel);
+                self.unsent.push_back((retry, reply));
+            }
             Some(DatagramEvent::NewConnection(incoming)) => {
                 match self.endpoint.accept(incoming, now, &mut reply, None) {
                     Ok((handle, quic)) => {
@@ -567,7 +630,9 @@ impl Run {
                     // A test sends little, and looks at what the client does with it.
                     let _ = open.quic.send_stream(id).write(bytes);
                 }
+                self.flood(open);
             }
+            Event::Stream(StreamEvent::Available { dir: Dir::Uni }) => self.flood(open),
             Event::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
                 while let Some(id) = open.quic.streams().accept(Dir::Bi) {
                     open.reading.insert(id, (FrameReader::new(Place::Request(65536)), Vec::new()));
@@ -599,6 +664,16 @@ impl Run {
                 open.answering.drain().for_each(|(_, answering)| answering.stop())
             }
             _ => {}
+        }
+    }
+
+    /// Opens more streams of an unknown type.
+    fn flood(&self, open: &mut Open) {
+        while open.flooded < self.options.flood {
+            let Some(id) = open.quic.streams().open(Dir::Uni) else { return };
+            let _ = open.quic.send_stream(id).write(&[0x21; 100]);
+            open.flooded += 1;
+            self.shared.flooded.fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -676,6 +751,7 @@ impl Open {
             quic,
             number,
             pings: 0,
+            flooded: 0,
             control: None,
             settings: Vec::new(),
             is_ready: false,
@@ -728,6 +804,15 @@ impl Open {
                         if let Some(control) = self.control {
                             let _ = self.quic.send_stream(control).write(&bytes);
                         }
+                    }
+                    Ok(Piece::EndControl) => {
+                        if let Some(control) = self.control {
+                            let _ = self.quic.send_stream(control).finish();
+                        }
+                    }
+                    // Fails if the request is complete, as it mostly is.
+                    Ok(Piece::Stop(code)) => {
+                        let _ = self.quic.recv_stream(id).stop(VarInt::from_u32(code));
                     }
                     Err(TryRecvError::Empty) => break,
                     // A handler that ends without a word leaves its stream open.
