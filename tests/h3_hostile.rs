@@ -7,6 +7,7 @@ mod support;
 mod h3;
 
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use h3::{Options, Reply, Request, Server, assert_shared, data, frame, head, over_http3};
 use support::content::assert_pattern;
@@ -171,6 +172,78 @@ fn a_violation_that_ends_the_connection_costs_other_bodies_no_byte() {
         body.read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes.len() as u64, LEN);
         assert_pattern(0, &bytes);
+    });
+}
+
+/// What a server does in the middle of a body. All but the last two end it.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Reset(u32),
+    Close(u32),
+    Forget,
+    EndControl,
+    GoAway,
+    StopSending(u32),
+}
+
+#[test]
+fn a_body_goes_on_whatever_the_server_does_in_its_middle() {
+    const LEN: u64 = 100_000;
+    in_time("faults in mid-body", || {
+        use Fault::{Close, EndControl, Forget, GoAway, Reset, StopSending};
+        // RFC 9114, section 8.1: NO_ERROR, INTERNAL_ERROR, REQUEST_REJECTED, REQUEST_CANCELLED, VERSION_FALLBACK; and no code.
+        let codes = [0x100, 0x102, 0x10b, 0x10c, 0x110, 0x3fff_ffff];
+        let ends = codes.map(Reset).into_iter().chain(codes.map(Close));
+        for fault in ends.chain([Forget, EndControl, GoAway, StopSending(0x100)]) {
+            let was_faulty = AtomicBool::new(false);
+            let server = Server::start(move |request: Request, reply| {
+                let range = request.field("range").unwrap_or("bytes=0-").trim_start_matches("bytes=");
+                let first: u64 = range.split_once('-').unwrap().0.parse().unwrap();
+                let range = format!("bytes {first}-{}/{LEN}", LEN - 1);
+                let bytes = |part| {
+                    let mut bytes = Vec::new();
+                    Content::pattern(LEN).append(&mut bytes, part);
+                    data(&bytes)
+                };
+                let half = first + (LEN - first) / 2;
+                let fields = [(":status", "206"), ("content-range", &range), ("etag", "\"1\"")];
+                let mut goaway = Vec::new();
+                frame::put_frame(&mut goaway, frame::GOAWAY, &[4]);
+                // The client may be gone.
+                let _ = reply.send([head(&fields), bytes(first..half)].concat());
+                let _ = match fault {
+                    _ if was_faulty.swap(true, Ordering::AcqRel) => Ok(()),
+                    Reset(code) => reply.reset(code),
+                    Close(code) => reply.close_connection(code),
+                    Forget => reply.forget_connection(),
+                    EndControl => reply.end_control(),
+                    GoAway => reply.control(goaway),
+                    StopSending(code) => reply.stop_sending(code),
+                };
+                let _ = reply.send_last(bytes(half..LEN));
+            });
+            let config = DownloaderConfig::new().client(over_http3(ClientConfig::new(), &[&server]));
+            let downloader = Downloader::new(config).unwrap();
+            let fetch = Fetch::get(&server.url("/")).unwrap().range(ByteRange::new(0, LEN));
+            let mut body = downloader.register((), Priority::High).unwrap().execute(fetch).unwrap();
+            let mut bytes = Vec::new();
+            body.read_to_end(&mut bytes).unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+            assert_eq!(bytes.len() as u64, LEN, "{fault:?}");
+            assert_pattern(0, &bytes);
+        }
+    });
+}
+
+#[test]
+fn streams_of_unknown_types_cost_other_streams_nothing_however_many_there_are() {
+    in_time("a flood of streams", || {
+        let server =
+            Server::start_with(Options { flood: 1000, ..Options::default() }, |_, reply| good(&reply));
+        let downloader = downloader(&[&server]);
+        assert_eq!(get(&downloader, &server.url("/")).unwrap(), b"ok");
+        server.wait_until("end of the flood", |server| server.flooded() == 1000);
+        assert_eq!(get(&downloader, &server.url("/")).unwrap(), b"ok");
+        assert_shared(&server, &downloader, 2);
     });
 }
 

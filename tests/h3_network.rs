@@ -378,6 +378,28 @@ fn a_request_before_the_handshake_is_sent_over_tcp_too_where_no_packet_comes_bac
 }
 
 #[test]
+fn a_server_that_asks_for_another_handshake_packet_is_asked_once() {
+    in_time("Retry and NEW_TOKEN", || {
+        let options = Options { retries: true, tokens: 2, ..Options::default() };
+        let server = Server::start_with(options, |request, reply| {
+            if request.path() == "/close" && request.connection == 0 {
+                let _ = reply.close_connection(0x100);
+            } else {
+                say(&reply, "ok");
+            }
+        });
+        let relay = Relay::start_with_rtt(server.address(), Duration::from_millis(50));
+        let downloader = downloader(&server, &relay.url("/"));
+        assert_eq!(get_held(&downloader, &relay.url("/")), b"ok");
+        assert!(server.retries() > 0);
+        // The next connection has a token (RFC 9000, section 8.1.3).
+        assert_eq!(get_held(&downloader, &relay.url("/close")), b"ok");
+        let (connections, retries) = (server.connections(), server.retries());
+        assert!(connections >= 2 && retries < connections, "{connections}, {retries}");
+    });
+}
+
+#[test]
 fn a_request_with_a_field_of_the_user_waits_for_the_handshake() {
     in_time("no 0-RTT", || {
         let server = closing(true, |_, reply| say(reply, "ok"));
