@@ -76,6 +76,16 @@ fn an_edge_that_is_a_version_behind_costs_no_frame() {
 }
 
 #[test]
+fn versions_without_a_segment_cost_no_frame() {
+    let origin = serve(|request| match request {
+        // A server that has started again, or whose disk is full.
+        3..6 => "#EXTM3U\n#EXT-X-TARGETDURATION:1\n".to_owned(),
+        _ => version(request),
+    });
+    assert_eq!(played(&origin), everything());
+}
+
+#[test]
 fn two_edges_that_take_turns_cost_no_frame() {
     for behind in [1, 2, 4] {
         let origin = serve(move |request| {

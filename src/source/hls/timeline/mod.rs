@@ -42,6 +42,11 @@ impl Timeline {
     /// How another version of this playlist relates to it.
     pub(crate) fn compare(&self, list: &MediaPlaylist) -> Version {
         let own = &self.list;
+        // A server that starts again, or can't write, may list nothing for a while. What it lists then shows whether its numbers go on.
+        let is_empty = list.segments.is_empty() && list.parts.is_empty();
+        if is_empty && !list.is_ended && !own.segments.is_empty() {
+            return Version::Older;
+        }
         let is_behind = list.end_sequence() < own.end_sequence() || list.media_sequence < own.media_sequence;
         if is_behind && !own.is_ended {
             // A cache may send an old version. Other resources under the same numbers are another playlist; a query that
@@ -369,6 +374,7 @@ mod tests {
         assert_eq!(compare("#EXT-X-MEDIA-SEQUENCE:6\n#EXTINF:6,\nz\n#EXTINF:6,\na?3"), Version::Older);
         assert_eq!(compare("#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:6,\na"), Version::Restarted);
         assert_eq!(compare("#EXT-X-MEDIA-SEQUENCE:7\n#EXTINF:6,\nx"), Version::Restarted);
+        assert_eq!((compare(""), compare("#EXT-X-MEDIA-SEQUENCE:9")), (Version::Older, Version::Older));
     }
 
     #[test]
