@@ -238,6 +238,68 @@ fn no_frame_is_lost_or_doubled_at_any_rate_and_segment_length() {
 
 #[test]
 #[ignore = "needs ffmpeg"]
+fn no_option_of_its_muxer_changes_a_byte() {
+    let flags = [
+        "single_file",
+        "round_durations",
+        "split_by_time",
+        "program_date_time",
+        "temp_file",
+        "discont_start",
+        "independent_segments",
+    ];
+    let kinds = ["mpegts", "fmp4"];
+    let of_flag = |flag: &str| kinds.map(|kind| format!("-hls_segment_type {kind} -hls_flags {flag}"));
+    let mut options: Vec<String> = flags.into_iter().flat_map(of_flag).collect();
+    // The shorter time of two counts.
+    options.extend(kinds.map(|kind| format!("-hls_segment_type {kind} -hls_time 0.1")));
+    options.extend(["-hls_time 60".into(), "-hls_segment_size 40000".into()]);
+    if cfg!(feature = "hls-aes") {
+        options
+            .extend(["", "-hls_flags single_file"].map(|flag| format!("-hls_key_info_file keyinfo {flag}")));
+    }
+    for (encode, format) in [("-c:a aac -b:a 128k", "adts"), ("-c:a libmp3lame -b:a 128k", "mp3")] {
+        for options in &options {
+            let folder = Folder::new();
+            fs::write(folder.path().join("key"), [7; 16]).unwrap();
+            fs::write(folder.path().join("keyinfo"), "key\nkey\n").unwrap();
+            folder.ffmpeg(&format!("{encode} -f hls -hls_time 3 -hls_playlist_type vod {options} list.m3u8"));
+            folder.ffmpeg(&format!("{encode} -write_xing 0 -id3v2_version 0 -f {format} whole.raw"));
+            let (_, bytes) = play(&folder, "/list.m3u8");
+            let whole = folder.read("whole.raw");
+            assert!(bytes == whole, "{encode}, {options}: {} of {}", bytes.len(), whole.len());
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs ffmpeg"]
+fn surround_and_flac_of_any_rate_are_those_of_the_source() {
+    let hls = "-f hls -hls_time 3 -hls_playlist_type vod";
+    for (codec, format) in [("aac", "adts"), ("ac3", "ac3"), ("eac3", "eac3")] {
+        for (channels, container) in [(1, "mpegts"), (6, "mpegts"), (6, "fmp4")] {
+            let folder = Folder::new();
+            let encode = format!("-c:a {codec} -ar 48000 -ac {channels}");
+            folder.ffmpeg(&format!("{encode} {hls} -hls_segment_type {container} list.m3u8"));
+            folder.ffmpeg(&format!("{encode} -f {format} whole.raw"));
+            assert!(play(&folder, "/list.m3u8").1 == folder.read("whole.raw"), "{encode} {container}");
+        }
+    }
+    for rate in [8000, 22_050, 44_100, 96_000] {
+        for (format, channels) in [("s16", 1), ("s32", 2), ("s16", 6)] {
+            let folder = Folder::new();
+            let encode = format!("-strict -2 -c:a flac -ar {rate} -ac {channels} -sample_fmt {format}");
+            folder.ffmpeg(&format!("{encode} {hls} -hls_segment_type fmp4 list.m3u8"));
+            folder.ffmpeg(&format!("{encode} whole.flac"));
+            let wanted = samples(folder.read("whole.flac"));
+            assert_eq!(wanted.len(), 20 * rate * channels);
+            assert!(samples(play(&folder, "/list.m3u8").1) == wanted, "{encode}: other samples");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs ffmpeg"]
 fn what_is_left_behind_skip_is_what_the_presentation_has_at_that_time() {
     let folder = Folder::new();
     // A decoder of AAC needs the frame before. One of Opus comes close after a while.
