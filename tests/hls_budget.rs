@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use presentation::{FRAMES, downloader, site};
 use support::Origin;
 use support::link::{Link, LinkConfig};
-use windway::Downloader;
 use windway::hls::{Hls, HlsConfig};
+use windway::{Downloader, DownloaderConfig};
 
 /// Holds all answers back until a test opens it: what arrives before is one round trip.
 #[derive(Default)]
@@ -133,9 +133,9 @@ fn a_seek_into_what_is_not_buffered_takes_one_round_trip() {
     assert_eq!(player.join().unwrap(), 14 * FRAMES);
 }
 
-fn first_sample(downloader: &Downloader, link: &Link) -> (Duration, Hls) {
+fn first_sample(downloader: &Downloader, url: &str) -> (Duration, Hls) {
     let began = Instant::now();
-    let mut hls = downloader.open_hls(&link.url("/master.m3u8"), HlsConfig::default()).unwrap();
+    let mut hls = downloader.open_hls(url, HlsConfig::default()).unwrap();
     let mut section = hls.next_section().unwrap().unwrap();
     let mut frame = vec![0; 300];
     section.read_exact(&mut frame).unwrap();
@@ -146,21 +146,89 @@ fn first_sample(downloader: &Downloader, link: &Link) -> (Duration, Hls) {
 #[ignore = "measures real time"]
 fn the_first_sample_in_round_trips() {
     const RTT: Duration = Duration::from_millis(200);
-    let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9,CODECS=\"mp4a.40.2\"\nmp4.m3u8\n";
-    let own = site(20).with("/master.m3u8", master);
+    let in_round_trips = |time: Duration| time.as_secs_f64() / RTT.as_secs_f64();
+    // The handshake of TLS 1.3 takes one round trip more, and so does a record of 16 KiB: it does not fit into the first flight.
+    for (scheme, limits) in [("http", [4.2, 3.2]), ("https", [6.2, 4.2])] {
+        let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9,CODECS=\"mp4a.40.2\"\nmp4.m3u8\n";
+        let own = site(20).with("/master.m3u8", master);
+        let mut config = DownloaderConfig::default();
+        let origin = if scheme == "https" {
+            let origin = Origin::start_tls(move |request| own.answer(request));
+            config.client.extra_roots.push(origin.root_pem());
+            origin
+        } else {
+            Origin::start(move |request| own.answer(request))
+        };
+        let link = Link::start(origin.address(), LinkConfig::with_rtt(RTT));
+        let url = format!("{scheme}://localhost:{}/master.m3u8", link.address().port());
+        let (mut cold, mut warm) = (Duration::MAX, Duration::MAX);
+        for _ in 0..5 {
+            let downloader = Downloader::new(config.clone()).unwrap();
+            let before = link.connections();
+            let first = first_sample(&downloader, &url).0;
+            let connections = link.connections() - before;
+            let again = first_sample(&downloader, &url).0;
+            println!(
+                "{scheme}, first sample: {:.2} RTT cold, {:.2} RTT warm, {connections} connections",
+                in_round_trips(first),
+                in_round_trips(again)
+            );
+            (cold, warm) = (cold.min(first), warm.min(again));
+        }
+        // The best of some: a first flight that arrives before its initialization section waits for the next one.
+        assert!(in_round_trips(cold) <= limits[0] && in_round_trips(warm) <= limits[1]);
+    }
+}
+
+#[test]
+#[ignore = "measures real time"]
+fn a_seek_takes_a_round_trip_and_five_milliseconds() {
+    const RTT: Duration = Duration::from_millis(40);
+    let own = site(300);
     let origin = Origin::start(move |request| own.answer(request));
     let link = Link::start(origin.address(), LinkConfig::with_rtt(RTT));
-    let downloader = downloader();
-    let in_round_trips = |time: Duration| time.as_secs_f64() / RTT.as_secs_f64();
-    let (cold, hls) = first_sample(&downloader, &link);
-    let connections = link.connections();
-    drop(hls);
-    let (warm, hls) = first_sample(&downloader, &link);
-    drop(hls);
-    println!(
-        "first sample: {:.2} RTT cold, {:.2} RTT warm, {connections} connections",
-        in_round_trips(cold),
-        in_round_trips(warm)
-    );
-    assert!(in_round_trips(cold) <= 4.2 && in_round_trips(warm) <= 3.2);
+    let mut config = HlsConfig::default();
+    config.buffer = Duration::from_secs(4);
+    let mut hls = downloader().open_hls(&link.url("/mp4.m3u8"), config).unwrap();
+    hls.next_section().unwrap().unwrap().read_exact(&mut [0; 300]).unwrap();
+    let mut times: Vec<Duration> = (0..21_u64)
+        .map(|round| {
+            // What was requested in advance has arrived: a seek into the middle of its transfer costs that connection.
+            thread::sleep(Duration::from_millis(500));
+            let began = Instant::now();
+            hls.seek(Duration::from_secs(20 + round * 97 % 560)).unwrap();
+            let mut section = hls.next_section().unwrap().unwrap();
+            section.read_exact(&mut [0; 300]).unwrap();
+            began.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+    println!("seek at {RTT:?}: median {median:.1?}, at most {worst:.1?}");
+    assert!(median <= Duration::from_millis(45), "{median:?}");
+}
+
+#[test]
+fn what_arrives_before_its_initialization_section_is_read_as_soon_as_that_is_there() {
+    let own = site(4);
+    let (sender, halves) = std::sync::mpsc::channel();
+    let halves = Mutex::new(halves);
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        // The rest of the segment never comes.
+        "/0.m4s" => {
+            sender.send(()).unwrap();
+            own.answer(request).stall_after(9000)
+        }
+        "/init.mp4" => {
+            halves.lock().unwrap().recv().unwrap();
+            own.answer(request).latency(Duration::from_millis(300))
+        }
+        _ => own.answer(request),
+    });
+    let mut config = HlsConfig::default();
+    // Before the client gives the silent connection up, and requests the rest over another one.
+    config.read_timeout = Some(Duration::from_secs(8));
+    let mut hls = downloader().open_hls(&origin.url("/mp4.m3u8"), config).unwrap();
+    let mut section = hls.next_section().unwrap().unwrap();
+    section.read_exact(&mut [0; 300]).unwrap();
 }

@@ -6,6 +6,24 @@ use super::demux::{Demuxer, Output};
 use super::playlist::KeyMethod;
 use crate::error::{Error, ErrorKind};
 
+/// What has arrived of the body of a segment.
+#[derive(Default)]
+pub(super) struct ArrivingBody {
+    /// There once the key and the initialization section are.
+    pub(super) pipeline: Option<Pipeline>,
+    /// The body, as long as there is no pipeline.
+    pub(super) raw: Vec<u8>,
+    pub(super) output: Output,
+}
+
+impl ArrivingBody {
+    pub(super) fn start(&mut self, mut pipeline: Pipeline) -> Result<(), Error> {
+        pipeline.push(&std::mem::take(&mut self.raw), &mut self.output)?;
+        self.pipeline = Some(pipeline);
+        Ok(())
+    }
+}
+
 /// Takes the body of one segment.
 pub(super) struct Pipeline {
     decryption: Decryption,

@@ -1,6 +1,7 @@
 //! The state behind its lock, and the threads that wait for its changes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use super::demux::Output;
 use super::event::HlsEvent;
 use super::link::Link;
 use super::opening::preload::Preload;
+use super::pipeline::ArrivingBody;
 use super::playlist::MediaPlaylist;
 use super::state::{Hinted, Needs, ResourceKey, State, Undemuxed};
 use crate::cancel::CancelReason;
@@ -26,6 +28,23 @@ use crate::phase::{Facts, Phase};
 use crate::source::StreamStats;
 use crate::source::wait::WaitState;
 use crate::types::Priority;
+
+/// A segment whose first bytes arrive before its key or its initialization section.
+#[derive(Clone)]
+pub(super) struct WaitingSegment {
+    pub(super) id: u64,
+    pub(super) needs: Needs,
+    /// Offset of the segment in its resource.
+    pub(super) position: u64,
+    /// Locked before the state, never after it.
+    pub(super) body: Arc<Mutex<ArrivingBody>>,
+}
+
+impl fmt::Debug for WaitingSegment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitingSegment").field("id", &self.id).finish_non_exhaustive()
+    }
+}
 
 /// Events that are kept for a slow subscriber.
 const EVENTS: usize = 256;
@@ -59,6 +78,8 @@ pub(super) struct Inner {
     epoch: Option<Epoch>,
     /// Segments that are being fetched, and what cancels the fetch of each alone.
     fetches: Vec<(u64, Epoch)>,
+    /// Segments whose fetches run, and that may wait for a resource.
+    waiting: Vec<WaitingSegment>,
     /// The segment of the last preload hint, and what cancels its request.
     hint: Option<(u64, Epoch)>,
     /// Used while it is being opened.
@@ -75,6 +96,7 @@ impl Shared {
             state: None,
             epoch: None,
             fetches: Vec::new(),
+            waiting: Vec::new(),
             hint: None,
             preload: Preload::default(),
             waits: WaitState::default(),
@@ -197,7 +219,26 @@ impl Shared {
 
     /// The fetch of a segment has ended.
     pub(super) fn forget_fetch(&self, id: u64) {
-        self.inner.lock().fetches.retain(|(other, _)| *other != id);
+        let mut inner = self.inner.lock();
+        inner.fetches.retain(|(other, _)| *other != id);
+        inner.waiting.retain(|other| other.id != id);
+    }
+
+    /// The segment waits for a resource. Called before the last look for that, so that its arrival is not missed.
+    pub(super) fn add_waiting(&self, segment: WaitingSegment) {
+        let mut inner = self.inner.lock();
+        inner.waiting.retain(|other| other.id != segment.id);
+        inner.waiting.push(segment);
+    }
+
+    /// Segments that have waited for what has arrived by now.
+    pub(super) fn take_waiting(&self) -> Vec<WaitingSegment> {
+        let mut inner = self.inner.lock();
+        let Inner { state: Some(state), waiting, .. } = &mut *inner else { return Vec::new() };
+        let (ready, others) =
+            std::mem::take(waiting).into_iter().partition(|segment| state.has_resources(&segment.needs));
+        *waiting = others;
+        ready
     }
 
     /// A segment was abandoned: cancels its fetch, and those of the segments after it, and lets the downloader ask for the next.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::fetches::ranged;
 use super::requests::{final_url, request};
-use super::segment_sink::{SegmentSink, demux_now};
+use super::segment_sink::{SegmentSink, store_resource};
 use super::sinks::MOST_RESOURCE;
 use crate::cancel::CancelReason;
 use crate::downloader::{Fetch, Outcome, PeerHandle, Sink};
@@ -46,11 +46,7 @@ pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
 /// Fetches an initialization section that the next segments will need.
 fn fetch_map(shared: &Arc<Shared>, peer: &PeerHandle, key: ResourceKey) {
     match load_map(shared, peer, &key) {
-        Ok(bytes) => {
-            for (id, needs, undemuxed) in shared.handle_resource(key, bytes) {
-                demux_now(shared, id, &needs, undemuxed);
-            }
-        }
+        Ok(bytes) => store_resource(shared, key, bytes),
         Err(error) => {
             shared.change(|state| state.handle_hinted_map_failed(&key, &error, Instant::now()));
         }

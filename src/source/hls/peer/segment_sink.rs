@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use url::Url;
 
 use super::requests::{collect, final_url, outcome_error};
@@ -14,9 +15,9 @@ use crate::source::hls::cached::BodyRecorder;
 use crate::source::hls::demux::Output;
 use crate::source::hls::group::Received;
 use crate::source::hls::hook::RequestKind;
-use crate::source::hls::pipeline::Pipeline;
-use crate::source::hls::shared::Shared;
-use crate::source::hls::state::{Needs, SegmentTransfer, Undemuxed};
+use crate::source::hls::pipeline::{ArrivingBody, Pipeline};
+use crate::source::hls::shared::{Shared, WaitingSegment};
+use crate::source::hls::state::{Needs, ResourceKey, SegmentTransfer, Undemuxed};
 use crate::types::RequestId;
 
 /// Bytes of a segment that are held while its key or its initialization section is missing: the default of
@@ -31,10 +32,7 @@ pub(crate) struct SegmentSink {
     needs: Needs,
     /// Offset of the segment in its resource.
     position: u64,
-    pipeline: Option<Pipeline>,
-    /// The body, as long as there is no pipeline.
-    raw: Vec<u8>,
-    output: Output,
+    body: Arc<Mutex<ArrivingBody>>,
     received: u64,
     /// When it was requested, and what all streams had received then.
     asked: (Instant, Received),
@@ -54,9 +52,7 @@ impl SegmentSink {
             url,
             needs,
             position: 0,
-            pipeline: None,
-            raw: Vec::new(),
-            output: Output::default(),
+            body: Arc::default(),
             received: 0,
             asked,
             began: None,
@@ -105,41 +101,31 @@ impl SegmentSink {
         });
     }
 
-    /// Starts the pipeline once the key and the initialization section are there.
-    fn begin(&mut self) -> Result<(), Error> {
-        if self.pipeline.is_some() {
-            return Ok(());
-        }
-        let pipeline = self.shared.with(|state| state.pipeline(&self.needs, self.position));
-        if let Some(mut pipeline) = pipeline.transpose()?.flatten() {
-            pipeline.push(&std::mem::take(&mut self.raw), &mut self.output)?;
-            self.pipeline = Some(pipeline);
-        }
-        Ok(())
-    }
-
-    fn deliver(&mut self) -> Result<(), Error> {
-        let Output { frames, tail, padding, .. } = &self.output;
-        // A head and a delay come along with the first frame.
-        let is_empty = frames.is_empty() && tail.is_empty() && padding.is_zero();
-        if is_empty { Ok(()) } else { self.shared.store_frames(self.id, &mut self.output) }
-    }
-
     fn complete(&mut self) -> Result<(), Error> {
-        self.begin()?;
-        let Some(pipeline) = &mut self.pipeline else {
-            let undemuxed = Undemuxed { raw: std::mem::take(&mut self.raw), position: self.position };
-            // The key may have arrived since `begin`. Then no other thread reads the body, so this one has to.
-            let undemuxed = self.shared.with(|state| state.handle_undemuxed(self.id, undemuxed)).flatten();
-            if let Some(undemuxed) = undemuxed {
-                demux_now(&self.shared, self.id, &self.needs, undemuxed);
-            }
+        // The body is unlocked before the state is changed: that lets the downloader run other ends, which may want it.
+        let Some(undemuxed) = self.finish_body()? else {
+            self.shared.change(|state| state.handle_segment_complete(self.id));
             return Ok(());
         };
-        pipeline.finish(&mut self.output)?;
-        self.deliver()?;
-        self.shared.change(|state| state.handle_segment_complete(self.id));
+        // The key may have arrived since `begin`. Then no other thread reads the body, so this one has to.
+        let undemuxed = self.shared.with(|state| state.handle_undemuxed(self.id, undemuxed)).flatten();
+        if let Some(undemuxed) = undemuxed {
+            demux_now(&self.shared, self.id, &self.needs, undemuxed);
+        }
         Ok(())
+    }
+
+    /// Delivers the last frames, or returns the body if it can't be read yet.
+    fn finish_body(&self) -> Result<Option<Undemuxed>, Error> {
+        let mut body = self.body.lock();
+        begin(&self.shared, &mut body, &self.needs, self.position)?;
+        let ArrivingBody { pipeline, raw, output } = &mut *body;
+        let Some(pipeline) = pipeline else {
+            return Ok(Some(Undemuxed { raw: std::mem::take(raw), position: self.position }));
+        };
+        pipeline.finish(output)?;
+        deliver(&self.shared, self.id, output)?;
+        Ok(None)
     }
 
     /// Counts bytes that have arrived.
@@ -215,12 +201,18 @@ impl Sink for SegmentSink {
         self.recorder.handle_bytes(&self.shared, _offset, bytes);
         // Counted before the work: a segment that was abandoned need not be decrypted.
         self.count(bytes.len() as u64)?;
-        self.begin()?;
-        match &mut self.pipeline {
-            Some(pipeline) => pipeline.push(bytes, &mut self.output)?,
-            None => collect(&mut self.raw, bytes, MOST_WAITING)?,
+        let mut body = self.body.lock();
+        if body.pipeline.is_none() {
+            let (id, needs, body) = (self.id, self.needs.clone(), Arc::clone(&self.body));
+            self.shared.add_waiting(WaitingSegment { id, needs, position: self.position, body });
         }
-        self.deliver()
+        begin(&self.shared, &mut body, &self.needs, self.position)?;
+        let ArrivingBody { pipeline, raw, output } = &mut *body;
+        match pipeline {
+            Some(pipeline) => pipeline.push(bytes, output)?,
+            None => collect(raw, bytes, MOST_WAITING)?,
+        }
+        deliver(&self.shared, self.id, output)
     }
 
     fn retrying(&mut self, _: &Error, at: Instant) {
@@ -240,6 +232,38 @@ impl Sink for SegmentSink {
         self.record_transfer();
         if let Err(error) = self.complete() {
             self.fail(error.with_url(self.url.as_str()));
+        }
+    }
+}
+
+/// Starts the pipeline once the key and the initialization section are there.
+fn begin(shared: &Shared, body: &mut ArrivingBody, needs: &Needs, position: u64) -> Result<(), Error> {
+    if body.pipeline.is_some() {
+        return Ok(());
+    }
+    let pipeline = shared.with(|state| state.pipeline(needs, position));
+    pipeline.transpose()?.flatten().map_or(Ok(()), |pipeline| body.start(pipeline))
+}
+
+fn deliver(shared: &Shared, id: u64, output: &mut Output) -> Result<(), Error> {
+    // A head and a delay come along with the first frame.
+    let is_empty = output.frames.is_empty() && output.tail.is_empty() && output.padding.is_zero();
+    if is_empty { Ok(()) } else { shared.store_frames(id, output) }
+}
+
+/// Stores a key or an initialization section, and reads the bodies that have waited for it.
+pub(crate) fn store_resource(shared: &Shared, key: ResourceKey, bytes: Vec<u8>) {
+    for (id, needs, undemuxed) in shared.handle_resource(key, bytes) {
+        demux_now(shared, id, &needs, undemuxed);
+    }
+    // What has arrived of them is not left to their next bytes: on a slow start these are a round trip away.
+    for WaitingSegment { id, needs, position, body } in shared.take_waiting() {
+        let read = {
+            let mut body = body.lock();
+            begin(shared, &mut body, &needs, position).and_then(|()| deliver(shared, id, &mut body.output))
+        };
+        if let Err(error) = read {
+            shared.change(|state| state.handle_segment_failed(id, error, Instant::now()));
         }
     }
 }

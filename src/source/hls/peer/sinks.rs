@@ -6,7 +6,7 @@ use std::time::Instant;
 use url::Url;
 
 use super::requests::{MOST_PLAYLIST, collect, final_url, gunzip, outcome_error, parse_media};
-use super::segment_sink::demux_now;
+use super::segment_sink::store_resource;
 use crate::client::ResponseHead;
 use crate::downloader::{Flow, Outcome, Sink};
 use crate::error::Error;
@@ -192,9 +192,7 @@ impl ResourceSink {
 
     /// Takes the whole resource.
     pub(crate) fn serve(&self, bytes: Vec<u8>) {
-        for (id, needs, undemuxed) in self.shared.handle_resource(self.key.clone(), bytes) {
-            demux_now(&self.shared, id, &needs, undemuxed);
-        }
+        store_resource(&self.shared, self.key.clone(), bytes);
     }
 
     pub(crate) fn url(&self) -> &Url {

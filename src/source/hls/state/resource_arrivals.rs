@@ -44,6 +44,11 @@ impl State {
         Pipeline::new(segment_cipher.as_ref(), Some(&plain), position).map(Some)
     }
 
+    /// True if all that a segment needs first is there.
+    pub(crate) fn has_resources(&self, needs: &Needs) -> bool {
+        self.resources.has_all(needs)
+    }
+
     /// A body has arrived that could not be read when it was tried. Returns it if all that it needs has arrived in the meantime.
     pub(crate) fn handle_undemuxed(&mut self, id: u64, undemuxed: Undemuxed) -> Option<Undemuxed> {
         let needs = self.queued(id)?.needs.clone();
