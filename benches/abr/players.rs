@@ -78,12 +78,12 @@ impl Player for Windway {
             .iter()
             .map(|segment| abr::Buffered::new(segment.level, Duration::from_secs_f64(segment.starts_in)))
             .collect();
-        self.abr.replace(self.start, &snapshot, &buffered)
+        self.abr.replace(self.at(view.now), &snapshot, &buffered)
     }
 
-    fn keeps_replacing(&mut self, _: &View<'_>, left: f64, rate: f64, starts_in: f64) -> bool {
+    fn keeps_replacing(&mut self, view: &View<'_>, left: f64, rate: f64, starts_in: f64) -> bool {
         let starts_in = Duration::from_secs_f64(starts_in.max(0.0));
-        self.abr.keeps_replacing(self.start, &Running::new((left / 8.0) as u64, rate), starts_in)
+        self.abr.keeps_replacing(self.at(view.now), &Running::new((left / 8.0) as u64, rate), starts_in)
     }
 }
 

@@ -50,7 +50,16 @@ pub(super) fn choose(
         let is_in_time = fetch(target) <= segment.starts_in.as_secs_f64() * MARGIN;
         segment.level < target && segment.starts_in >= SOON && is_in_time
     })?;
+
     Some((index, target))
+}
+
+/// How many switches more there are if this segment has this level.
+pub(super) fn added_switches(buffered: &[Buffered], index: usize, target: usize) -> u32 {
+    let neighbours = [index.checked_sub(1), index.checked_add(1)].into_iter().flatten();
+    let levels = neighbours.filter_map(|index| buffered.get(index)).map(|segment| segment.level);
+    let changes = |own: usize| levels.clone().filter(|level| *level != own).count() as u32;
+    changes(target).saturating_sub(changes(buffered[index].level))
 }
 
 /// Whether a replacement is still expected to arrive long enough before it plays.
