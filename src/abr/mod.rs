@@ -68,7 +68,7 @@ pub struct Snapshot<'a> {
     pub bitrates: &'a [u64],
     /// Index of the variant of the last segment.
     pub current: Option<usize>,
-    /// Audio that is buffered ahead of the reader.
+    /// Audio that is buffered ahead of the reader, or will be when the segments that are being fetched have arrived.
     pub buffered: Duration,
     /// Audio that may be buffered.
     pub capacity: Duration,

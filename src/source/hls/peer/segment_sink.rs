@@ -137,7 +137,14 @@ impl SegmentSink {
         self.received += bytes;
         self.shared.link.count_received(bytes);
         let now = Instant::now();
-        if self.shared.with(|state| state.handle_segment_bytes(self.id, bytes, now)) == Some(true) {
+        let counted = self.shared.with(|state| {
+            let is_abandoned = state.handle_segment_bytes(self.id, bytes, now);
+            // The next segment is requested shortly before this one is whole.
+            (is_abandoned, state.take_wake(now).then(|| state.wake_priority()))
+        });
+        let Some((is_abandoned, wake)) = counted else { return Ok(()) };
+        wake.into_iter().for_each(|priority| self.shared.link.wake(priority));
+        if is_abandoned {
             self.shared.handle_abandoned();
             return Err(Error::new(
                 ErrorKind::Refusal,

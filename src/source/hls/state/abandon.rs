@@ -15,7 +15,8 @@ impl State {
     pub(crate) fn handle_segment_head(&mut self, id: u64, len: Option<u64>, now: Instant) {
         self.recovery.last_arrival = Some(now);
         if let Some(queued) = self.queued(id) {
-            queued.arriving = Some(Arriving { progress: Progress::new(now), checked: now, received: 0, len });
+            let progress = Progress::new(now);
+            queued.arriving = Some(Arriving { progress, checked: now, last: now, received: 0, len });
         }
     }
 
@@ -26,6 +27,7 @@ impl State {
             return false;
         };
         arriving.received += bytes;
+        arriving.last = now;
         now >= arriving.next_check() && self.check_segment(id, now)
     }
 
@@ -38,17 +40,23 @@ impl State {
     }
 
     fn check_segment(&mut self, id: u64, now: Instant) -> bool {
-        let Some(queued) = self.queued(id) else { return false };
-        let (variant, seconds) = (queued.variant, queued.segment.duration.as_secs_f64());
-        let bitrate = self.bitrates.get(self.ladder.variants[variant].level).copied().unwrap_or_default();
+        let known = self.queue.iter().chain(self.replacements.queued()).find(|queued| queued.id == id);
+        let left = known.map(|queued| self.missing_bytes(queued));
         let arriving = self.queued(id).and_then(|queued| queued.arriving.as_mut());
-        let Some(arriving) = arriving else { return false };
+        let Some((left, arriving)) = left.zip(arriving) else { return false };
         arriving.checked = now;
-        // Without a `Content-Length` the bitrate of the level shows about how long it is.
-        let len = arriving.len.unwrap_or((bitrate as f64 * seconds / 8.0) as u64);
-        let received = arriving.received;
-        let running = arriving.progress.running(now, received, len.saturating_sub(received));
+        let running = arriving.progress.running(now, arriving.received, left);
         self.abandon(now, id, &running)
+    }
+
+    /// Bytes of a segment that have not arrived.
+    pub(super) fn missing_bytes(&self, queued: &QueuedSegment) -> u64 {
+        let level = self.ladder.variants[queued.variant].level;
+        let bitrate = self.bitrates.get(level).copied().unwrap_or_default();
+        let (len, received) = queued.arriving.map_or((None, 0), |arriving| (arriving.len, arriving.received));
+        // Without a `Content-Length` the bitrate of the level shows about how long it is.
+        let len = len.unwrap_or((bitrate as f64 * queued.segment.duration.as_secs_f64() / 8.0) as u64);
+        len.saturating_sub(received)
     }
 
     /// When [`poll_late_segment`](Self::poll_late_segment) has something to check.
@@ -74,7 +82,8 @@ impl State {
         let Some(queued) = self.queue.iter().find(|known| known.id == id) else { return false };
         let (start, duration) = (queued.start, queued.segment.duration);
         let level = self.ladder.variants[queued.variant].level;
-        let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
+        // With the duration of this segment: that of the playlist may be longer, and a level that is fast enough would seem too slow.
+        let snapshot = self.network.snapshot(&self.bitrates, duration, &self.config);
         let buffered = self.ahead(start);
         let is_starting = self.is_starting;
         let snapshot = Snapshot { current: Some(level), buffered, is_starting, ..snapshot };

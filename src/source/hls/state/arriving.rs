@@ -14,6 +14,8 @@ pub(crate) struct Arriving {
     /// Since its response headers arrived.
     pub(super) progress: Progress,
     pub(super) checked: Instant,
+    /// When bytes have arrived.
+    pub(super) last: Instant,
     pub(super) received: u64,
     /// Bytes of the body, if the server has announced them.
     pub(super) len: Option<u64>,

@@ -248,6 +248,8 @@ impl State {
 #[cfg(test)]
 mod live_tests;
 #[cfg(test)]
+mod network_tests;
+#[cfg(test)]
 mod resource_tests;
 #[cfg(test)]
 mod tests;

@@ -26,6 +26,14 @@ const URGENT: Duration = Duration::from_secs(10);
 /// Segments that are fetched at the same time: while one arrives, the next one's request is on its way.
 const AT_ONCE: usize = 2;
 
+/// A segment is requested while the rest of the one before arrives within this many times the TTFB, so that no pause is between the
+/// two. As for pieces of a file: the times differ. Earlier it would take half of the network from a segment that plays before it,
+/// and its level would be chosen by what was measured a segment ago.
+const LEAD: f64 = 1.5;
+
+/// A segment of which nothing arrives for this long does not use the network.
+const STALLED: Duration = Duration::from_secs(2);
+
 impl State {
     /// The next fetch, if there is one that is urgent enough.
     pub(crate) fn plan(&mut self, now: Instant, admissible: Priority) -> Option<Planned> {
@@ -54,7 +62,7 @@ impl State {
     /// The next segment, what it needs first, or a replacement; the steering manifest if no segment is to be fetched.
     fn plan_media(&mut self, now: Instant, admissible: Priority) -> Option<Planned> {
         let waiting = self.queue.iter().position(|queued| queued.phase == SegmentPhase::Planned);
-        let may_fetch = self.may_fetch(waiting.unwrap_or(self.queue.len()));
+        let may_fetch = self.may_fetch(waiting.unwrap_or(self.queue.len()), now);
         let is_calm = waiting.is_none_or(|index| self.priority_of(index) == Priority::Low);
         // Not while playlists come from the cache: then nothing is requested but what confirms them.
         if may_fetch && is_calm && admissible == Priority::Low && self.is_confirmed() {
@@ -107,18 +115,39 @@ impl State {
     /// A segment that waits for its playlist counts like one that is being fetched, for those that play after it. So one file
     /// that is missing does not keep the reader waiting for what is behind it, and a server that refuses everything gets
     /// [`AT_ONCE`] requests for each time that its playlist is loaded.
-    fn may_fetch(&self, index: usize) -> bool {
-        let is_fetching =
-            |queued: &&QueuedSegment| queued.phase == SegmentPhase::Fetching && !queued.is_hinted();
-        let mut running = self.queue.iter().filter(is_fetching);
+    pub(super) fn may_fetch(&self, index: usize, now: Instant) -> bool {
+        let mut running = self.fetching();
         let is_reloading = |queued: &&QueuedSegment| queued.phase == SegmentPhase::Reloading;
         let reloading = self.queue.iter().take(index).filter(is_reloading).count();
         // A key or an initialization section that a running segment waits for goes first: the next segment would take the
         // connection that is ready for it, and its answer would take a handshake longer.
         let waits =
             |queued: &QueuedSegment| queued.needs.resources().any(|key| self.resources.ready(&key).is_none());
-        let at_once = running.clone().count() + reloading + usize::from(self.replacements.is_running());
-        at_once < AT_ONCE && !running.any(waits)
+        let at_once = self.fetching().count() + reloading + usize::from(self.replacements.is_running());
+        at_once < AT_ONCE && !running.any(waits) && self.is_arriving_soon(now)
+    }
+
+    /// True if the segments that are being fetched leave the network to the next one, or will when its first byte arrives.
+    fn is_arriving_soon(&self, now: Instant) -> bool {
+        let is_stalled = |queued: &QueuedSegment| {
+            queued.arriving.is_some_and(|arriving| now.saturating_duration_since(arriving.last) >= STALLED)
+        };
+        if self.fetching().all(is_stalled) {
+            return true;
+        }
+        let lead = self.network.estimator.ttfb().as_secs_f64() * LEAD;
+        self.rest_of_fetching().is_some_and(|rest| rest.as_secs_f64() <= lead)
+    }
+
+    /// Time until the segments that are being fetched have arrived. `None` if nothing was measured.
+    fn rest_of_fetching(&self) -> Option<Duration> {
+        let bits = self.fetching().map(|queued| self.missing_bytes(queued) as f64 * 8.0).sum::<f64>();
+        let seconds = bits / self.network.throughput()?.max(1.0);
+        Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+    }
+
+    fn fetching(&self) -> impl Iterator<Item = &QueuedSegment> {
+        self.queue.iter().filter(|queued| queued.phase == SegmentPhase::Fetching && !queued.is_hinted())
     }
 
     /// Where to load the first playlist of a variant from.
@@ -201,7 +230,7 @@ impl State {
 
     /// Adds segments until enough is planned.
     pub(crate) fn extend(&mut self, now: Instant) {
-        while self.has_room() {
+        while self.has_room(now) {
             let chosen = self.choose(now);
             if self.is_loaded(chosen, now) {
                 self.switch(chosen);
@@ -227,11 +256,12 @@ impl State {
         }
     }
 
-    pub(crate) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self, now: Instant) -> bool {
         let planned = self.queue.iter().filter(|queued| queued.phase == SegmentPhase::Planned).count();
         let ahead = self.ahead(self.cursor);
-        // One at a time, so that the level of the next one is chosen as late as possible.
-        planned == 0 && ahead < self.config.buffer && self.buffered_bytes() < self.config.buffer_bytes
+        let has_memory = ahead < self.config.buffer && self.buffered_bytes() < self.config.buffer_bytes;
+        // One at a time, and only when it can be requested, so that its level is chosen as late as possible.
+        planned == 0 && has_memory && self.may_fetch(self.queue.len(), now)
     }
 
     /// The variant of the next segment.
@@ -243,7 +273,11 @@ impl State {
         // There is none at the start and after a seek: nothing is buffered, so there is no level to stay at.
         let current = self.follows.map(|_| self.level());
         let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
-        let buffered = self.ahead(self.cursor);
+        // A segment that is being fetched is buffered once it is there, and until then the buffer shrinks.
+        let buffered = match self.rest_of_fetching() {
+            Some(rest) => self.ahead(self.cursor).saturating_sub(rest),
+            None => self.buffered(),
+        };
         let is_starting = self.is_starting;
         let snapshot = Snapshot { current, buffered, is_starting, ..snapshot };
         let chosen = self.abr.ask("Abr::choose", |rule| rule.choose(now, &snapshot));

@@ -189,15 +189,16 @@ impl State {
         self.sections.buffers.iter().find(|section| section.id == id)
     }
 
-    /// True once after an outage, once after the reader has made room, and once when what waits for a worker becomes urgent: a
+    /// True once after an outage, once after the reader has made room, once the next segment may be requested, and once when what waits for a worker becomes urgent: a
     /// segment, or a wake-up that the downloader has not followed yet.
     pub(crate) fn take_wake(&mut self, now: Instant) -> bool {
         let is_over = self.end_outage(now);
-        let has_room = self.is_idle && self.has_room();
+        let waiting = self.queue.iter().position(|queued| queued.phase == SegmentPhase::Planned);
+        let may_fetch = |index| self.may_fetch(index, now);
+        let has_room = self.is_idle && waiting.map_or_else(|| self.has_room(now), may_fetch);
         if has_room {
             self.is_idle = false;
         }
-        let waiting = self.queue.iter().position(|queued| queued.phase == SegmentPhase::Planned);
         let urgent = waiting.filter(|index| self.priority_of(*index) > self.queue[*index].priority);
         if let Some(index) = urgent {
             self.queue[index].priority = Priority::High;

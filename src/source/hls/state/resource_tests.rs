@@ -17,7 +17,7 @@ fn state(lines: &str) -> State {
     let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n{lines}#EXT-X-ENDLIST\n");
     let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), url.as_str()) else { panic!("a list") };
     let first = (0, Timeline::new(list, url.clone(), Duration::ZERO));
-    State::new(HlsConfig::default(), Ladder::single(url), None, first, Estimator::default())
+    State::new(HlsConfig::default(), Ladder::single(url), None, first, super::tests::fast())
 }
 
 /// All that may be fetched now.

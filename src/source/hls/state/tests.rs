@@ -42,6 +42,13 @@ fn frames(level: usize, segment: u64, range: std::ops::Range<u64>) -> Output {
     output
 }
 
+/// Of a network so fast, and so far away, that a segment is requested as soon as the one before.
+pub(super) fn fast() -> Estimator {
+    let mut estimator = Estimator::default();
+    estimator.handle_transfer(u64::from(u32::MAX), Duration::from_secs(1), Duration::from_secs(1));
+    estimator
+}
+
 /// How a fetch ends.
 #[derive(Clone, Copy, Debug)]
 enum End {
@@ -91,7 +98,7 @@ impl Player {
         if let Ok(Playlist::Multivariant(list)) = Playlist::parse(text.as_bytes(), "http://host/l") {
             ladder = Ladder::new(&list, &url, UriPolicy::default(), None).unwrap();
         }
-        let state = State::new(config, ladder, None, (0, timeline), Estimator::default());
+        let state = State::new(config, ladder, None, (0, timeline), fast());
         Self {
             state,
             is_woken: true,
@@ -298,7 +305,7 @@ fn manifests_that_name_new_pathways_for_ever_fill_no_memory() {
     let steering = Steering::new(url.clone(), ".".into(), Instant::now());
     let first = (0, timeline);
     let ladder = Ladder::single(url.clone());
-    let mut state = State::new(HlsConfig::default(), ladder, Some(steering), first, Estimator::default());
+    let mut state = State::new(HlsConfig::default(), ladder, Some(steering), first, fast());
     for round in 0..1000 {
         let clone = |index: u32| {
             format!(
@@ -427,7 +434,7 @@ fn s6_3_8_a_hinted_initialization_section_is_requested_once_and_is_that_of_the_n
     let timeline = Timeline::new(hinted, url.clone(), Duration::ZERO);
     let ladder = Ladder::single(url.clone());
     let first = (0, timeline);
-    let mut state = State::new(HlsConfig::default(), ladder, None, first, Estimator::default());
+    let mut state = State::new(HlsConfig::default(), ladder, None, first, fast());
     let now = Instant::now();
     let Some(Hinted::Map(key)) = state.poll_hint(now) else { panic!("the hint is used") };
     assert!(state.poll_hint(now).is_none(), "once");
@@ -458,7 +465,7 @@ fn what_arrives_after_the_playlist_has_jumped_still_belongs_to_the_section_befor
         let timeline = Timeline::new(live_list(first), url.clone(), Duration::ZERO);
         let ladder = Ladder::single(url.clone());
         let config = HlsConfig { start: Some(Duration::ZERO), ..HlsConfig::default() };
-        player.state = State::new(config, ladder, None, (0, timeline), Estimator::default());
+        player.state = State::new(config, ladder, None, (0, timeline), fast());
         let Some(Planned::Segment { id, .. }) = player.state.plan(player.now, Priority::Low) else {
             panic!("the first segment is planned")
         };
@@ -857,7 +864,7 @@ mod from_the_cache {
         let url = Url::parse("http://host/l").unwrap();
         let first = (0, Timeline::new(signed(query), url.clone(), Duration::ZERO));
         let ladder = Ladder::single(url);
-        let mut state = State::new(HlsConfig::default(), ladder, None, first, Estimator::default());
+        let mut state = State::new(HlsConfig::default(), ladder, None, first, fast());
         state.set_unconfirmed(Unconfirmed::new(true, false));
         state
     }
@@ -920,7 +927,7 @@ mod from_the_cache {
         let url = Url::parse("http://host/l").unwrap();
         let first = (0, Timeline::new(list(), url, Duration::ZERO));
         let config = HlsConfig { quality: Quality::Fixed(level), ..HlsConfig::default() };
-        let mut state = State::new(config, ladder(lines), None, first, Estimator::default());
+        let mut state = State::new(config, ladder(lines), None, first, fast());
         state.set_unconfirmed(Unconfirmed::new(false, true));
         state
     }
@@ -1103,7 +1110,7 @@ mod from_the_cache {
         let timeline = (first, Timeline::new(levels[first].list(), url.clone(), Duration::ZERO));
         let mut player = Player::with(1, HlsConfig { quality, ..HlsConfig::default() });
         let config = player.state.config.clone();
-        player.state = State::new(config, ladder(&lines), None, timeline, Estimator::default());
+        player.state = State::new(config, ladder(&lines), None, timeline, fast());
         player.state.set_unconfirmed(Unconfirmed::new(false, true));
         let mut asked = 0;
         for _ in 0..100 {
