@@ -77,7 +77,10 @@ fn a_body_from_a_server_without_ranges_that_breaks_has_a_line_with_the_reason() 
     drop(stream);
     downloader.stop();
     let lines = take_lines();
-    assert!(lines.iter().all(|line| !line.contains("was closed")), "{lines:#?}");
+    // The request for the end of the file may be superseded. The two bodies have failed, and nothing else ended them.
+    let is_ended_by_drop =
+        |line: &String| ["no longer needed", "or peer was closed"].iter().any(|end| line.contains(end));
+    assert!(!lines.iter().any(is_ended_by_drop), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("failed at 400000 bytes: ")), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("bytes: the file changed")), "{lines:#?}");
 }
