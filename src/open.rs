@@ -99,6 +99,11 @@ impl Downloader {
     /// | a manifest of MPEG-DASH or Smooth Streaming | [`ErrorKind::Unsupported`], which names it |
     /// | a web page or another text | [`ErrorKind::NotMedia`] |
     ///
+    /// The file's [`read_timeout`](crate::FileConfig::read_timeout) limits how long it blocks without progress until it is known
+    /// what `url` leads to, and while a list is read; that of `HlsConfig` limits the loading of the playlists behind the first one.
+    /// To cancel it earlier, call it on a thread of its own, with a downloader of its own, which another thread
+    /// [stops](Self::stop).
+    ///
     /// If you know that `url` leads to a file, [`open`](Self::open) is faster for some formats, because it requests the end of
     /// the file beside its beginning, and opens a cached file without a request.
     ///
@@ -194,14 +199,18 @@ impl Target {
         // The headers stay in `config`: a list on another origin may lead back to the first one.
         let own = if self.gets_headers { config.clone() } else { config.clone().without_headers() };
         let request = self.request.clone().headers("OpenConfig::headers", &own.headers)?;
-        let mut opening = Opening::send(downloader, request, own.file.read_timeout)?;
-        let kind = opening.read_first(kind::decide)?;
-        match self.open_as(opening, kind, own).map_err(|error| error.with_url(self.request.url()))? {
+        match self.send(downloader, request, own).map_err(|error| error.with_url(self.request.url()))? {
             Opened::Media(media) => Ok(media),
             #[cfg(feature = "queue")]
             // Names of the cache and of mirrors are those of the list, and not of its track.
             Opened::Next(next) => next.open(downloader, config.without_names()),
         }
+    }
+
+    fn send(&self, downloader: &Downloader, request: Request, config: OpenConfig) -> Result<Opened, Error> {
+        let mut opening = Opening::send(downloader, request, config.file.read_timeout)?;
+        let kind = opening.read_first(kind::decide)?;
+        self.open_as(opening, kind, config)
     }
 
     fn open_as(&self, opening: Opening, kind: Kind, config: OpenConfig) -> Result<Opened, Error> {

@@ -366,6 +366,61 @@ fn a_file_opened_as_a_radio_ends() {
 }
 
 #[test]
+fn a_silent_server_ends_the_opening_after_the_read_timeout() {
+    type Silence = fn(Answer) -> Answer;
+    let silences: [Silence; 3] =
+        [Answer::latency_until_released, |answer| answer.stall_after(0), |answer| answer.stall_after(20)];
+    let mut config = OpenConfig::default();
+    config.file = config.file.read_timeout(Duration::from_millis(200));
+    for silence in silences {
+        let content = Content::pattern(1000);
+        let origin = Origin::start(move |request| silence(Answer::file(request, &content)));
+        let url = origin.url("/a");
+        let mut results = vec![downloader().open_any_with(&url, config.clone())];
+        #[cfg(feature = "queue")]
+        results.push(downloader().open_track(&windway::queue::Track::new(&url).unwrap(), config.clone()));
+        for result in results {
+            let error = error(result);
+            assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+            assert_eq!(error.url().unwrap().expose(), url);
+            assert!(error.to_string().contains("no data for 200ms"), "{error}");
+        }
+    }
+}
+
+#[cfg(feature = "queue")]
+#[test]
+fn a_list_that_falls_silent_ends_the_opening_after_the_read_timeout() {
+    let list = format!("#EXTM3U\n{}", "#EXTINF:1,One\nhttp://example.com/1.mp3\n".repeat(1000));
+    let content = Content::bytes(list.into_bytes());
+    let origin = Origin::start(move |request| Answer::file(request, &content).stall_after(20_000));
+    let mut config = OpenConfig::default();
+    config.file = config.file.read_timeout(Duration::from_millis(200));
+    let error = error(downloader().open_any_with(&origin.url("/a"), config));
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+}
+
+#[cfg(feature = "hls")]
+#[test]
+fn a_silent_playlist_ends_the_opening_of_hls_after_the_read_timeout() {
+    let list = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000,CODECS=\"mp4a.40.2\"\n/media.m3u8\n";
+    let origin = Origin::start(move |request| match &*request.path {
+        "/a" => Answer::file(request, &Content::bytes(list.as_bytes())),
+        _ => Answer::status(404).latency_until_released(),
+    });
+    let hls = windway::hls::HlsConfig::new().read_timeout(Duration::from_millis(200));
+    let any = downloader().open_any_with(&origin.url("/a"), OpenConfig::new().hls(hls.clone()));
+    let mut errors = vec![error(any)];
+    for path in ["/a", "/media.m3u8"] {
+        errors.push(downloader().open_hls(&origin.url(path), hls.clone()).expect_err("it opened"));
+    }
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        assert!(error.url().is_some());
+    }
+}
+
+#[test]
 fn a_station_that_announces_a_length_is_connected_to_again() {
     let content = Content::pattern(50_000);
     let origin = Origin::start(move |_| Answer::whole(&content).header("icy-name", "Scripted"));

@@ -21,13 +21,12 @@ pub(super) trait Call: Send + Sync {
     fn call(self: Arc<Self>, now: Instant) -> Option<Instant>;
 }
 
-/// Calls its function at one deadline, and at each recheck after it.
+/// Calls its function at a deadline, at those that it returns, and at each recheck after the last one.
 pub(super) struct AtDeadline<F>(pub(super) F);
 
-impl<F: Fn() + Send + Sync> Call for AtDeadline<F> {
-    fn call(self: Arc<Self>, _: Instant) -> Option<Instant> {
-        (self.0)();
-        None
+impl<F: Fn(Instant) -> Option<Instant> + Send + Sync> Call for AtDeadline<F> {
+    fn call(self: Arc<Self>, now: Instant) -> Option<Instant> {
+        (self.0)(now)
     }
 }
 

@@ -217,8 +217,13 @@ impl HttpClient {
         self.sender().http3.iter().for_each(|http3| http3.recheck_urgency());
     }
 
-    /// Calls `call` at `at`, and maybe again later, until the returned alarm is dropped. `call` must not block.
-    pub(crate) fn call_at(&self, at: Instant, call: impl Fn() + Send + Sync + 'static) -> Alarm {
+    /// Calls `call` with the time, at `at` and at each time that it returns, and maybe again after the last one, until the
+    /// returned alarm is dropped. `call` must not block.
+    pub(crate) fn call_at(
+        &self,
+        at: Instant,
+        call: impl Fn(Instant) -> Option<Instant> + Send + Sync + 'static,
+    ) -> Alarm {
         self.sender().alarms.set(at, Arc::new(AtDeadline(call)))
     }
 

@@ -71,6 +71,11 @@ impl PeerHandle {
         Self(Arc::new(Registration { key, token, stats, channel, credits, on_cancel, downloader }))
     }
 
+    /// The token of all its fetches.
+    pub(crate) fn token(&self) -> &CancelToken {
+        &self.0.token
+    }
+
     fn core(&self) -> &Arc<Core> {
         self.0.downloader.core()
     }

@@ -1,7 +1,7 @@
 //! Events, rates and counters: one set for each peer, and one for all peers together.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -50,6 +50,8 @@ struct Counters {
     /// Rates by the origin that sent the bytes. Filled for all peers together only.
     origins: RatesBy<Origin>,
     totals: Totals,
+    /// When the last bytes arrived, or when that was first asked for. `None` until then: the clock is not read for nothing.
+    last_progress: Option<Instant>,
 }
 
 /// Number of origins whose bandwidth is kept: more than the origins of a playlist and its segments.
@@ -61,6 +63,7 @@ impl PeerStats {
             bandwidth: Bandwidth::default(),
             origins: RatesBy::new(ORIGINS),
             totals: Totals::default(),
+            last_progress: None,
         };
         Self { bus: Bus::new(event_capacity), counters: Mutex::new(counters), pacer: Arc::clone(pacer) }
     }
@@ -90,11 +93,19 @@ impl PeerStats {
     pub(super) fn record_read(&self, bytes: usize, sample: Option<&Sample>, origin: Option<&Origin>) {
         let mut counters = self.counters.lock();
         counters.totals.bytes += bytes as u64;
+        if let Some(last) = counters.last_progress.as_mut().filter(|_| bytes > 0) {
+            *last = Instant::now();
+        }
         let Some(sample) = sample else { return };
         counters.bandwidth.handle_sample(sample);
         if let Some(origin) = origin {
             counters.origins.handle_sample(origin, sample);
         }
+    }
+
+    /// When the last bytes arrived, from the first call on: that one returns the time of the call.
+    pub(super) fn last_progress(&self) -> Instant {
+        *self.counters.lock().last_progress.get_or_insert_with(Instant::now)
     }
 
     pub(super) fn record_retry(&self) {

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::origins::BesideOpening;
 use super::schedule::PeerKey;
 use super::stats::PeerStats;
-use crate::client::{PreconnectGuard, Request};
+use crate::client::{Alarm, PreconnectGuard, Request};
 use crate::downloader::runtime::core::Core;
 use crate::downloader::runtime::lend::Lent;
 use crate::downloader::runtime::message::Message;
@@ -114,6 +114,22 @@ impl Waker {
         if let Some(core) = self.core.upgrade() {
             core.stats.publish(event);
         }
+    }
+
+    /// When the last bytes of the peer arrived, from the first call on: that one returns the time of the call. `None` once the
+    /// peer is gone.
+    pub(crate) fn last_progress(&self) -> Option<Instant> {
+        Some(self.stats.upgrade()?.last_progress())
+    }
+
+    /// Calls `call` with the time, at `at` and at each time that it returns, and maybe again after the last one, until the alarm
+    /// is dropped. `call` must not block.
+    pub(crate) fn call_at(
+        &self,
+        at: Instant,
+        call: impl Fn(Instant) -> Option<Instant> + Send + Sync + 'static,
+    ) -> Option<Alarm> {
+        Some(self.core.upgrade()?.client.call_at(at, call))
     }
 
     /// Counters of the peer. `None` once it is gone.

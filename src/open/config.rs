@@ -25,8 +25,8 @@ use crate::source::hls::HlsConfig;
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct OpenConfig {
-    /// Options of a file. Its `read_timeout` limits also for how long the server may ask to wait before the first request is
-    /// repeated.
+    /// Options of a file. Its `read_timeout` also limits how long the opening blocks without progress until the kind of media is
+    /// known, and for how long the server may ask to wait before the first request is repeated.
     pub file: FileConfig,
     /// Options of a station.
     pub radio: RadioConfig,

@@ -24,6 +24,7 @@ pub(crate) mod hls;
 pub(crate) mod local;
 pub(crate) mod memory;
 pub(crate) mod opening;
+pub(crate) mod opening_limit;
 pub(crate) mod prefetch;
 pub(crate) mod radio;
 #[cfg(feature = "cache")]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::opening_limit::OpeningLimit;
 use crate::client::{Request, ResponseHead};
 use crate::downloader::{Downloader, Epoch, Fetch, Next, Peer, PeerHandle, Response};
 use crate::error::{Error, ErrorKind};
@@ -29,6 +30,8 @@ pub(crate) struct Opening {
     pub(crate) response: Response,
     /// The first bytes of its body.
     pub(crate) first: Vec<u8>,
+    /// Ends before what the URL leads to begins.
+    pub(crate) limit: OpeningLimit,
 }
 
 /// What the peer of an opening fetches, once that is known.
@@ -61,26 +64,29 @@ impl Opening {
     /// It asks for the range that a file opens with and, like a radio, for titles: each kind of server ignores what it does
     /// not know.
     ///
-    /// A host that can't be reached, or that asks to wait for longer than `wait_limit`, is not asked again.
+    /// A host that can't be reached, or that asks to wait for longer than `read_timeout`, is not asked again. If no bytes arrive
+    /// for so long, this and the calls on the opening end.
     pub(crate) fn send(
         downloader: &Downloader,
         request: Request,
-        wait_limit: Option<Duration>,
+        read_timeout: Option<Duration>,
     ) -> Result<Self, Error> {
         let role = Role::default();
         let peer = downloader.register(role.clone(), Priority::High)?;
+        let limit = OpeningLimit::new(&peer, read_timeout);
         let epoch = peer.epoch().child_as_peer();
         let part = epoch.child();
         let asking = request.clone().open_header("icy-metadata", "1");
         let ranged = asking.clone().range(ByteRange::new(0, OPENING)).doubt_total();
-        let fetch = |request| Fetch::new(request).epoch(&part).fail_fast(wait_limit);
+        let fetch = |request| Fetch::new(request).epoch(&part).fail_fast(read_timeout);
         let response = match peer.execute(fetch(ranged)) {
             // Some servers refuse ranges, and serve a request without one.
-            Err(error) if is_refused_range(&error) => peer.execute(fetch(asking))?,
-            response => response?,
+            Err(error) if is_refused_range(&error) => peer.execute(fetch(asking)),
+            response => response,
         };
+        let response = response.or_else(|error| limit.end(Err(error)))?;
         let downloader = downloader.clone();
-        Ok(Self { downloader, request, peer, role, epoch, part, response, first: Vec::new() })
+        Ok(Self { downloader, request, peer, role, epoch, part, response, first: Vec::new(), limit })
     }
 
     pub(crate) fn head(&self) -> &ResponseHead {
@@ -92,7 +98,7 @@ impl Opening {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Empty`]; those of [`Response::read_chunk`].
+    /// [`ErrorKind::Empty`]; [`ErrorKind::TimedOut`]; those of [`Response::read_chunk`].
     pub(crate) fn read_first<T>(
         &mut self,
         decide: impl Fn(&ResponseHead, &[u8], bool) -> Option<T>,
@@ -100,7 +106,8 @@ impl Opening {
         let mut chunk = [0; 4096];
         loop {
             let room = chunk.len().min(FirstBytes::MOST - self.first.len());
-            let got = self.response.read_chunk(&mut chunk[..room])?;
+            let read = self.response.read_chunk(&mut chunk[..room]);
+            let got = read.or_else(|error| self.limit.end(Err(error)))?;
             self.first.extend_from_slice(&chunk[..got]);
             let is_all = got == 0 || self.response.is_received() || self.first.len() == FirstBytes::MOST;
             if self.first.is_empty() {
@@ -114,26 +121,32 @@ impl Opening {
         }
     }
 
-    /// All of a document of at most `limit` bytes. Blocks.
+    /// All of a document of at most `most` bytes. Blocks.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TooLarge`]; those of [`Response::read_chunk`].
+    /// [`ErrorKind::TooLarge`]; [`ErrorKind::TimedOut`]; those of [`Response::read_chunk`].
     #[cfg(any(feature = "hls", feature = "queue"))]
-    pub(crate) fn read_document(mut self, limit: usize) -> Result<Vec<u8>, Error> {
+    pub(crate) fn read_document(mut self, most: usize) -> Result<Vec<u8>, Error> {
+        let limit = std::mem::take(&mut self.limit);
+        limit.end(self.read_to_end(most))
+    }
+
+    #[cfg(any(feature = "hls", feature = "queue"))]
+    fn read_to_end(mut self, most: usize) -> Result<Vec<u8>, Error> {
         let head = self.head();
         let is_cut = head.is_partial() && head.total().is_none_or(|total| total > OPENING);
         self.response.unread(&self.first);
         if !is_cut {
-            return self.response.bytes(limit);
+            return self.response.bytes(most);
         }
         // Rare: a document that is longer than the opening of a file.
         // Read to its end although it is cut: the connection is free for the second request then.
-        let opened = self.response.bytes(limit)?;
+        let opened = self.response.bytes(most)?;
         if (opened.len() as u64) < OPENING {
             return Ok(opened);
         }
-        self.peer.execute(Fetch::new(self.request))?.bytes(limit)
+        self.peer.execute(Fetch::new(self.request))?.bytes(most)
     }
 }
 

@@ -66,7 +66,10 @@ impl Lent {
     }
 
     fn abort_at(&self, deadline: Instant, control: Arc<Control>) -> crate::client::Alarm {
-        self.core.client.call_at(deadline, move || control.abort())
+        self.core.client.call_at(deadline, move |_| {
+            control.abort();
+            None
+        })
     }
 }
 

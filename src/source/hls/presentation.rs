@@ -21,16 +21,18 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::foreign::in_callback;
 use crate::source::opening::Opening;
+use crate::source::opening_limit::OpeningLimit;
 use crate::types::Priority;
 
 impl Downloader {
-    /// Opens an HLS presentation. Blocks until its playlists are there: the one at `url`, and that of the chosen variant.
+    /// Opens an HLS presentation. Blocks until its playlists are there: the one at `url`, and that of the chosen variant; at most
+    /// for [`HlsConfig::read_timeout`] without progress, which bytes of any of them are.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`]; [`ErrorKind::InvalidConfig`], which names the field;
     /// [`ErrorKind::InvalidPlaylist`]; [`ErrorKind::Unsupported`] if no variant has audio that can be played;
-    /// [`ErrorKind::Forbidden`]; the errors of [`PeerHandle::execute`].
+    /// [`ErrorKind::Forbidden`]; [`ErrorKind::TimedOut`]; the errors of [`PeerHandle::execute`].
     pub fn open_hls(&self, url: &str, config: HlsConfig) -> Result<Hls, Error> {
         Hls::open(self, url, config)
     }
@@ -73,7 +75,8 @@ impl Hls {
         let peer = downloader.register(HlsPeer(Arc::clone(&shared)), shared.config.priority)?;
         // While the playlists load, a connection is opened for what the first segment needs beside itself.
         let ready = peer.waker().keep_preconnected(&shared.request);
-        let state = open::open(&shared, &peer)?;
+        let limit = OpeningLimit::new(&peer, shared.config.read_timeout);
+        let state = limit.end(open::open(&shared, &peer)).map_err(|error| shared.locate(error))?;
         Self::start(shared, state, ready, peer)
     }
 
@@ -96,7 +99,9 @@ impl Hls {
         // Assigned before the playlists are read: this peer loads the keys that they name.
         role.assign(HlsPeer(Arc::clone(&shared)));
         peer.set_priority(shared.config.priority);
-        let state = open::open_loaded(&shared, &peer, Loaded::new(&head, bytes, from))?;
+        // That of the opening has ended, and its configuration is the file's.
+        let limit = OpeningLimit::new(&peer, shared.config.read_timeout);
+        let state = limit.end(open::open_loaded(&shared, &peer, Loaded::new(&head, bytes, from)))?;
         Self::start(shared, state, ready, peer)
     }
 

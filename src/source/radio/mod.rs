@@ -133,7 +133,8 @@ impl Radio {
     /// Makes a radio of an opening that has shown a station, and goes on with its response. Does not block.
     pub(crate) fn adopt(opening: Opening, config: RadioConfig) -> Result<Self, Error> {
         let config = config.checked()?;
-        let Opening { request, peer, epoch, mut response, first, .. } = opening;
+        let Opening { request, peer, epoch, mut response, first, limit, .. } = opening;
+        limit.end(Ok(()))?;
         // What was read to recognise the station is its first audio.
         response.unread(&first);
         Self::start(request, config, epoch, peer, Some(response))
