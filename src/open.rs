@@ -55,7 +55,7 @@ pub enum Media {
     /// HTTP Live Streaming, on demand or live. Needs the feature `hls`.
     #[cfg(feature = "hls")]
     Hls(Hls),
-    /// A list of several tracks. Needs the feature `queue`.
+    /// A list of several tracks, or a feed. Needs the feature `queue`.
     #[cfg(feature = "queue")]
     Playlist(Playlist),
 }
@@ -94,8 +94,8 @@ impl Downloader {
     /// | audio or video of known length, or with a validator, or chunked | [`Media::File`] |
     /// | audio from a server that calls itself a station, or without any sign of an end | [`Media::Radio`] |
     /// | a playlist of HLS | `Media::Hls`, or [`ErrorKind::Unsupported`] without the feature `hls` |
-    /// | a list of several tracks: M3U, PLS, XSPF, ASX, a podcast's feed | `Media::Playlist`, or [`ErrorKind::Unsupported`] without the feature `queue` |
-    /// | a list of one track | what that track is; at most five lists lead to it |
+    /// | a podcast's feed, or a list of several tracks: M3U, PLS, XSPF, ASX | `Media::Playlist`, or [`ErrorKind::Unsupported`] without the feature `queue` |
+    /// | a list of one track, but no feed | what that track is; at most five lists lead to it |
     /// | a manifest of MPEG-DASH or Smooth Streaming | [`ErrorKind::Unsupported`], which names it |
     /// | a web page or another text | [`ErrorKind::NotMedia`] |
     ///
@@ -226,7 +226,7 @@ impl Target {
         Ok(Opened::Media(media))
     }
 
-    /// Reads a list. One with a single track is followed.
+    /// Reads a list. One with a single track is followed, unless it is a feed.
     #[cfg(feature = "queue")]
     fn open_list(&self, opening: Opening, format: ListFormat, config: OpenConfig) -> Result<Opened, Error> {
         if self.depth >= MOST_NESTED {
@@ -251,8 +251,9 @@ impl Target {
             config.lists,
         )?;
         match list.tracks() {
-            // A list with refused entries is not one of a single track: the caller is to see the refusals.
-            [only] if list.refused().is_empty() => match only.as_remote() {
+            // A list with refused entries is not one of a single track: the caller is to see the refusals. A feed has a title, and
+            // gets more episodes.
+            [only] if list.refused().is_empty() && format != ListFormat::Feed => match only.as_remote() {
                 Some(remote) => Self::of_track(remote).map(Opened::Next),
                 None => Ok(Opened::Media(Media::Playlist(list))),
             },

@@ -524,6 +524,19 @@ mod lists {
     }
 
     #[test]
+    fn a_feed_is_a_playlist_however_many_episodes_it_has() {
+        let item = "<item><title>One</title><guid>17</guid><enclosure url=\"1.mp3\"/></item>";
+        for (items, guids) in [(item, &[Some("17")][..]), ("", &[])] {
+            let feed = format!("<rss><channel><title>Podcast</title>{items}</channel></rss>");
+            let origin = serving("application/rss+xml", &feed);
+            let list = playlist(downloader().open_any(&origin.url("/dir/list")).unwrap());
+            assert_eq!(list.title(), Some("Podcast"));
+            assert_eq!(list.tracks().iter().map(Track::guid).collect::<Vec<_>>(), guids);
+            assert_eq!(requests(&origin), 1);
+        }
+    }
+
+    #[test]
     fn a_long_list_is_read_to_its_end_and_a_longer_one_is_refused() {
         let list: String = (0..40_000).map(|number| format!("{number}.mp3\n")).collect();
         let origin = serving("audio/x-mpegurl", &list);

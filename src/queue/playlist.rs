@@ -96,7 +96,8 @@ impl Playlist {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidUrl`] and [`ErrorKind::UnsupportedScheme`] for `url`; [`ErrorKind::Unsupported`] for a playlist of
-    /// HLS; [`ErrorKind::InvalidPlaylist`] for another text, and with the line if the list violates its format;
+    /// HLS; [`ErrorKind::InvalidPlaylist`] for another text, for a list other than a feed that has no tracks, and with the line
+    /// if the list violates its format;
     /// [`ErrorKind::TooLarge`] for more than 100,000 tracks; the error of the first entry if all are refused.
     pub fn parse(text: &[u8], url: &str, rules: ListRules) -> Result<Self, Error> {
         let url = HttpUrl::parse(url)?;
@@ -126,7 +127,8 @@ impl Playlist {
         match refused.first() {
             // The first refusal explains more than "no tracks".
             Some(first) if tracks.is_empty() => Err(first.clone()),
-            None if tracks.is_empty() => {
+            // The episodes of a podcast may be yet to come. Other lists are nothing without their tracks.
+            None if tracks.is_empty() && format != ListFormat::Feed => {
                 Err(Error::new(ErrorKind::InvalidPlaylist, "the list has no tracks").with_url(&url))
             }
             _ => Ok(Self { url, title: list.title, tracks, refused }),
@@ -143,7 +145,7 @@ impl Playlist {
         self.title.as_deref()
     }
 
-    /// The tracks, in the order of the list. At least one. Most podcasts begin with the newest episode; dates are not read.
+    /// The tracks, in the order of the list. At least one, but for a feed without episodes. Most podcasts begin with the newest episode; dates are not read.
     pub fn tracks(&self) -> &[Track] {
         &self.tracks
     }
@@ -258,6 +260,7 @@ mod tests {
         assert_eq!(kind("<!doctype html><a href=\"http://h\">"), ErrorKind::InvalidPlaylist);
         assert_eq!(kind("#EXTM3U\n"), ErrorKind::InvalidPlaylist);
         assert_eq!(kind(""), ErrorKind::InvalidPlaylist);
+        assert_eq!(kind("<asx></asx>"), ErrorKind::InvalidPlaylist);
         assert_eq!(parse("dir/1.mp3\n", ListRules::default()).unwrap().tracks().len(), 1);
     }
 
