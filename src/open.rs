@@ -15,6 +15,8 @@ use crate::media::ListFormat;
 use crate::queue::{ListOrigin, Playlist, Remote, Track};
 #[cfg(feature = "queue")]
 use crate::safe_url::HttpUrl;
+#[cfg(feature = "cache")]
+use crate::source::file::HttpFile;
 use crate::source::file::{self, FileReader};
 #[cfg(feature = "hls")]
 use crate::source::hls::Hls;
@@ -105,7 +107,10 @@ impl Downloader {
     /// [stops](Self::stop).
     ///
     /// If you know that `url` leads to a file, [`open`](Self::open) is faster for some formats, because it requests the end of
-    /// the file beside its beginning, and opens a cached file without a request.
+    /// the file beside its beginning.
+    ///
+    /// What the cache of `FileConfig` or `HlsConfig` has of `url` is opened without a request, as `open_with` and `open_hls` open it.
+    /// Of HLS that a list of tracks names, the playlist is requested.
     ///
     /// # Errors
     ///
@@ -208,9 +213,42 @@ impl Target {
     }
 
     fn send(&self, downloader: &Downloader, request: Request, config: OpenConfig) -> Result<Opened, Error> {
+        #[cfg(feature = "cache")]
+        if let Some(media) = self.open_cached(downloader, &request, &config)? {
+            return Ok(Opened::Media(media));
+        }
         let mut opening = Opening::send(downloader, request, config.file.read_timeout)?;
         let kind = opening.read_first(kind::decide)?;
         self.open_as(opening, kind, config)
+    }
+
+    /// Opens what is stored and may be used before a request.
+    #[cfg(feature = "cache")]
+    fn open_cached(
+        &self,
+        downloader: &Downloader,
+        request: &Request,
+        config: &OpenConfig,
+    ) -> Result<Option<Media>, Error> {
+        let cached = HttpFile::open_cached(downloader, request.clone(), config.file.clone())?;
+        if let Some(file) = cached {
+            return Ok(Some(Media::File(Stream::new(FileReader::new(file)))));
+        }
+        #[cfg(feature = "hls")]
+        // A list may name a private address, which only the response to the first request shows.
+        if self.is_of_application() {
+            return Ok(Hls::open_cached(downloader, request.clone(), config.hls.clone())?.map(Media::Hls));
+        }
+        Ok(None)
+    }
+
+    /// True if the application has named it, and no list.
+    #[cfg(all(feature = "cache", feature = "hls"))]
+    fn is_of_application(&self) -> bool {
+        #[cfg(feature = "queue")]
+        return self.depth == 0;
+        #[cfg(not(feature = "queue"))]
+        true
     }
 
     fn open_as(&self, opening: Opening, kind: Kind, config: OpenConfig) -> Result<Opened, Error> {

@@ -18,7 +18,7 @@ use windway::cache::{Cache, CacheConfig, CacheEntry, CacheKey, CacheUse, SIGNING
 use windway::config::{Hook, ReadAhead, RequestHook, RequestKind, StorageConfig};
 use windway::event::Event;
 use windway::stream::{Pending, Phase, TryRead};
-use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Stream};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Media, OpenConfig, Stream};
 
 const LEN: u64 = 900_001;
 
@@ -127,6 +127,29 @@ fn what_was_played_is_played_again_without_a_request_and_without_a_network() {
     assert_eq!(stream.handle().media_info().extension(), Some("flac"));
     assert_eq!(read_all(&mut stream).unwrap(), LEN);
     assert_eq!((requests(&origin), downloader.stats().requests), (before, 0));
+}
+
+#[test]
+fn what_was_played_is_opened_as_media_of_any_kind_without_a_network() {
+    let (place, origin) = (place(), serving(fresh));
+    let url = origin.url("/a.flac");
+    let open = || downloader().open_any_with(&url, OpenConfig::new().file(config(&place.open())));
+    assert_eq!(play(&url, &place.open()).unwrap(), LEN);
+    let before = requests(&origin);
+    origin.stop_listening();
+    let mut opened = vec![open().unwrap()];
+    #[cfg(feature = "queue")]
+    {
+        let list = windway::queue::Playlist::parse(url.as_bytes(), &origin.url("/list"), Default::default());
+        let config = OpenConfig::new().file(config(&place.open()));
+        opened.push(downloader().open_track(&list.unwrap().tracks()[0], config).unwrap());
+    }
+    for media in opened {
+        let Media::File(mut stream) = media else { panic!("not a file") };
+        assert_eq!(stream.handle().phase(), Phase::Complete);
+        assert_eq!(read_all(&mut stream).unwrap(), LEN);
+    }
+    assert_eq!(requests(&origin), before);
 }
 
 #[test]

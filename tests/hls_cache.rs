@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use windway::cache::{Cache, CacheConfig, CacheUse};
 use windway::event::Event;
 use windway::hls::{Hls, HlsConfig, Quality, Section};
-use windway::{Error, ErrorKind};
+use windway::{Error, ErrorKind, Media, OpenConfig};
 
 const SEGMENTS: u64 = 5;
 
@@ -146,6 +146,19 @@ fn what_was_played_once_plays_again_without_a_request() {
         assert_eq!(frames(&mut open(&origin, path, &directory).unwrap()), all_frames(), "{path}");
         assert_eq!(origin.log().requests.len(), requests, "{path}");
     }
+}
+
+#[test]
+fn what_was_played_once_is_opened_as_media_of_any_kind_without_a_network() {
+    let directory = TempDir::new().unwrap();
+    let origin = serve(site(SEGMENTS), true);
+    assert_eq!(frames(&mut open(&origin, "/aac.m3u8", &directory).unwrap()), all_frames());
+    origin.stop_listening();
+    let config = OpenConfig::new().hls(config(&directory));
+    let Media::Hls(mut hls) = downloader().open_any_with(&origin.url("/aac.m3u8"), config).unwrap() else {
+        panic!("not HLS")
+    };
+    assert_eq!(frames(&mut hls), all_frames());
 }
 
 #[test]

@@ -33,12 +33,33 @@ impl HttpFile {
         config: FileConfig,
     ) -> Result<(Arc<Self>, ReaderId), Error> {
         Error::check_may_block("open")?;
-        let file = Self::register(downloader, Shared::new(request, config)?)?;
-        let reader = file.shared.add_reader();
-        file.shared.request_memory();
-        file.shared.await_opening(reader)?;
-        file.shared.state.lock().open_call = OpenCall::Over;
-        Ok((file, reader))
+        Self::register(downloader, Shared::new(request, config)?)?.await_opening()
+    }
+
+    /// Opens the file of `request` from the cache, as [`open`](Self::open) does. `None` if that would send a request first.
+    #[cfg(feature = "cache")]
+    pub(crate) fn open_cached(
+        downloader: &Downloader,
+        request: Request,
+        config: FileConfig,
+    ) -> Result<Option<(Arc<Self>, ReaderId)>, Error> {
+        if config.cache.is_none() {
+            return Ok(None);
+        }
+        let file = Self::register_cached(downloader, Shared::new(request, config)?)?;
+        if file.shared.state.lock().mode.is_opening() {
+            return Ok(None);
+        }
+        file.shared.replan(Priority::Low);
+        file.await_opening().map(Some)
+    }
+
+    fn await_opening(self: Arc<Self>) -> Result<(Arc<Self>, ReaderId), Error> {
+        let reader = self.shared.add_reader();
+        self.shared.request_memory();
+        self.shared.await_opening(reader)?;
+        self.shared.state.lock().open_call = OpenCall::Over;
+        Ok((self, reader))
     }
 
     /// Opens the file of `request` in the background.
@@ -66,12 +87,8 @@ impl HttpFile {
 
     /// A file that requests nothing yet.
     fn register(downloader: &Downloader, shared: Shared) -> Result<Arc<Self>, Error> {
-        let shared = Arc::new(shared);
-        let peer = downloader.register(FilePeer(Arc::clone(&shared)), shared.config.priority)?;
-        let epoch = peer.epoch().child_as_peer();
-        let file = Self::link(downloader, Arc::clone(&shared), peer, epoch);
-        #[cfg(feature = "cache")]
-        shared.open_from_cache();
+        let file = Self::register_cached(downloader, shared)?;
+        let shared = &file.shared;
         if !shared.state.lock().mode.is_opening() {
             // Opened from the cache: bytes may be missing, or the entry may have to be confirmed.
             shared.replan(Priority::Low);
@@ -92,6 +109,17 @@ impl HttpFile {
                 BesideOpening::Nothing => {}
             }
         }
+        Ok(file)
+    }
+
+    /// A file that is opened from the cache, if it may be used before a request, and prepares no request.
+    fn register_cached(downloader: &Downloader, shared: Shared) -> Result<Arc<Self>, Error> {
+        let shared = Arc::new(shared);
+        let peer = downloader.register(FilePeer(Arc::clone(&shared)), shared.config.priority)?;
+        let epoch = peer.epoch().child_as_peer();
+        let file = Self::link(downloader, shared, peer, epoch);
+        #[cfg(feature = "cache")]
+        file.shared.open_from_cache();
         Ok(file)
     }
 

@@ -80,6 +80,25 @@ impl Hls {
         Self::start(shared, state, ready, peer)
     }
 
+    /// Opens a presentation from the cache. `None` if that would send a request first.
+    #[cfg(feature = "cache")]
+    pub(crate) fn open_cached(
+        downloader: &Downloader,
+        request: Request,
+        config: HlsConfig,
+    ) -> Result<Option<Self>, Error> {
+        if config.cache.is_none() {
+            return Ok(None);
+        }
+        config.check()?;
+        let request = request.headers("HlsConfig::headers", &config.headers)?;
+        let shared = Arc::new(Shared::new(request, config));
+        let peer = downloader.register(HlsPeer(Arc::clone(&shared)), shared.config.priority)?;
+        let Some(state) = super::cached::open(&shared, &peer) else { return Ok(None) };
+        let ready = peer.waker().keep_preconnected(&shared.request);
+        Self::start(shared, state, ready, peer).map(Some)
+    }
+
     /// Makes a presentation of an opening that has shown an HLS playlist. Blocks like [`Downloader::open_hls`].
     pub(crate) fn adopt(opening: Opening, config: HlsConfig) -> Result<Self, Error> {
         config.check()?;
