@@ -141,7 +141,7 @@ pub enum ErrorKind {
     Encoded,
     /// The resource has changed since the first response. Its bytes can't be joined with the stored ones.
     Changed,
-    /// The response is an HTML page or other text, not audio.
+    /// The response is an HTML page, a playlist or other text, a picture, a PDF or a ZIP archive, not audio.
     NotMedia,
     /// The resource exists and has no bytes.
     Empty,

@@ -99,7 +99,7 @@ impl Downloader {
     /// | a podcast's feed, or a list of several tracks: M3U, PLS, XSPF, ASX | `Media::Playlist`, or [`ErrorKind::Unsupported`] without the feature `queue` |
     /// | a list of one track, but no feed | what that track is; at most five lists lead to it |
     /// | a manifest of MPEG-DASH or Smooth Streaming | [`ErrorKind::Unsupported`], which names it |
-    /// | a web page or another text | [`ErrorKind::NotMedia`] |
+    /// | a web page or another text; a picture, a PDF or a ZIP archive, by its content type and first bytes | [`ErrorKind::NotMedia`] |
     ///
     /// The file's [`read_timeout`](crate::FileConfig::read_timeout) limits how long it blocks without progress until it is known
     /// what `url` leads to, and while a list is read; that of `HlsConfig` limits the loading of the playlists behind the first one.
@@ -310,10 +310,9 @@ fn refusal(document: Document, content_type: Option<&str>) -> Error {
         Document::SmoothStreaming => {
             unsupported("a manifest of Smooth Streaming, which windway does not play")
         }
-        Document::Page => {
-            let content_type = content_type.unwrap_or("none");
-            let why =
-                format!("the response is a web page or a text, not media (content type: {content_type})");
+        Document::Page | Document::Other(_) => {
+            let (what, content_type) = (document.name(), content_type.unwrap_or("none"));
+            let why = format!("the response is {what}, not media (content type: {content_type})");
             Error::new(ErrorKind::NotMedia, why)
         }
     }

@@ -366,6 +366,32 @@ fn a_file_opened_as_a_radio_ends() {
 }
 
 #[test]
+fn what_is_no_media_is_an_error_that_names_it() {
+    let list = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n0.aac\n#EXT-X-ENDLIST\n";
+    let feed = "<rss><channel><item><enclosure url=\"1.mp3\"/></item></channel></rss>";
+    let files: [(&str, &[u8], &[&str]); 5] = [
+        ("image/jpeg", b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01", &["a JPEG image"]),
+        ("application/pdf", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3", &["a PDF document"]),
+        ("application/zip", b"PK\x03\x04\x14\0\0\0", &["a ZIP archive"]),
+        ("application/vnd.apple.mpegurl", list.as_bytes(), &["an HLS playlist", "open_hls or open_any"]),
+        ("application/rss+xml", feed.as_bytes(), &["a podcast's feed", "open_any"]),
+    ];
+    for (content_type, bytes, texts) in files {
+        let origin = Origin::start(move |request| {
+            Answer::file(request, &Content::bytes(bytes)).header("Content-Type", content_type)
+        });
+        let mut errors = vec![downloader().open(&origin.url("/a")).expect_err("it opened")];
+        if texts.len() == 1 {
+            errors.push(error(downloader().open_any(&origin.url("/a"))));
+        }
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::NotMedia, "{error}");
+            texts.iter().for_each(|text| assert!(error.to_string().contains(text), "{error}"));
+        }
+    }
+}
+
+#[test]
 fn a_silent_server_ends_the_opening_after_the_read_timeout() {
     type Silence = fn(Answer) -> Answer;
     let silences: [Silence; 3] =

@@ -1,6 +1,7 @@
-//! Distinguishes the documents that URLs lead to instead of media: playlists, lists of tracks, manifests, pages.
+//! Distinguishes what URLs lead to instead of media: playlists, lists of tracks, manifests, pages, pictures.
 
 use super::html::looks_like_html_page;
+use super::other::other_file;
 use super::text::decode;
 use super::{FirstBytes, names, sniff};
 
@@ -17,6 +18,32 @@ pub(crate) enum Document {
     SmoothStreaming,
     /// A web page, a message or a text of another kind.
     Page,
+    /// A picture, a PDF or an archive, as an error names it.
+    Other(&'static str),
+}
+
+impl Document {
+    /// What an error calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hls => "an HLS playlist",
+            Self::List(ListFormat::Feed) => "a podcast's feed",
+            Self::List(_) => "a playlist",
+            Self::Dash => "a manifest of MPEG-DASH",
+            Self::SmoothStreaming => "a manifest of Smooth Streaming",
+            Self::Page => "a web page or a text",
+            Self::Other(name) => name,
+        }
+    }
+
+    /// How an error says what can be done with it.
+    pub(crate) fn advice(self) -> &'static str {
+        match self {
+            Self::Hls => "; open it with open_hls or open_any",
+            Self::List(_) => "; open it with open_any",
+            Self::Dash | Self::SmoothStreaming | Self::Page | Self::Other(_) => "",
+        }
+    }
 }
 
 /// The format of a list of tracks.
@@ -54,6 +81,9 @@ pub(crate) fn detect(content_type: Option<&str>, first: &[u8], is_all: bool) -> 
     if first.len() < LEAST && !is_all {
         return Detected::Unclear;
     }
+    if let Some(name) = other_file(content_type, first) {
+        return Detected::Document(Document::Other(name));
+    }
     if sniff::sniff(first).is_some() {
         return Detected::Media;
     }
@@ -79,6 +109,17 @@ pub(crate) fn detect(content_type: Option<&str>, first: &[u8], is_all: bool) -> 
             Detected::Media
         }
     })
+}
+
+/// What the response is, if it [is no media](looks_like_html_page).
+pub(crate) fn detect_other(content_type: Option<&str>, first: &[u8]) -> Option<Document> {
+    if !looks_like_html_page(content_type, first) {
+        return None;
+    }
+    match detect(content_type, first, true) {
+        Detected::Document(document) => Some(document),
+        Detected::Media | Detected::Unclear => Some(Document::Page),
+    }
 }
 
 /// True if the bytes are text: no control characters, in any of the encodings that [`decode`] knows.

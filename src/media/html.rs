@@ -1,9 +1,13 @@
-//! Distinguishes HTML pages, playlists and text messages from media.
+//! Distinguishes HTML pages, playlists, text messages and files of other kinds from media.
 
+use super::other::other_file;
 use super::{names, sniff};
 
-/// True if this is a page, a list or a message, not media: magic bytes of audio overrule the content type.
+/// True if this is a page, a list, a message or a picture, not media: magic bytes of audio overrule the content type.
 pub(crate) fn looks_like_html_page(content_type: Option<&str>, first: &[u8]) -> bool {
+    if other_file(content_type, first).is_some() {
+        return true;
+    }
     if sniff::sniff(first).is_some() {
         return false;
     }

@@ -14,16 +14,15 @@ mod kinds;
 mod layout;
 mod mp4;
 mod names;
+mod other;
 mod sniff;
 mod text;
 mod ts;
 
 pub(crate) use bisected::{Bisected, bisected};
-#[cfg(any(test, feature = "queue"))]
-pub(crate) use document::ListFormat;
 #[cfg(feature = "queue")]
 pub(crate) use document::is_text;
-pub(crate) use document::{Detected, Document, detect};
+pub(crate) use document::{Detected, Document, ListFormat, detect, detect_other};
 pub(crate) use first_bytes::FirstBytes;
 pub(crate) use html::looks_like_html_page;
 pub use info::{HintSource, MediaInfo};

@@ -363,13 +363,13 @@ impl Shared {
         }
     }
 
-    /// Fails if these first bytes are those of an HTML page. Else keeps them in the state.
+    /// Fails if these first bytes are those of an HTML page or of another file that is no media. Else keeps them in the state.
     pub(crate) fn refuse_html_page(&self, first: &[u8]) -> Result<(), Error> {
         let mut state = self.state.lock();
         let content_type = state.mode.info().and_then(|info| info.content_type.as_deref());
-        if media::looks_like_html_page(content_type, first) {
-            let what = content_type.unwrap_or("none").to_owned();
-            let why = format!("the response is an HTML page or a list, not media (content type: {what})");
+        if let Some(found) = media::detect_other(content_type, first) {
+            let (what, advice, announced) = (found.name(), found.advice(), content_type.unwrap_or("none"));
+            let why = format!("the response is {what}, not media (content type: {announced}){advice}");
             // The next attempt may get something else, which must not be compared with this response.
             state.mode.reopen();
             drop(state);

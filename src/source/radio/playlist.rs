@@ -2,15 +2,14 @@
 
 use std::fmt;
 
-use crate::media::{self, Detected, Document};
+use crate::media::{self, Detected, Document, ListFormat};
 use crate::safe_url::SafeUrl;
 
 /// A list of URLs, returned instead of audio.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Playlist {
-    /// An HLS playlist, whose entries are segments.
-    is_hls: bool,
-    /// The first URL in it.
+    what: Document,
+    /// The first stream in a list of tracks.
     first: Option<SafeUrl>,
 }
 
@@ -19,20 +18,23 @@ impl Playlist {
     pub(crate) fn detect(content_type: Option<&str>, first: &[u8]) -> Option<Self> {
         // As if there were no more bytes: to wait for more of a station's audio would delay its start.
         let Detected::Document(document) = media::detect(content_type, first, true) else { return None };
-        let is_hls = match document {
-            Document::Hls => true,
-            Document::List(_) => false,
-            _ => return None,
-        };
         // Lossy: the first bytes may end inside of a character.
         let text = String::from_utf8_lossy(first);
-        Some(Self { is_hls, first: first_url(&text).map(SafeUrl::from) })
+        let first = match document {
+            // Its namespace is a URL, too.
+            Document::List(ListFormat::Xspf) => {
+                text.split_once("<location>").and_then(|(_, rest)| first_url(rest))
+            }
+            // The segments of HLS and the episodes of a feed are no streams.
+            Document::Hls | Document::List(ListFormat::Feed) => None,
+            Document::List(_) => first_url(&text),
+            _ => return None,
+        };
+        Some(Self { what: document, first: first.map(SafeUrl::from) })
     }
 }
 
 fn first_url(text: &str) -> Option<&str> {
-    // The namespace of XSPF is a URL, too.
-    let text = text.split_once("<location>").map_or(text, |(_, rest)| rest);
     let at = ["http://", "https://"].into_iter().filter_map(|scheme| text.find(scheme)).min()?;
     let is_end = |char: char| char.is_whitespace() || char.is_control() || "\"'<>".contains(char);
     text[at..].split(is_end).next()
@@ -40,12 +42,10 @@ fn first_url(text: &str) -> Option<&str> {
 
 impl fmt::Display for Playlist {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, advice) = (self.what.name(), self.what.advice());
         match &self.first {
-            _ if self.is_hls => f.write_str("the response is an HLS playlist, not audio"),
-            Some(first) => {
-                write!(f, "the response is a playlist, not audio; the first stream in it is {first}")
-            }
-            None => f.write_str("the response is a playlist, not audio"),
+            Some(first) => write!(f, "the response is {what}, not audio; the first stream in it is {first}"),
+            None => write!(f, "the response is {what}, not audio{advice}"),
         }
     }
 }
@@ -82,7 +82,17 @@ mod tests {
             assert_eq!(said(content_type, list).as_deref(), Some(expected), "{list}");
         }
         let hls = said("application/vnd.apple.mpegurl", "#EXTM3U\n#EXT-X-VERSION:3\nhttp://h/1.ts\n");
-        assert_eq!(hls.as_deref(), Some("the response is an HLS playlist, not audio"));
+        let expected = "the response is an HLS playlist, not audio; open it with open_hls or open_any";
+        assert_eq!(hls.as_deref(), Some(expected));
+        let feed = said(
+            "text/xml",
+            "<rss xmlns:itunes=\"http://www.itunes.com/dtds/podcast-1.0.dtd\"><channel><item>\
+             <enclosure url=\"http://h/1.mp3\"/></item></channel></rss>",
+        );
+        let expected = "the response is a podcast's feed, not audio; open it with open_any";
+        assert_eq!(feed.as_deref(), Some(expected));
+        let cut = said("application/xspf+xml", "<playlist xmlns=\"http://xspf.org/ns/0/\"><title>");
+        assert_eq!(cut.as_deref(), Some("the response is a playlist, not audio; open it with open_any"));
         assert!(said("audio/x-scpls", "nothing").is_some());
     }
 

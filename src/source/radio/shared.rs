@@ -470,14 +470,13 @@ impl Shared {
     /// Fails if the response is a playlist or an HTML page, by its headers and its first bytes.
     pub(crate) fn refuse_html_page(&self, head: &ResponseHead, first: &[u8]) -> Result<(), Error> {
         let content_type = head.content_type();
-        let why = match Playlist::detect(content_type, first) {
-            Some(playlist) => playlist.to_string(),
-            None if media::looks_like_html_page(content_type, first) => {
-                let announced = content_type.unwrap_or("none");
-                format!("the response is an HTML page, not audio (content type: {announced})")
-            }
-            None => return Ok(()),
+        let playlist = Playlist::detect(content_type, first).map(|playlist| playlist.to_string());
+        let other = || {
+            let (what, announced) =
+                (media::detect_other(content_type, first)?.name(), content_type.unwrap_or("none"));
+            Some(format!("the response is {what}, not audio (content type: {announced})"))
         };
+        let Some(why) = playlist.or_else(other) else { return Ok(()) };
         // The URL of the response: a redirect may have led to a login page on another host.
         Err(Error::new(ErrorKind::NotMedia, why).with_url(head.url()))
     }
