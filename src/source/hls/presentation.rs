@@ -145,7 +145,9 @@ impl Hls {
 
     /// Blocks until the next section begins. `None` at the end of the presentation; after a seek there are sections again.
     ///
-    /// It may be called before the last section was read to its end, to open the next decoder in advance.
+    /// It may be called before the last section was read to its end, to open the next decoder in advance. If the last section was
+    /// dropped before its end, this is its rest ([`Discontinuity::Reopened`](super::Discontinuity::Reopened)): a section that
+    /// is not wanted has to be read to its end, or left by a seek.
     ///
     /// # Errors
     ///
@@ -187,6 +189,7 @@ impl Drop for Hls {
     /// Ends all transfers, and blocks until the threads of a live stream have ended. In a callback it does not wait.
     fn drop(&mut self) {
         self.shared.cancel();
+        self.shared.with(State::drop_unread);
         self.peer.cancel();
         self.shared.link.keep_totals();
         // A callback may run on one of these threads, which would wait for itself.

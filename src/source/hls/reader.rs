@@ -13,6 +13,10 @@ use super::state::section::{SectionBuffer, SectionInfo};
 ///
 /// `read` blocks until at least one byte is there. It returns 0 at the end of the section, and after a seek.
 ///
+/// If it is dropped before its end, [`next_section`](super::Hls::next_section) returns the rest as a section of its own, from the first
+/// frame on of which nothing was read: a decoder that has failed is replaced by another one. Nothing is fetched again. If the
+/// section behind it was handed out before, the rest is discarded.
+///
 /// ```no_run
 /// use windway::Downloader;
 /// use windway::hls::{Discontinuity, HlsConfig};
@@ -83,7 +87,7 @@ impl Read for Section {
 
 impl Drop for Section {
     fn drop(&mut self) {
-        self.shared.with(|state| state.drop_section(self.id));
+        self.shared.store(|state| state.drop_section(self.id));
     }
 }
 

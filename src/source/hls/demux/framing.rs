@@ -30,4 +30,11 @@ impl Framing {
             Self::Matroska(clusters) => Some(clusters.cluster(frame, duration)),
         }
     }
+    /// Numbers a framed frame as the next one. Its length stays the same.
+    pub(crate) fn number_again(&mut self, framed: &mut [u8], duration: Duration) {
+        match self {
+            Self::Ogg(pages) => pages.number_again(framed),
+            Self::Matroska(clusters) => clusters.number_again(framed, duration),
+        }
+    }
 }

@@ -97,12 +97,26 @@ pub(crate) struct Clusters {
 impl Clusters {
     /// A Cluster with this frame.
     pub(super) fn cluster(&mut self, frame: &[u8], duration: Duration) -> Vec<u8> {
-        let ticks = (self.time.as_nanos() / u128::from(TICK)) as u64;
-        self.time = self.time.saturating_add(duration);
+        let ticks = self.next_ticks(duration);
         // A SimpleBlock: of track 1, at the time of the Cluster, a key frame without lacing (RFC 9559, section 10.2).
         let block = [&[0x81, 0, 0, 0x80][..], frame].concat();
         let inside = [element(&[0xe7], &ticks.to_be_bytes()), element(&[0xa3], &block)];
         element(&[0x1f, 0x43, 0xb6, 0x75], &inside.concat())
+    }
+
+    /// Makes a Cluster of another section the next one of this.
+    pub(super) fn number_again(&mut self, cluster: &mut [u8], duration: Duration) {
+        let ticks = self.next_ticks(duration);
+        // Its ID, its size, the ID of the time, and the size of that.
+        let before = cluster.get(4).map(|size| 4 + size.leading_zeros() as usize + 1 + 2);
+        let time = before.and_then(|before| cluster.get_mut(before..before + 8));
+        time.into_iter().for_each(|time| time.copy_from_slice(&ticks.to_be_bytes()));
+    }
+
+    fn next_ticks(&mut self, duration: Duration) -> u64 {
+        let ticks = (self.time.as_nanos() / u128::from(TICK)) as u64;
+        self.time = self.time.saturating_add(duration);
+        ticks
     }
 }
 
@@ -174,6 +188,19 @@ mod tests {
         let second = clusters.cluster(b"two", Duration::ZERO);
         assert_eq!(first, b"\x1f\x43\xb6\x75\x93\xe7\x88\0\0\0\0\0\0\0\0\xa3\x87\x81\0\0\x80one");
         assert_eq!(second, b"\x1f\x43\xb6\x75\x93\xe7\x88\0\0\0\0\0\x01\x6a\xcf\xa3\x87\x81\0\0\x80two");
+    }
+
+    #[test]
+    fn a_cluster_of_another_section_is_numbered_as_if_it_were_of_this_one() {
+        let frames: Vec<Vec<u8>> = [1, 100, 200, 20_000].map(|len| vec![7; len]).into();
+        let duration = Duration::from_nanos(92_879_818);
+        let mut clusters = Clusters::default();
+        let framed: Vec<_> = frames.iter().map(|frame| clusters.cluster(frame, duration)).collect();
+        let (mut again, mut anew) = (Clusters::default(), Clusters::default());
+        for (mut cluster, frame) in framed.into_iter().zip(frames).skip(1) {
+            again.number_again(&mut cluster, duration);
+            assert_eq!(cluster, anew.cluster(&frame, duration));
+        }
     }
 
     #[test]

@@ -68,6 +68,17 @@ impl OggPages {
         (self.next, self.granule) = (self.next.wrapping_add(1), granule);
         Some(page)
     }
+
+    /// Makes a page of another section the next one of this.
+    pub(super) fn number_again(&mut self, page: &mut [u8]) {
+        let packet = page.get(26).and_then(|segments| page.get(27 + usize::from(*segments)..));
+        let Some(samples) = packet.and_then(samples) else { return };
+        self.granule += u64::from(samples);
+        page[6..14].copy_from_slice(&self.granule.to_le_bytes());
+        page[18..22].copy_from_slice(&self.next.to_le_bytes());
+        self.next = self.next.wrapping_add(1);
+        set_checksum(page);
+    }
 }
 
 /// Samples of a packet at 48 kHz, by its first byte (RFC 6716, section 3.1), and if that says so by its second one.
@@ -96,7 +107,6 @@ fn page(number: u32, granule: u64, flags: u8, packet: &[u8]) -> Option<Vec<u8>> 
     page.extend(granule.to_le_bytes());
     page.extend(SERIAL.to_le_bytes());
     page.extend(number.to_le_bytes());
-    // RFC 3533, section 6: the checksum is computed with zeros in its own place.
     page.extend([0; 4]);
     // Lacing (RFC 3533, section 5): a packet ends with a segment that is shorter than 255 bytes.
     let full = packet.len() / 255;
@@ -104,9 +114,15 @@ fn page(number: u32, granule: u64, flags: u8, packet: &[u8]) -> Option<Vec<u8>> 
     page.resize(page.len() + full, 255);
     page.push((packet.len() % 255) as u8);
     page.extend(packet);
-    let checksum = checksum(&page).to_le_bytes();
-    page[22..26].copy_from_slice(&checksum);
+    set_checksum(&mut page);
     Some(page)
+}
+
+fn set_checksum(page: &mut [u8]) {
+    // RFC 3533, section 6: it is computed with zeros in its own place.
+    page[22..26].fill(0);
+    let checksum = checksum(page).to_le_bytes();
+    page[22..26].copy_from_slice(&checksum);
 }
 
 /// CRC-32 of Ogg: not reflected, and not inverted.
@@ -166,6 +182,18 @@ mod tests {
         assert_eq!(pages.page(&[]), None);
         // 63 frames of 20 ms are longer than a packet may be.
         assert_eq!(pages.page(&[31 << 3 | 3, 63]), None);
+    }
+
+    #[test]
+    fn a_page_of_another_section_is_numbered_as_if_it_were_of_this_one() {
+        let packets: Vec<Vec<u8>> = (0..5).map(|len| vec![31 << 3; 100 + 200 * len]).collect();
+        let mut pages = OggPages::default();
+        let framed: Vec<_> = packets.iter().map(|packet| pages.page(packet).unwrap()).collect();
+        let (mut again, mut anew) = (OggPages::default(), OggPages::default());
+        for (mut page, packet) in framed.into_iter().zip(packets).skip(2) {
+            again.number_again(&mut page);
+            assert_eq!(Some(page), anew.page(&packet));
+        }
     }
 
     #[test]

@@ -35,7 +35,8 @@ impl State {
             }
             if let Some(reason) = queued.discontinuity.take() {
                 // A seek, or a start, is the better reason: what is left out after it is not heard.
-                let is_heard = matches!(self.sections.next_discontinuity, None | Some(Discontinuity::Gap(_)));
+                use Discontinuity::{Gap, Reopened};
+                let is_heard = matches!(self.sections.next_discontinuity, None | Some(Gap(_) | Reopened));
                 self.sections.next_discontinuity =
                     if is_heard { Some(reason) } else { self.sections.next_discontinuity };
             }
@@ -78,7 +79,7 @@ impl State {
         self.clock.skip(end);
         self.sections.next_discontinuity = Some(match self.sections.next_discontinuity {
             Some(Discontinuity::Gap(before)) => Discontinuity::Gap(before + duration),
-            None => Discontinuity::Gap(duration),
+            None | Some(Discontinuity::Reopened) => Discontinuity::Gap(duration),
             // A seek, or a start, is the better reason: the gap after it is not heard.
             Some(better) => better,
         });
@@ -149,8 +150,9 @@ impl State {
     fn open_section(&mut self, time: Duration, frame: &Frame, discontinuity_sequence: u64) {
         self.close_section();
         let reason = self.sections.next_discontinuity.take().unwrap_or(Discontinuity::Format);
-        let is_sought =
-            matches!(reason, Discontinuity::Seek | Discontinuity::Start | Discontinuity::Rendition);
+        use Discontinuity::{Rendition, Reopened, Seek, Start};
+        // The section that was dropped may have ended before the target.
+        let is_sought = matches!(reason, Seek | Start | Rendition | Reopened);
         let level =
             self.queue.front().map_or(self.level(), |queued| self.ladder.variants[queued.variant].level);
         let way = if is_sought { self.sections.target.saturating_sub(time) } else { Duration::ZERO };

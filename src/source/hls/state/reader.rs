@@ -6,6 +6,7 @@ use super::State;
 use super::planned::{ReadResult, SectionResult};
 use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::section::{Discontinuity, SectionBuffer};
+use super::sections::Sections;
 use crate::error::{Error, ErrorKind};
 use crate::phase::Facts;
 use crate::types::{Priority, RequestId};
@@ -79,12 +80,30 @@ impl State {
         Some(request)
     }
 
-    pub(crate) fn drop_section(&mut self, section: u64) {
-        if let Some(section) = self.sections.buffers.iter_mut().find(|known| known.id == section) {
-            section.drop_reader();
-            self.sections.reader_time = self.sections.reader_time.max(section.reader_time());
+    /// The reader of a section has ended. What it has not read belongs to the next section, unless one behind it was handed out.
+    pub(crate) fn drop_section(&mut self, id: u64) {
+        let Sections { buffers, handed, next_discontinuity, .. } = &mut self.sections;
+        if let Some(section) = buffers.iter_mut().find(|known| known.id == id) {
+            let is_last = *handed == id + 1;
+            if is_last && section.reopen() {
+                *handed = id;
+            } else {
+                if is_last && !section.is_closed {
+                    // All that has arrived was read. Another decoder needs a head, and may need another format.
+                    section.is_closed = true;
+                    next_discontinuity.get_or_insert(Discontinuity::Reopened);
+                }
+                section.drop_reader();
+            }
         }
         self.forget_sections();
+    }
+
+    /// No section will be handed out any more: frees what is stored for those. What was handed out can be read to its end.
+    pub(crate) fn drop_unread(&mut self) {
+        let handed = std::mem::replace(&mut self.sections.handed, u64::MAX);
+        let unread = self.sections.buffers.iter_mut().filter(|section| section.id >= handed);
+        unread.for_each(SectionBuffer::drop_reader);
     }
 
     /// Forgets sections whose readers have ended, but the last one.

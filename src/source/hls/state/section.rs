@@ -58,6 +58,8 @@ pub enum Discontinuity {
     Behind(Duration),
     /// The server started the playlist again.
     Reset,
+    /// The last section was dropped before its end. This one continues it with the first frame of which nothing was read.
+    Reopened,
 }
 
 impl SectionInfo {
@@ -93,6 +95,8 @@ pub(crate) struct SectionBuffer {
     read: u64,
     written: u64,
     marks: VecDeque<Mark>,
+    /// Audio of the frames from the first one on whose marks were removed.
+    unmarked: Duration,
     framing: Option<Framing>,
     /// How much of the last decoded audio the encoder has added, as far as the last whole segment says.
     pub(super) padding: Duration,
@@ -112,6 +116,12 @@ struct Mark {
     end: Duration,
 }
 
+impl Mark {
+    fn duration(&self) -> Duration {
+        self.end.saturating_sub(self.time)
+    }
+}
+
 impl SectionBuffer {
     pub(crate) fn new(id: u64, info: SectionInfo, format: Format, discontinuity_sequence: u64) -> Self {
         let head = format.head.as_deref().map(<[u8]>::to_vec).unwrap_or_default();
@@ -126,6 +136,7 @@ impl SectionBuffer {
             front: 0,
             read: 0,
             marks: VecDeque::new(),
+            unmarked: Duration::ZERO,
             framing,
             padding: Duration::ZERO,
             rest: None,
@@ -189,7 +200,7 @@ impl SectionBuffer {
         }
         let first = self.marks.partition_point(|mark| mark.time < from);
         let end = self.marks.partition_point(|mark| mark.time < to);
-        let is_like = |(mark, frame): (&Mark, &Frame)| mark.end.saturating_sub(mark.time) == frame.duration;
+        let is_like = |(mark, frame): (&Mark, &Frame)| mark.duration() == frame.duration;
         let old = self.marks.range(first..end);
         // What was read must not change.
         let start = self.marks.get(first).filter(|mark| mark.offset >= self.read)?.offset;
@@ -315,6 +326,62 @@ impl SectionBuffer {
         self.read = self.written;
     }
 
+    /// Lets another reader begin, with the first frame of which nothing was read. False if that frame is not there.
+    pub(super) fn reopen(&mut self) -> bool {
+        if self.read == 0 {
+            return true;
+        }
+        let first = self.marks.partition_point(|mark| mark.offset < self.read);
+        let Some(Mark { offset, time, .. }) = self.marks.get(first).copied() else { return false };
+        // The rest of a frame is of no use without its beginning.
+        self.read(&mut vec![0; (offset - self.read) as usize]);
+        let first = self.marks.partition_point(|mark| mark.offset < offset);
+        let played: Duration = self.marks.drain(..first).map(|mark| mark.duration()).sum();
+        let info = &mut self.info;
+        let passed = time.saturating_sub(info.start);
+        info.date_time = info.date_time.and_then(|date| date.checked_add(passed));
+        info.skip = info.skip.saturating_sub(self.unmarked + played);
+        (info.start, info.discontinuity) = (time, Discontinuity::Reopened);
+        self.unmarked = Duration::ZERO;
+        self.begin_again();
+        true
+    }
+
+    /// Puts a head before what was not read, and counts offsets from there.
+    fn begin_again(&mut self) {
+        if let Some(chunk) = self.chunks.front_mut() {
+            chunk.drain(..self.front);
+        }
+        self.front = 0;
+        self.frame_again();
+        let head = self.format.head.as_deref().map(<[u8]>::to_vec).unwrap_or_default();
+        for mark in &mut self.marks {
+            mark.offset = mark.offset - self.read + head.len() as u64;
+        }
+        self.written = self.written - self.read + head.len() as u64;
+        self.read = 0;
+        self.chunks.push_front(head);
+    }
+
+    /// Pages and clusters are numbered from the start of the section.
+    fn frame_again(&mut self) {
+        let Some(mut framing) = Framing::of(self.format.codec) else { return };
+        let ends = self.marks.iter().skip(1).map(|mark| mark.offset).chain([self.written]);
+        let mut frames = self.marks.iter().zip(ends);
+        // No frame lies in two chunks: those with a framing are never replaced.
+        for chunk in &mut self.chunks {
+            let mut rest = chunk.as_mut_slice();
+            while !rest.is_empty() {
+                let Some((mark, end)) = frames.next() else { return };
+                let len = ((end - mark.offset) as usize).min(rest.len());
+                let (frame, more) = rest.split_at_mut(len);
+                framing.number_again(frame, mark.duration());
+                rest = more;
+            }
+        }
+        self.framing = Some(framing);
+    }
+
     fn forget_read(&mut self) {
         let now = self.reader_time();
         let is_old = |mark: &Mark| mark.end.saturating_add(KEPT) < now;
@@ -322,6 +389,7 @@ impl SectionBuffer {
             if !is_old(mark) && self.marks.len() <= MOST_MARKS {
                 break;
             }
+            self.unmarked += mark.duration();
             self.marks.pop_front();
         }
     }
@@ -344,20 +412,71 @@ mod tests {
     }
 
     fn section() -> SectionBuffer {
+        section_of(format())
+    }
+
+    fn section_of(format: Format) -> SectionBuffer {
         let info = SectionInfo {
-            codec: AudioCodec::Aac,
+            codec: format.codec,
             sample_rate: 48_000,
             channels: 2,
             start: Duration::ZERO,
-            skip: Duration::ZERO,
+            skip: FRAME * 3,
             discontinuity: Discontinuity::Start,
             level: 0,
             date_time: None,
         };
-        SectionBuffer::new(0, info, format(), 0)
+        SectionBuffer::new(0, info, format, 0)
+    }
+
+    fn rest(section: &mut SectionBuffer) -> Vec<u8> {
+        let mut bytes = vec![0; section.len()];
+        section.read(&mut bytes);
+        bytes
     }
 
     proptest! {
+        #[test]
+        fn a_section_that_is_reopened_is_as_one_that_begins_with_the_next_frame(
+            lens in proptest::collection::vec(1_usize..12_000, 1..30),
+            (codec, head) in proptest::sample::select(vec![
+                (AudioCodec::Aac, None), (AudioCodec::Flac, Some(42)), (AudioCodec::Opus, Some(80)),
+                (AudioCodec::Alac, Some(200)),
+            ]),
+            (before, read) in (0.0..=1.0_f64, 0.0..1.0_f64),
+        ) {
+            let head = head.map(|len| vec![9; len].into());
+            let format = Format { codec, sample_rate: 48_000, channels: 2, head };
+            let (mut section, mut played) = (section_of(format.clone()), 0);
+            let frames: Vec<Vec<u8>> = lens.iter().map(|len| vec![31 << 3; *len]).collect();
+            let late = (frames.len() as f64 * before) as usize;
+            let push = |section: &mut SectionBuffer, range: std::ops::Range<usize>| {
+                for index in range {
+                    section.push(FRAME * index as u32, &frame(lens[index]), &frames[index]);
+                }
+            };
+            push(&mut section, 0..late.max(1));
+            let mut first = 0;
+            // Twice: a decoder may fail again.
+            for _ in 0..2 {
+                played = (section.len() as f64 * read) as usize;
+                section.read(&mut vec![0; played]);
+                first = (section.reader_time().as_nanos() / FRAME.as_nanos()) as usize;
+                if !section.reopen() {
+                    prop_assert_eq!(first, late.max(1), "all of it was read");
+                    return Ok(());
+                }
+            }
+            push(&mut section, late.max(1)..frames.len());
+            let mut anew = section_of(format);
+            push(&mut anew, first..frames.len());
+            prop_assert_eq!(section.info.start, FRAME * first as u32);
+            prop_assert_eq!(section.info.skip, FRAME * 3_u32.saturating_sub(first as u32));
+            prop_assert_eq!(section.info.discontinuity == Discontinuity::Reopened, first > 0 || played > 0);
+            prop_assert_eq!(section.time_of(0), Some(FRAME * first as u32));
+            prop_assert!(rest(&mut section) == rest(&mut anew));
+        }
+
         #[test]
         fn replaced_frames_are_read_in_place_of_the_old_ones_and_no_other_byte_changes(
             old in proptest::collection::vec(1_usize..12_000, 1..30),
@@ -388,9 +507,7 @@ mod tests {
             }
             // As many frames are needed as there were.
             prop_assert_eq!(section.replace(range, &[], &[]), None);
-            let mut rest = vec![0; section.len()];
-            section.read(&mut rest);
-            prop_assert_eq!([played, rest].concat(), frames.concat());
+            prop_assert_eq!([played, rest(&mut section)].concat(), frames.concat());
             let mut offset = 0;
             for (index, bytes) in frames.iter().enumerate() {
                 prop_assert_eq!(section.time_of(offset), Some(FRAME * index as u32));

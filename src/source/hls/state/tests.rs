@@ -263,6 +263,54 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_section_that_is_dropped_costs_no_frame_and_no_back_pressure(
+        steps in proptest::collection::vec((0_usize..8, 0_usize..6, any::<bool>()), 0..60),
+    ) {
+        let buffer = Duration::from_secs(6);
+        let mut player =
+            Player::with(1, HlsConfig { quality: Quality::Fixed(0), buffer, ..HlsConfig::default() });
+        for (which, read, drops) in steps {
+            player.end_fetch(which, End::Whole);
+            player.read_frames(read);
+            let position = player.state.reader_time();
+            if let Some(section) = player.section.take_if(|_| drops) {
+                player.state.drop_section(section);
+            }
+            prop_assert_eq!(player.state.reader_time(), position);
+            prop_assert_eq!(position, Duration::from_millis(500) * player.played.len() as u32);
+            player.plan();
+            let ahead = player.state.cursor - position;
+            prop_assert!(ahead < buffer + Duration::from_secs(2), "{ahead:?}");
+        }
+        for _ in 0..10 * SEGMENTS {
+            player.end_fetch(0, End::Whole);
+            if player.read() {
+                break;
+            }
+        }
+        prop_assert_eq!(player.played, (0..(SEGMENTS * FRAMES) as u8).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_rest_of_a_section_is_discarded_if_the_one_behind_it_was_handed_out() {
+    let mut player = Player::new(1);
+    player.end_fetch(0, End::Whole);
+    player.read_frames(1);
+    let old = player.section.take().unwrap();
+    player.state.sections.next_discontinuity = Some(Discontinuity::Format);
+    player.end_fetch(0, End::Whole);
+    let SectionResult::Section(new, _) = player.state.next_section() else { panic!("a section") };
+    assert!(matches!(player.state.read(old, &mut [0; 2]), ReadResult::Bytes(2)), "the old one is still read");
+    player.state.drop_section(old);
+    assert!(matches!(player.state.read(old, &mut [0; 2]), ReadResult::End));
+    assert!(matches!(player.state.next_section(), SectionResult::Wait(_)), "{:?}", player.state.sections);
+    let mut byte = [0];
+    assert!(matches!(player.state.read(new, &mut byte), ReadResult::Bytes(1)) && byte == [4]);
+}
+
 #[test]
 fn a_buffer_is_as_long_as_its_audio_whatever_the_playlist_says() {
     // Segments have two seconds.
