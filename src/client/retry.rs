@@ -74,8 +74,8 @@ pub(crate) struct Absence {
 }
 
 impl Absence {
-    /// It is brief for this long: most networks and servers are back by then, and the user may log in meanwhile. As long as a radio
-    /// waits for its station by default.
+    /// An absence counts as brief for this long: most networks and servers are back by then, and the user may log in meanwhile. As
+    /// long as a radio waits for its station by default.
     const BRIEF: Duration = Duration::from_secs(120);
     /// Maximum delay between two attempts in that time: the reader goes on this soon after the return.
     pub(crate) const MAX_DELAY: Duration = Duration::from_millis(1500);

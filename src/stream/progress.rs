@@ -34,7 +34,8 @@ pub struct Progress {
     pub buffered: Vec<Range<u64>>,
     /// Number of bytes that can be read at once from `position` on.
     pub buffered_ahead: u64,
-    /// Measured bandwidth in bytes a second, as [`StreamHandle::bandwidth`](crate::StreamHandle::bandwidth). `None` until enough was transferred.
+    /// Measured bandwidth in bytes a second, as
+    /// [`StreamHandle::bandwidth`](crate::StreamHandle::bandwidth). `None` until enough was transferred.
     pub bandwidth: Option<f64>,
     /// What the stream is doing.
     pub phase: Phase,

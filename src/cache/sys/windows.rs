@@ -11,8 +11,8 @@
 //! | the file of a lock, exclusive | read, write | nothing | any handle |
 //!
 //! - A process that has an entry open keeps it from being evicted. Others may still rename and remove it, as
-//!   [`Cache::remove`] does, and the bytes stay until the last handle is closed. A program that opens an entry without sharing it, such as a virus scanner,
-//!   makes it a miss, and is no error.
+//!   [`Cache::remove`] does, and the bytes stay until the last handle is closed. A program that opens an entry without sharing
+//!   it, such as a virus scanner, makes it a miss, and is no error.
 //! - A directory is held open without `FILE_SHARE_DELETE`, and Windows renames no directory in which a file is open. So a path
 //!   below an open directory leads to the same place until it is closed.
 //! - A link (symbolic link or junction) is opened itself, by `FILE_FLAG_OPEN_REPARSE_POINT`, and then refused. Other reparse

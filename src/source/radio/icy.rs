@@ -650,7 +650,9 @@ mod tests {
         #[test]
         fn what_is_written_is_read_back(title in TITLE, url in TITLE) {
             let block = padded(format!("StreamTitle='{title}';StreamUrl='{url}';").as_bytes());
-            let expected = IcyMetadata { title_bytes: Some(title.clone().into_bytes()), title: Some(title), url: Some(url.into()), others: Vec::new() };
+            let title_bytes = Some(title.clone().into_bytes());
+            let (title, url) = (Some(title), Some(url.into()));
+            let expected = IcyMetadata { title, title_bytes, url, others: Vec::new() };
             prop_assert_eq!(IcyMetadata::parse(&block), expected);
         }
 

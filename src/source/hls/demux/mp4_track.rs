@@ -146,7 +146,7 @@ impl Track {
             if let Some((_, id, _, duration, size)) = read() {
                 if id == self.id {
                     self.default_size = size;
-                    // 0 if the fragments have durations, or nothing has: then those of the codec.
+                    // 0 if the fragments have durations, or no duration is given: then the codec's is used.
                     self.default_duration = if duration > 0 { duration } else { self.default_duration };
                 }
             }
