@@ -669,6 +669,18 @@ fn what_is_no_playlist_has_a_typed_error() {
 }
 
 #[test]
+fn audio_in_place_of_a_playlist_is_an_error_that_says_so_whatever_its_length() {
+    for len in [1000, 20 << 20] {
+        let mut song = b"ID3\x04\0\0\0\0\0\0\xff\xfb\x90\x64".to_vec();
+        song.resize(len, 0);
+        let origin = Site::default().with("/song", song).serve();
+        let error = downloader().open_hls(&origin.url("/song"), HlsConfig::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidPlaylist, "{error}");
+        assert!(error.to_string().contains("audio"), "{error}");
+    }
+}
+
+#[test]
 fn a_blocked_read_ends_by_interrupt_cancel_and_drop() {
     let lines: String = (0..3).map(|index| extinf(&format!("{index}.ts"))).collect();
     let origin = Origin::start(move |request| match request.path.as_str() {

@@ -29,6 +29,8 @@ pub use info::{HintSource, MediaInfo};
 pub use kinds::{AudioCodec, ContainerFormat};
 pub(crate) use layout::upcoming;
 pub(crate) use names::foreseen;
+#[cfg(feature = "hls")]
+pub(crate) use sniff::is_known;
 #[cfg(feature = "queue")]
 pub(crate) use text::decode;
 pub(crate) use text::windows_1252;

@@ -18,6 +18,12 @@ pub(super) fn sniff(bytes: &[u8]) -> Option<Guess> {
     starts_with_id3(bytes).then(Guess::default)
 }
 
+/// True if `bytes`, the first of a resource, are those of audio or video.
+#[cfg(feature = "hls")]
+pub(crate) fn is_known(bytes: &[u8]) -> bool {
+    sniff(bytes).is_some()
+}
+
 /// True for a tag of ID3v2, which comes before MP3 mostly and before AAC and FLAC sometimes.
 pub(super) fn starts_with_id3(bytes: &[u8]) -> bool {
     id3_len(bytes).is_some()

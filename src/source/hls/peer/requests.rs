@@ -8,8 +8,9 @@ use crate::client::UriPolicy;
 use crate::client::{Request, ResponseHead};
 #[cfg(feature = "cache")]
 use crate::downloader::Waker;
-use crate::downloader::{Fetch, Outcome, PeerHandle};
+use crate::downloader::{Fetch, Outcome, PeerHandle, Response};
 use crate::error::{Error, ErrorKind};
+use crate::media;
 use crate::safe_url::HttpUrl;
 use crate::source::hls::hook::RequestKind;
 use crate::source::hls::playlist::{Context, MOST_BYTES, MediaPlaylist, Playlist};
@@ -90,7 +91,8 @@ pub(crate) fn load(
     if let Some(hold) = hold {
         fetch = fetch.held(hold);
     }
-    let response = peer.execute(fetch)?;
+    let mut response = peer.execute(fetch)?;
+    refuse_media(&mut response)?;
     let from = final_url(shared, response.head(), url)?;
     shared.note_peer(response.head().peer());
     let head = response.head().clone();
@@ -100,6 +102,18 @@ pub(crate) fn load(
         store.keep_list((url, &from), &text, &head, &sent);
     }
     Ok(Loaded::new(&head, text, from))
+}
+
+/// Fails if the first bytes are those of audio or video, whose length would only show that it is too large for a playlist.
+fn refuse_media(response: &mut Response) -> Result<(), Error> {
+    let mut first = [0; 4096];
+    let got = response.read_chunk(&mut first)?;
+    response.unread(&first[..got]);
+    if media::is_known(&first[..got]) {
+        let why = "the response is audio or video, not a playlist; open it with open or open_any";
+        return Err(Error::new(ErrorKind::InvalidPlaylist, why).with_url(response.head().url()));
+    }
+    Ok(())
 }
 
 /// What is known of a request whose response may be stored.
