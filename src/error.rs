@@ -404,7 +404,8 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = &*self.0;
-        // Without the causes: a caller that prints `source` as well would show each of them twice.
+        // Without the causes: a caller that prints `source` as well would show each of them twice. Only errors that say nothing
+        // without their cause have its text in `detail`.
         f.write_str(&report.detail)?;
         match (&report.url, report.range) {
             (Some(url), Some(range)) => write!(f, " ({url}, bytes {range})"),
@@ -417,13 +418,18 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {self}", self.0.kind)?;
+        let mut shown = format!("{:?}: {self}", self.0.kind);
         let mut cause = self.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            // Some errors give the reason themselves, where their own text would explain nothing without it.
+            if !shown.contains(&text) {
+                shown.push_str(": ");
+                shown.push_str(&text);
+            }
             cause = error.source();
         }
-        Ok(())
+        f.write_str(&shown)
     }
 }
 
@@ -519,6 +525,30 @@ mod tests {
             let io_error = io::Error::from(Error::new(kind, "stopped"));
             assert_ne!(io_error.kind(), io::ErrorKind::Interrupted);
         }
+    }
+
+    #[test]
+    fn a_cause_whose_text_is_in_the_error_is_shown_once() {
+        let error = Error::new(ErrorKind::InvalidPlaylist, "line 3: no duration");
+        let error = error.with_url("http://h/a").with_cause(io::Error::other("line 3: no duration"));
+        assert_eq!(format!("{error:?}"), "InvalidPlaylist: line 3: no duration (http://h/a)");
+        let error = Error::new(ErrorKind::Disconnected, "broke").with_cause(io::Error::other("reset"));
+        assert_eq!(format!("{error:?}"), "Disconnected: broke: reset");
+    }
+
+    #[test]
+    fn a_url_without_a_scheme_is_an_error_that_says_so() {
+        for (url, kind) in [
+            ("example.com/a.mp3", ErrorKind::InvalidUrl),
+            ("localhost:8000/a.mp3", ErrorKind::UnsupportedScheme),
+            ("example.com:8000", ErrorKind::UnsupportedScheme),
+        ] {
+            let error = crate::safe_url::HttpUrl::parse(url).unwrap_err();
+            assert_eq!(error.kind(), kind, "{url}");
+            assert!(error.to_string().contains("\"https://\" is missing"), "{error}");
+        }
+        let other = crate::safe_url::HttpUrl::parse("ftp://h/a").unwrap_err();
+        assert!(other.to_string().contains("only http and https"), "{other}");
     }
 
     #[test]

@@ -41,6 +41,7 @@ fn an_unknown_root_is_refused() {
         let error = downloader.open(&origin.url("/a")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Tls, "{error:?}");
         assert!(!error.is_retryable());
+        assert!(error.to_string().contains("certificate"), "{error}");
     }
     assert!(origin.log().requests.is_empty());
 }

@@ -382,6 +382,8 @@ impl fmt::Debug for Request {
     }
 }
 
+const NO_SCHEME: &str = "not a URL of http: \"https://\" is missing at its beginning";
+
 impl HttpUrl {
     /// Parses `text` as an absolute http or https URL.
     ///
@@ -390,10 +392,15 @@ impl HttpUrl {
     /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`].
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         let url = SafeUrl::parsed(text).map_err(|cause| {
-            Error::new(ErrorKind::InvalidUrl, "not a valid URL").with_url(text).with_cause(cause)
+            let is_relative = cause == url::ParseError::RelativeUrlWithoutBase;
+            let why = if is_relative { NO_SCHEME } else { "not a valid URL" };
+            Error::new(ErrorKind::InvalidUrl, why).with_url(text).with_cause(cause)
         })?;
         Self::of(&url).ok_or_else(|| {
-            let why = "only http and https URLs are supported";
+            // `host:8000/path` is a URL with the scheme `host` (RFC 3986, section 3.1).
+            let is_port = |rest: &str| rest.starts_with(|first: char| first.is_ascii_digit());
+            let has_port = text.split_once(':').is_some_and(|(_, rest)| is_port(rest));
+            let why = if has_port { NO_SCHEME } else { "only http and https URLs are supported" };
             Error::new(ErrorKind::UnsupportedScheme, why).with_url(url)
         })
     }

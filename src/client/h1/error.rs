@@ -55,6 +55,8 @@ pub(crate) fn describe_io(error: io::Error, silence: Duration) -> Error {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => return Error::silent(silence),
         _ => (ErrorKind::Disconnected, "the connection broke"),
     };
+    // With the reason: "TLS failed" alone explains nothing.
+    let what = if kind == ErrorKind::Tls { format!("{what}: {error}") } else { what.to_owned() };
     Error::new(kind, what).with_cause(error)
 }
 

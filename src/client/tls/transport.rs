@@ -65,7 +65,8 @@ fn describe_handshake(host: &str, error: io::Error, limit: HandshakeLimit) -> ur
 }
 
 fn failed(host: &str, cause: io::Error) -> Error {
-    Error::new(ErrorKind::Tls, format!("the TLS handshake with {host} failed")).with_cause(cause)
+    // With the cause: whether a certificate has expired or is not trusted is all that helps.
+    Error::new(ErrorKind::Tls, format!("the TLS handshake with {host} failed: {cause}")).with_cause(cause)
 }
 
 impl<T: Carrier> Carrier for TlsTransport<T> {
