@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::error::Error as _;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -466,6 +467,30 @@ fn what_can_not_be_had_fails_with_its_reason() {
     assert!(download.wait().unwrap_err().is_cancelled());
     assert_eq!(download.progress().phase, DownloadPhase::Cancelled);
     assert!(download.progress().last_error.is_none());
+}
+
+#[test]
+fn a_download_that_stored_nothing_leaves_nothing() {
+    let page = Content::bytes(*b"<!DOCTYPE html><html><body>Log in</body></html>");
+    let origin =
+        Origin::start(move |request| Answer::file(request, &page).header("Content-Type", "text/html"));
+    let place = Place::new();
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    assert_eq!(download.wait().unwrap_err().kind(), ErrorKind::NotMedia);
+    assert!(place.names().is_empty(), "{:?}", place.names());
+}
+
+#[test]
+fn the_path_of_a_directory_is_refused() {
+    let place = Place::new();
+    fs::create_dir(place.path()).unwrap();
+    for overwrite in [false, true] {
+        let config = DownloadConfig::new().overwrite(overwrite);
+        let error = start("http://127.0.0.1:9/a", &place, config).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Storage);
+        let source = error.source().unwrap().downcast_ref::<std::io::Error>().unwrap();
+        assert_eq!(source.kind(), std::io::ErrorKind::InvalidInput, "{error:?}");
+    }
 }
 
 #[test]

@@ -216,17 +216,32 @@ impl PartFile {
         if let Some(entry) = self.entry.lock().upgrade() {
             entry.close();
         }
-        let path = with_suffix(&self.path, ".part.meta");
-        // Once this download has ended, the file may be that of another one.
-        let is_empty = self.meta.with(|meta| Ok(meta.metadata()?.len() == 0 && has_path(meta, &path)?));
-        // While there is a `PATH.part`, the file beside it shows whose it is, even if it is empty.
-        if is_empty.unwrap_or(false) && !self.part().exists() {
-            if let Err(error) = remove_if_there(&path) {
-                log::debug!("the empty file of a download can't be removed: {error}");
-            }
+        if let Err(error) = self.meta.with(|meta| self.remove_empty(meta)) {
+            log::debug!("the empty files of a download are not removed: {error}");
         }
         let meta = self.meta.0.write().take();
         drop(meta);
+    }
+
+    fn remove_empty(&self, meta: &File) -> io::Result<()> {
+        let meta_path = with_suffix(&self.path, ".part.meta");
+        // Once this download has ended, the files may be those of another one.
+        if !has_path(meta, &meta_path)? {
+            return Ok(());
+        }
+        let (part, data) = (self.part(), self.data.lock().clone());
+        // Made for a response that then was an HTML page, or brought nothing.
+        let is_empty = data.map_or(Ok(false), |data| {
+            io::Result::Ok(data.metadata()?.len() == 0 && has_path(&data, &part)?)
+        })?;
+        if is_empty {
+            remove_if_there(&part)?;
+        }
+        // While there is a `PATH.part`, the file beside it shows whose it is, even if it is empty.
+        if (is_empty || meta.metadata()?.len() == 0) && !part.exists() {
+            remove_if_there(&meta_path)?;
+        }
+        Ok(())
     }
 
     fn part(&self) -> PathBuf {

@@ -59,8 +59,10 @@ impl Running {
         path: &Path,
         config: DownloadConfig,
     ) -> Result<Arc<Self>, Error> {
-        // `symlink_metadata` also finds a link that leads nowhere, which the rename at the end would replace.
-        if !config.overwrite && path.symlink_metadata().is_ok() {
+        // `symlink_metadata` also finds a link that leads nowhere, which the rename at the end would replace. A directory is refused
+        // as a wrong path, also if a file may be overwritten.
+        let has_file = path.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir());
+        if has_file && !config.overwrite {
             let error = io::Error::from(io::ErrorKind::AlreadyExists);
             return Err(storage_error("there is a file at the path of the download", error));
         }
