@@ -406,6 +406,19 @@ fn a_file_that_is_given_up_has_ended_but_for_its_stored_bytes() {
 }
 
 #[test]
+fn an_opening_in_the_background_of_an_unreachable_host_is_given_up_too() {
+    let origin = Origin::start(|_| Answer::status(404));
+    origin.stop_listening();
+    let mut config = FileConfig::default();
+    given_up_at_once(&mut config);
+    let mut stream = downloader().open_later(&origin.url("/a"), config).unwrap();
+    let error = Error::from(stream.read(&mut [0; 10]).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::GaveUp, "{error:?}");
+    assert_eq!(error.cause().map(Error::kind), Some(ErrorKind::Refused), "{error:?}");
+    assert_eq!(stream.handle().phase(), Phase::Failed);
+}
+
+#[test]
 fn a_file_without_ranges_is_given_up_too() {
     let breaks = |request: &Request, content: &Content| match request.number {
         0 => Answer::whole(content).close_after(300_000),

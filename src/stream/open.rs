@@ -57,12 +57,18 @@ impl Downloader {
     }
 
     /// Opens `url` like [`open_with`](Self::open_with), but does not block. The first bytes are fetched in the
-    /// background. If that fails, the first read retries, and returns the error if the retry fails too. Length, seekability
-    /// and media info are unknown before the first bytes: [`StreamHandle::wait_buffered`]`(1, ..)` waits for them.
+    /// background. If that fails, the first read requests them again. It returns an error that is not
+    /// [retryable](Error::is_retryable), such as a 404, at once. Others are retried, also that a host can't be reached: the network
+    /// may come back. The read then fails with [`ErrorKind::TimedOut`] after [`read_timeout`](crate::FileConfig::read_timeout), and
+    /// the next one tries again; [`give_up`](crate::FileConfig::give_up) ends that. [`Error::cause`] is the error of the last attempt.
+    ///
+    /// Length, seekability and media info are unknown before the first bytes: [`StreamHandle::wait_buffered`]`(1, ..)` waits for
+    /// them.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`], [`ErrorKind::InvalidConfig`].
+    /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`]; [`ErrorKind::InvalidConfig`], which names the field;
+    /// [`ErrorKind::Storage`] if a temporary file can't be made; [`ErrorKind::Cancelled`] once the downloader has stopped.
     pub fn open_later(&self, url: &str, config: FileConfig) -> Result<Stream, Error> {
         HttpFile::open_later(self, Request::get(url)?, config).map(FileReader::new).map(Stream::new)
     }
