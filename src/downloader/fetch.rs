@@ -191,6 +191,12 @@ impl Fetch {
         self
     }
 
+    /// Longest delay between two attempts, unless the server asks for a longer one. For a source that a listener waits for.
+    pub(crate) fn max_retry_delay(mut self, delay: Duration) -> Self {
+        self.rules.max_retry_delay = Some(delay);
+        self
+    }
+
     /// Does not retry while there is no response: if the host can't be reached, or if it asks to wait for longer than
     /// `wait_limit`. For a caller that a user waits for. `None` is any time.
     pub(crate) fn fail_fast(mut self, wait_limit: Option<Duration>) -> Self {

@@ -12,6 +12,8 @@ use crate::foreign::Foreign;
 pub(super) struct Rules {
     /// `None` for `max_retries` of the downloader.
     pub(super) max_retries: Option<u32>,
+    /// See [`Fetch::max_retry_delay`](super::Fetch::max_retry_delay).
+    pub(super) max_retry_delay: Option<Duration>,
     pub(super) validate: Option<Validate>,
     pub(super) measured: Measured,
     pub(super) other_tags: OtherTags,

@@ -26,6 +26,8 @@ pub(crate) struct RetryState {
     request: Request,
     validate: Option<Validate>,
     max_retries: u32,
+    /// See [`Fetch::max_retry_delay`](crate::Fetch::max_retry_delay).
+    max_retry_delay: Option<Duration>,
     /// The fetch has no range. So a server that refuses the rest of a broken body may still send the whole again.
     asks_for_whole: bool,
     backoff: Backoff,
@@ -50,6 +52,7 @@ impl RetryState {
         let Rules {
             validate,
             max_retries: own,
+            max_retry_delay,
             other_tags,
             omits_if_range,
             redial,
@@ -71,6 +74,7 @@ impl RetryState {
             request,
             validate,
             max_retries: own.unwrap_or(max_retries),
+            max_retry_delay,
             backoff: Backoff::default(),
             flowed: false,
             silent: (0, 0),
@@ -253,7 +257,9 @@ impl RetryState {
             self.request.forget_target();
         }
         let after = self.backoff.handle_failure(error, self.max_retries, retry::random())?;
-        Some(if is_brief { after.min(Absence::MAX_DELAY) } else { after })
+        let asked = self.max_retry_delay.filter(|_| error.retry_after().is_none());
+        let most = [asked, is_brief.then_some(Absence::MAX_DELAY)];
+        Some(most.into_iter().flatten().fold(after, Duration::min))
     }
 
     /// True if the resource was there, and is likely to come back soon.

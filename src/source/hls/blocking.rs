@@ -124,7 +124,7 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) once the limit is reached.
+    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) once the limit is reached. Its cause is the error that is being retried.
     fn block(&self, inner: &mut MutexGuard<'_, Inner>, limit: &mut TimeLimit) -> Result<(), Error> {
         limit.extend(inner.waits.last_progress());
         let retry_at = inner.state.as_ref().and_then(State::retry_at);
@@ -139,7 +139,9 @@ impl Shared {
         };
         limit.extend(inner.waits.last_progress());
         if is_late && limit.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(inner.waits.read_timed_out(self.config.read_timeout.unwrap_or_default()));
+            let error = inner.waits.read_timed_out(self.config.read_timeout.unwrap_or_default());
+            let cause = inner.state.as_ref().and_then(State::last_error).cloned();
+            return Err(cause.into_iter().fold(error, Error::with_cause));
         }
         Ok(())
     }

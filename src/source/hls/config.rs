@@ -52,7 +52,8 @@ pub struct HlsConfig {
     /// Allows what a playlist from a public address names, and redirects of it, to lead to private addresses. Without it a
     /// host name that resolves to a private address is refused too. Default: false.
     pub allow_private: bool,
-    /// Maximum time that a call blocks without progress, also `open_hls`. Default: 30 s; `None` is forever.
+    /// Maximum time that a call blocks without progress, also `open_hls`, and while no server can be reached. Default: 30 s; `None` is
+    /// forever.
     pub read_timeout: Option<Duration>,
     /// Persistent cache that keeps a presentation on demand: its playlists, initialization sections and segments as they are
     /// received, never a key. What is stored is played without the network; [`RequestHook::key`](super::RequestHook::key) may

@@ -184,7 +184,8 @@ impl HlsHandle {
         self.shared.phase()
     }
 
-    /// The error that stopped fetching, or that is being retried.
+    /// The error that stopped fetching, or that is being retried: then it stays until bytes arrive, and the phase is
+    /// [`Phase::Retrying`].
     pub fn last_error(&self) -> Option<Error> {
         self.shared.last_error()
     }

@@ -151,8 +151,9 @@ impl Hls {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] after [`HlsConfig::read_timeout`]; [`ErrorKind::Interrupted`]; [`ErrorKind::Cancelled`]; the
-    /// error that has stopped fetching, once: the next call tries again.
+    /// [`ErrorKind::TimedOut`] after [`HlsConfig::read_timeout`], with the error that is being retried as its cause;
+    /// [`ErrorKind::Interrupted`]; [`ErrorKind::Cancelled`]; the error that has stopped fetching, once: the next call tries
+    /// again. Errors that may pass are retried, and stop nothing.
     pub fn next_section(&mut self) -> Result<Option<Section>, Error> {
         let section = self.shared.next_section()?;
         Ok(section.map(|(id, info)| Section { shared: Arc::clone(&self.shared), id, info }))

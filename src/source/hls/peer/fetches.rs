@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::source::hls::hook::RequestKind;
 use crate::source::hls::shared::Shared;
 use crate::source::hls::state::{Planned, ResourceKey};
+use crate::source::hls::timeline::reload::LONGEST_DELAY;
 #[cfg(feature = "cache")]
 use crate::source::stored::SentRequest;
 use crate::types::{ByteRange, Priority};
@@ -202,7 +203,10 @@ fn fetch_or_fail<S: Sink + 'static>(
     configure: impl FnOnce(Fetch) -> Fetch,
 ) -> Option<Prepared> {
     match request {
-        Ok(request) => Some((configure(Fetch::new(request)), Box::new(sink))),
+        Ok(request) => {
+            let fetch = Fetch::new(request).max_retry_delay(LONGEST_DELAY);
+            Some((configure(fetch), Box::new(sink)))
+        }
         Err(error) => {
             fail(&sink, error);
             None

@@ -61,7 +61,7 @@ fn run(shared: &Shared, peer: &PeerHandle) {
             Err(error) if error.is_cancelled() => return,
             Err(error) => {
                 handle_failed(shared, variant, &url, error.clone());
-                reload.handle_loaded(began, false);
+                reload.handle_failed(began, error.is_retryable());
                 Some(error)
             }
         };

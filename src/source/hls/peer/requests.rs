@@ -15,6 +15,7 @@ use crate::safe_url::HttpUrl;
 use crate::source::hls::hook::RequestKind;
 use crate::source::hls::playlist::{Context, MOST_BYTES, MediaPlaylist, Playlist};
 use crate::source::hls::shared::Shared;
+use crate::source::hls::timeline::reload::LONGEST_DELAY;
 #[cfg(feature = "cache")]
 use crate::source::stored::SentRequest;
 use crate::types::digits;
@@ -87,7 +88,7 @@ pub(crate) fn load(
     let request = request(shared, RequestKind::Playlist, url)?;
     #[cfg(feature = "cache")]
     let sent = sent_request(&peer.waker(), &request);
-    let mut fetch = Fetch::new(request);
+    let mut fetch = Fetch::new(request).max_retry_delay(LONGEST_DELAY);
     if let Some(hold) = hold {
         fetch = fetch.held(hold);
     }

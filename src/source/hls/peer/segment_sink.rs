@@ -222,7 +222,8 @@ impl Sink for SegmentSink {
         deliver(&self.shared, self.id, output)
     }
 
-    fn retrying(&mut self, _: &Error, at: Instant) {
+    fn retrying(&mut self, error: &Error, at: Instant) {
+        self.shared.with(|state| state.note_retrying(error, false));
         // The wait for the answer that failed shows nothing of the network.
         self.asked = (at, self.shared.link.received());
     }

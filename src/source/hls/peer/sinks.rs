@@ -95,6 +95,10 @@ impl Sink for PlaylistSink {
         collect(&mut self.bytes, bytes, MOST_PLAYLIST)
     }
 
+    fn retrying(&mut self, error: &Error, _: Instant) {
+        self.shared.with(|state| state.note_retrying(error, true));
+    }
+
     fn finish(mut self: Box<Self>, outcome: Outcome) {
         // RFC 3986, section 5.1.3: URIs in it are relative to where redirects led.
         let url = self.from.as_ref().unwrap_or(&self.url).clone();
@@ -222,6 +226,10 @@ impl Sink for ResourceSink {
         #[cfg(feature = "cache")]
         self.recorder.handle_bytes(&self.shared, _offset, bytes);
         collect(&mut self.bytes, bytes, MOST_RESOURCE)
+    }
+
+    fn retrying(&mut self, error: &Error, _: Instant) {
+        self.shared.with(|state| state.note_retrying(error, false));
     }
 
     fn finish(mut self: Box<Self>, outcome: Outcome) {

@@ -23,6 +23,7 @@ impl State {
     /// Bytes of a segment have arrived. True if it was abandoned for them, as by [`poll_late_segment`](Self::poll_late_segment). Of
     /// one that is not needed any more [`handle_frames`](Self::handle_frames) says so.
     pub(crate) fn handle_segment_bytes(&mut self, id: u64, bytes: u64, now: Instant) -> bool {
+        self.note_arrival(false);
         let Some(arriving) = self.queued(id).and_then(|queued| queued.arriving.as_mut()) else {
             return false;
         };

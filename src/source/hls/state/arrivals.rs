@@ -43,6 +43,8 @@ impl State {
             let variant = queued.variant;
             self.note_taken(variant);
         }
+        // From the cache no other bytes come.
+        self.note_arrival(false);
         self.commit();
         Ok(())
     }

@@ -13,11 +13,12 @@ use url::Url;
 
 use super::State;
 use super::queued_segment::{QueuedSegment, SegmentPhase};
-use super::recovery::Outage;
+use super::recovery::{Outage, Retrying};
 use super::variants::server;
 use crate::error::Error;
 use crate::source::hls::event::HlsEvent;
 use crate::source::hls::ladder::levels::VariantStream;
+use crate::source::hls::timeline::reload::LONGEST_DELAY;
 
 /// How long a variant that failed is not used (Media3 excludes tracks for as long).
 const EXCLUSION: Duration = Duration::from_secs(60);
@@ -38,8 +39,8 @@ const MOST_RELOADS: u32 = 3;
 /// Time for which a segment is requested again from a server that answers with 5xx, before the segment is skipped.
 const SERVER_ERROR_LIMIT: Duration = Duration::from_secs(30);
 
-/// Delay before the first attempt after an outage, and the longest one. The downloader has retried before.
-const DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+/// Delay before the first attempt in an outage, and the longest one. The downloader has retried before.
+const DELAYS: (Duration, Duration) = (Duration::from_millis(500), LONGEST_DELAY);
 
 /// What has failed, as far as that decides what to try next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +105,7 @@ impl State {
                     self.exclude(variant, now, EXCLUSION);
                 }
                 if !(is_alone && self.move_on(id, now)) {
-                    self.pause(error, now, true);
+                    self.pause(error, now, false);
                 }
             }
             Failure::Server => {
@@ -113,9 +114,9 @@ impl State {
                     return;
                 }
                 if failing_for < SERVER_ERROR_LIMIT {
-                    self.pause(error, now, false)
+                    self.pause(error, now, false);
                 } else {
-                    self.skip(id, error)
+                    self.skip(id, error);
                 }
             }
             Failure::Url | Failure::Bytes => {
@@ -161,6 +162,7 @@ impl State {
     /// A live playlist could not be loaded again.
     pub(crate) fn handle_reload_failed(&mut self, variant: usize, error: Error, now: Instant) {
         self.exclude_after(variant, &error, now);
+        self.note_retrying(&error, true);
         self.events.push(HlsEvent::PlaylistFailed { level: self.ladder.variants[variant].level, error });
     }
 
@@ -172,7 +174,9 @@ impl State {
     /// A live playlist has not changed for too long.
     pub(crate) fn handle_stuck(&mut self, variant: usize, error: Error, now: Instant) {
         self.exclude(variant, now, EXCLUSION);
-        if self.pick(self.level(), now, |_| true).is_none() {
+        // In an outage a reader waits, as for a segment.
+        let is_outage = error.cause().is_some_and(Error::is_retryable);
+        if !is_outage && self.pick(self.level(), now, |_| true).is_none() {
             self.recovery.error.get_or_insert(error);
         }
     }
@@ -257,6 +261,7 @@ impl State {
     fn skip(&mut self, id: u64, error: Error) {
         self.recovery.skipped += 1;
         self.recovery.last_skip = Some(error.clone());
+        self.recovery.retrying = None;
         if let Some(queued) = self.queued(id) {
             queued.phase = SegmentPhase::Skipped;
             let (at, duration) = (queued.start, queued.segment.duration);
@@ -269,14 +274,28 @@ impl State {
         self.commit();
     }
 
-    /// Fetches nothing for a while.
-    pub(super) fn pause(&mut self, error: Error, now: Instant, is_reported: bool) {
+    /// Fetches nothing for a while. A reader without audio waits, unless the error is permanent.
+    pub(super) fn pause(&mut self, error: Error, now: Instant, is_playlist: bool) {
         // At most 2^8, or the shift would overflow. The maximum is reached long before.
         let delay = DELAYS.0.saturating_mul(1 << self.recovery.outages.min(8)).min(DELAYS.1);
         // A reader waits, so not for longer than this, whatever the server asks for.
         let delay = error.retry_after().map_or(delay, |asked| asked.clamp(delay, SERVER_ERROR_LIMIT));
         self.recovery.outages = self.recovery.outages.saturating_add(1);
-        self.recovery.outage = Some(Outage { error, retry_at: now + delay, is_reported });
+        self.note_retrying(&error, is_playlist);
+        let permanent = Some(error).filter(|error| !error.is_retryable());
+        self.recovery.outage = Some(Outage { retry_at: now + delay, permanent });
+    }
+
+    /// An attempt has failed, and another one follows.
+    pub(crate) fn note_retrying(&mut self, error: &Error, is_playlist: bool) {
+        if !error.is_cancelled() {
+            self.recovery.retrying = Some(Retrying { error: error.clone(), is_playlist });
+        }
+    }
+
+    /// A playlist, or a part of a segment, has arrived.
+    pub(super) fn note_arrival(&mut self, is_playlist: bool) {
+        self.recovery.retrying.take_if(|retrying| retrying.is_playlist || !is_playlist);
     }
 
     /// True during an outage.
@@ -301,12 +320,12 @@ impl State {
     /// Returns the error that has stopped fetching, and lets it continue. The next attempt is made at once: the caller
     /// that got the error calls again when it wants one.
     pub(super) fn take_error(&mut self) -> Option<Error> {
-        if self.recovery.error.is_none()
-            && self.recovery.outage.as_ref().is_some_and(|outage| outage.is_reported)
-        {
-            self.recovery.outages = 0;
-            return self.recovery.outage.take().map(|outage| outage.error);
+        let error = self.recovery.error.take();
+        if error.is_some() {
+            return error;
         }
-        self.recovery.error.take()
+        let outage = self.recovery.outage.take_if(|outage| outage.permanent.is_some())?;
+        self.recovery.outages = 0;
+        outage.permanent
     }
 }

@@ -40,6 +40,7 @@ impl State {
         // Section 4.4.3.4: nothing is added after the end. Without one it is an old version from a cache, or a server has lost it.
         list.is_ended |= self.timelines[variant].as_ref().is_some_and(|own| own.list.is_ended);
         self.ladder.variants[variant].is_refreshed = false;
+        self.note_arrival(true);
         // The thread of a live stream requests playlists too, and those are not counted.
         let mut number = u64::MAX;
         if self.pending_playlist.is_some_and(|(wanted, _)| wanted == variant) {

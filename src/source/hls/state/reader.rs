@@ -192,7 +192,7 @@ impl State {
             is_known: true,
             is_complete: self.is_finished(),
             has_failed: self.recovery.error.is_some(),
-            is_retrying: self.recovery.outage.is_some(),
+            is_retrying: self.recovery.retrying.is_some(),
             is_fetching: self.queue.iter().any(is_fetching) || self.pending_playlist.is_some(),
             ..Facts::default()
         }
@@ -200,8 +200,8 @@ impl State {
 
     /// The error that stopped fetching, or that is being retried.
     pub(crate) fn last_error(&self) -> Option<&Error> {
-        let outage = self.recovery.outage.as_ref().map(|outage| &outage.error);
-        self.recovery.error.as_ref().or(outage)
+        let retrying = self.recovery.retrying.as_ref().map(|retrying| &retrying.error);
+        self.recovery.error.as_ref().or(retrying)
     }
 
     pub(crate) fn section(&self, id: u64) -> Option<&SectionBuffer> {

@@ -4,13 +4,20 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
-/// No server can be reached.
+/// Fetching waits: no server can be reached, or what they answer is of no use.
 #[derive(Debug)]
 pub(super) struct Outage {
-    pub(super) error: Error,
     pub(super) retry_at: Instant,
-    /// A reader without audio gets the error. Else it waits for the next attempt.
-    pub(super) is_reported: bool,
+    /// For a reader without audio. `None` if the error may pass: then the reader waits for the next attempt.
+    pub(super) permanent: Option<Error>,
+}
+
+/// The error of the last attempt, while others follow.
+#[derive(Debug)]
+pub(super) struct Retrying {
+    pub(super) error: Error,
+    /// A playlist can't be loaded. Else something of a segment can't.
+    pub(super) is_playlist: bool,
 }
 
 /// What has failed since something arrived, or since the last seek.
@@ -24,8 +31,9 @@ pub(super) struct Recovery {
     pub(super) tried: Option<(Duration, Vec<usize>)>,
     /// Fetching has stopped with this error, until a call returns it.
     pub(super) error: Option<Error>,
-    /// Fetching waits, because no server can be reached.
     pub(super) outage: Option<Outage>,
+    /// Until bytes arrive.
+    pub(super) retrying: Option<Retrying>,
     /// When a body has begun to arrive.
     pub(super) last_arrival: Option<Instant>,
     /// Outages since something arrived.

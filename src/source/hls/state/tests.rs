@@ -295,6 +295,34 @@ proptest! {
 }
 
 #[test]
+fn the_error_of_an_outage_stays_until_bytes_arrive_and_no_reader_gets_it() {
+    let mut player = Player::new(1);
+    for _ in 0..20 {
+        player.end_fetch(0, End::Broken(0, ErrorKind::Refused));
+        player.read();
+        assert_eq!(player.errors, 0);
+        assert_eq!(player.state.last_error().map(Error::kind), Some(ErrorKind::Refused));
+        assert!(player.state.facts().is_retrying);
+        let pause = player.state.retry_at().map(|at| at - player.now);
+        assert!(pause.is_none_or(|pause| pause <= Duration::from_secs(2)), "{pause:?}");
+        player.now += Duration::from_secs(2);
+        player.read();
+    }
+    player.end_fetch(0, End::Broken(1, ErrorKind::Unsupported));
+    assert!(player.state.last_error().is_none() && !player.state.facts().is_retrying);
+}
+
+#[test]
+fn a_live_playlist_that_does_not_change_is_an_error_unless_the_server_is_out() {
+    let mut player = Player::new(1);
+    let stuck = || Error::new(ErrorKind::TimedOut, "the playlist has not changed");
+    player.state.handle_stuck(0, stuck().with_cause(Error::new(ErrorKind::Refused, "as asked")), player.now);
+    assert!(matches!(player.state.next_section(), SectionResult::Wait(_)));
+    player.state.handle_stuck(0, stuck(), player.now);
+    assert!(matches!(player.state.next_section(), SectionResult::Failed(_)));
+}
+
+#[test]
 fn the_rest_of_a_section_is_discarded_if_the_one_behind_it_was_handed_out() {
     let mut player = Player::new(1);
     player.end_fetch(0, End::Whole);

@@ -16,26 +16,38 @@ const LEAST: Duration = Duration::from_millis(100);
 /// Longest interval: live segments have seconds. One that is said to last for years must not end the reloads.
 const MOST: Duration = Duration::from_secs(120);
 
+/// Longest delay between two attempts while the server can't be reached, of any request: a reader that waits goes on this soon after
+/// it is back.
+pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(2);
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reload {
     /// When the last load began.
     began: Instant,
     /// When the last load that brought something began.
     changed: Instant,
+    /// The last load has failed because the server can't be reached.
+    is_out: bool,
 }
 
 impl Reload {
     /// The playlist was loaded at `now`.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { began: now, changed: now }
+        Self { began: now, changed: now, is_out: false }
     }
 
     /// A load that began at `began` has ended.
     pub(crate) fn handle_loaded(&mut self, began: Instant, has_changed: bool) {
         self.began = began;
-        if has_changed {
+        // What the server has done in an outage is not known.
+        if has_changed || std::mem::take(&mut self.is_out) {
             self.changed = began;
         }
+    }
+
+    /// A load that began at `began` has failed. `is_out` if the server may be back at any time.
+    pub(crate) fn handle_failed(&mut self, began: Instant, is_out: bool) {
+        (self.began, self.is_out) = (began, is_out);
     }
 
     /// True if the next load may be held by the server until the playlist has changed: not after it has failed to do so.
@@ -61,8 +73,9 @@ impl Reload {
         } else {
             step / 2
         };
+        let most = if self.is_out { LONGEST_DELAY } else { MOST };
         // From the beginning of the last load: else the delays of the network would add up.
-        self.began + wait.clamp(LEAST, MOST)
+        self.began + wait.clamp(LEAST, most)
     }
 
     /// The playlist should have changed by now.
@@ -108,6 +121,22 @@ mod tests {
         reload.handle_loaded(at(11), true);
         assert_eq!(reload.due(&list), at(16));
         assert!(!reload.is_stale(at(12), &list));
+    }
+
+    #[test]
+    fn an_outage_is_no_playlist_that_does_not_change() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let list = parse("#EXT-X-TARGETDURATION:10\n#EXTINF:10,\na\n");
+        let mut reload = Reload::new(start);
+        reload.handle_failed(at(10), true);
+        assert_eq!(reload.due(&list), at(12));
+        reload.handle_failed(at(40), true);
+        assert!(reload.is_stuck(at(40), &list));
+        reload.handle_loaded(at(41), false);
+        assert!(!reload.is_stuck(at(41), &list) && reload.is_stuck(at(76), &list));
+        reload.handle_failed(at(77), false);
+        assert_eq!(reload.due(&list), at(82));
     }
 
     fn parse(lines: &str) -> MediaPlaylist {
