@@ -37,6 +37,9 @@ pub enum HlsKind {
 
 /// Observes and controls an [`Hls`](super::Hls) from other threads. Cheap to clone. No call blocks.
 ///
+/// It keeps working after the presentation was dropped or cancelled: the position, the levels and the counters are the last ones
+/// then, the phase is [`Phase::Closed`], and what moves the reader fails with [`ErrorKind::Cancelled`].
+///
 /// ```no_run
 /// use windway::Downloader;
 /// use windway::hls::{HlsConfig, HlsKind, Quality};
@@ -146,7 +149,8 @@ impl HlsHandle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if there is no such rendition, or none of its playlists can be played.
+    /// [`ErrorKind::InvalidInput`] if there is no such rendition, or none of its playlists can be played;
+    /// [`ErrorKind::Cancelled`] once the presentation was dropped or cancelled.
     pub fn select_rendition(&self, rendition: usize) -> Result<(), Error> {
         self.shared.select_rendition(rendition)
     }
@@ -163,7 +167,8 @@ impl HlsHandle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::OutOfWindow`] if the target is not in [`seekable`](Self::seekable).
+    /// [`ErrorKind::OutOfWindow`] if the target is not in [`seekable`](Self::seekable); [`ErrorKind::Cancelled`] once the
+    /// presentation was dropped or cancelled.
     pub fn seek(&self, target: Duration) -> Result<Duration, Error> {
         self.shared.seek(target)
     }
@@ -172,9 +177,9 @@ impl HlsHandle {
     ///
     /// # Errors
     ///
-    /// Those of [`seek`](Self::seek).
+    /// [`ErrorKind::Unsupported`] if the presentation has an end; those of [`seek`](Self::seek).
     pub fn go_live(&self) -> Result<Duration, Error> {
-        self.shared.seek(self.seekable().end)
+        self.shared.go_live()
     }
 
     /// What the presentation is doing. [`Phase::Complete`]: all up to its end is fetched. It does not show

@@ -32,7 +32,8 @@ impl Downloader {
     ///
     /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`]; [`ErrorKind::InvalidConfig`], which names the field;
     /// [`ErrorKind::InvalidPlaylist`]; [`ErrorKind::Unsupported`] if no variant has audio that can be played;
-    /// [`ErrorKind::Forbidden`]; [`ErrorKind::TimedOut`]; the errors of [`PeerHandle::execute`].
+    /// [`ErrorKind::Forbidden`]; [`ErrorKind::OutOfWindow`] if [`HlsConfig::start`] is behind the end; [`ErrorKind::TimedOut`]; the
+    /// errors of [`PeerHandle::execute`].
     pub fn open_hls(&self, url: &str, config: HlsConfig) -> Result<Hls, Error> {
         Hls::open(self, url, config)
     }
@@ -130,6 +131,7 @@ impl Hls {
         ready: Option<PreconnectGuard>,
         peer: PeerHandle,
     ) -> Result<Self, Error> {
+        state.check_start().map_err(|error| shared.locate(error))?;
         let (is_live, has_parts) = (state.is_live(), state.has_parts());
         shared.start(state, peer.waker(), peer.epoch().child_as_peer());
         // Made before the threads: if the second one does not start, its drop joins the first.

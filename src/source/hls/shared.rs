@@ -307,6 +307,11 @@ impl Shared {
         self.restart(|state| state.seek(target))
     }
 
+    /// Continues at the live edge.
+    pub(super) fn go_live(&self) -> Result<Duration, Error> {
+        self.restart(State::go_live)
+    }
+
     /// Continues with another rendition.
     pub(super) fn select_rendition(&self, rendition: usize) -> Result<(), Error> {
         self.restart(|state| state.select_rendition(rendition))
@@ -316,7 +321,10 @@ impl Shared {
     fn restart<T>(&self, change: impl FnOnce(&mut State) -> Result<T, Error>) -> Result<T, Error> {
         let (landed, old) = {
             let mut inner = self.inner.lock();
-            let Some(state) = &mut inner.state else { return Err(self.locate(closed())) };
+            let is_closed = inner.is_closed;
+            let Some(state) = inner.state.as_mut().filter(|_| !is_closed) else {
+                return Err(self.locate(closed()));
+            };
             // Under one lock with the new epoch: a fetch that is planned after the change must not be cancelled with the old ones.
             let landed = change(state).map_err(|error| self.locate(error))?;
             let next = self.link.child_epoch();

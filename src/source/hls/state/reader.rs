@@ -1,5 +1,6 @@
 //! What readers ask: sections, their bytes, and a seek.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::State;
@@ -120,16 +121,34 @@ impl State {
     pub(crate) fn seek(&mut self, target: Duration) -> Result<Duration, Error> {
         let window = self.seekable();
         if target < window.start || target > window.end {
-            let why = format!(
-                "can't seek to {target:?}: the playlist contains {:?} to {:?}",
-                window.start, window.end
-            );
-            return Err(Error::new(ErrorKind::OutOfWindow, why));
+            return Err(out_of_window(target, window));
         }
         self.restart(target, Discontinuity::Seek);
         let timeline = self.timelines[self.variant].as_ref();
         let start = timeline.and_then(|timeline| timeline.start_of(timeline.sequence_at(target)));
         Ok(start.unwrap_or(target))
+    }
+
+    /// Continues at the live edge. Returns the start of the segment there.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] if it is not live: at its end nothing would be played.
+    pub(crate) fn go_live(&mut self) -> Result<Duration, Error> {
+        if !self.is_live() {
+            return Err(Error::new(ErrorKind::Unsupported, "the presentation has an end, and no live edge"));
+        }
+        self.seek(self.seekable().end)
+    }
+
+    /// # Errors
+    ///
+    /// [`ErrorKind::OutOfWindow`] if the application wants to start behind the end.
+    pub(crate) fn check_start(&self) -> Result<(), Error> {
+        let window = self.seekable();
+        // A live stream starts at its edge then.
+        let late = self.config.start.filter(|start| !self.is_live() && *start > window.end);
+        late.map_or(Ok(()), |start| Err(out_of_window(start, window)))
     }
 
     /// Drops all that is buffered, and continues at `target`.
@@ -225,4 +244,10 @@ impl State {
         let is_late = self.woken == Some(Priority::Low) && self.next_priority() == Priority::High;
         is_over || has_room || urgent.is_some() || is_late
     }
+}
+
+fn out_of_window(target: Duration, window: Range<Duration>) -> Error {
+    let Range { start, end } = window;
+    let why = format!("can't seek to {target:?}: the playlist contains {start:?} to {end:?}");
+    Error::new(ErrorKind::OutOfWindow, why)
 }
