@@ -43,8 +43,8 @@ impl Timeline {
     pub(crate) fn compare(&self, list: &MediaPlaylist) -> Version {
         let own = &self.list;
         // A server that starts again, or can't write, may list nothing for a while. What it lists then shows whether its numbers go on.
-        let is_empty = list.segments.is_empty() && list.parts.is_empty();
-        if is_empty && !list.is_ended && !own.segments.is_empty() {
+        let is_empty = |list: &MediaPlaylist| list.segments.is_empty() && list.parts.is_empty();
+        if is_empty(list) && !list.is_ended && !is_empty(own) {
             return Version::Older;
         }
         let is_behind = list.end_sequence() < own.end_sequence() || list.media_sequence < own.media_sequence;
@@ -375,6 +375,11 @@ mod tests {
         assert_eq!(compare("#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:6,\na"), Version::Restarted);
         assert_eq!(compare("#EXT-X-MEDIA-SEQUENCE:7\n#EXTINF:6,\nx"), Version::Restarted);
         assert_eq!((compare(""), compare("#EXT-X-MEDIA-SEQUENCE:9")), (Version::Older, Version::Older));
+        // A low-latency stream that has only begun.
+        let begun =
+            "#EXT-X-MEDIA-SEQUENCE:7\n#EXT-X-PART-INF:PART-TARGET=1\n#EXT-X-PART:DURATION=1,URI=\"p\"";
+        let begun = Timeline::new(list(begun), url(), seconds(0));
+        assert_eq!(begun.compare(&list("")), Version::Older);
     }
 
     #[test]
