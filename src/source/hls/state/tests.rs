@@ -700,6 +700,10 @@ fn s6_3_4_a_live_level_that_was_loaded_and_not_used_is_loaded_again_after_a_targ
         let url = |level| Url::parse(&format!("http://host/l{level}")).unwrap();
         player.state.is_on_demand = false;
         player.state.timelines[0] = Some(Timeline::new(live(0..4, ""), url(0), Duration::ZERO));
+        // All that is listed is fetched: what the other level lists by then is of no use.
+        for _ in 0..6 {
+            player.end_fetch(0, End::Whole);
+        }
         let request = |player: &mut Player| {
             player.state.set_quality(Quality::Fixed(1), player.now);
             let planned = player.state.plan(player.now, Priority::Low);
@@ -1289,4 +1293,37 @@ mod from_the_cache {
             }
         }
     }
+}
+
+/// The same, of a live stream.
+fn unended() -> MediaPlaylist {
+    MediaPlaylist { is_ended: false, ..list() }
+}
+
+#[test]
+fn a_live_stream_changes_to_a_level_though_each_segment_takes_longer_than_a_target_duration() {
+    let mut player = Player::new(2);
+    player.state.is_on_demand = false;
+    player.state.timelines[0] =
+        Some(Timeline::new(unended(), Url::parse("http://host/l").unwrap(), Duration::ZERO));
+    player.end_fetch(0, End::Whole);
+    player.state.set_quality(Quality::Fixed(1), player.now);
+    let mut variants = Vec::new();
+    for _ in 0..4 {
+        player.is_woken = true;
+        player.plan();
+        let is_playlist = |planned: &Planned| matches!(planned, Planned::Playlist { .. });
+        if let Some(index) = player.running.iter().position(is_playlist) {
+            let Planned::Playlist { variant, url } = player.running.swap_remove(index) else { continue };
+            player.state.handle_planned_playlist(variant, unended(), url, player.now);
+        }
+        // A segment of 2 s arrives.
+        player.now += Duration::from_millis(2500);
+        if let Some(Planned::Segment { id, .. }) = player.running.first() {
+            variants.push(player.state.queued(*id).unwrap().variant);
+        }
+        player.end_running(0, End::Whole);
+        player.read();
+    }
+    assert_eq!(variants[2..], [1, 1], "{variants:?}");
 }

@@ -103,8 +103,9 @@ impl State {
         // Section 6.3.4: only the playlist in use is loaded again and again. Segments that this one lists by now would be missed,
         // and if it has no more, nothing would load it.
         let fresh_for = timeline.list.target_duration.max(LEAST_FRESH);
-        let loaded_at = self.ladder.variants[variant].loaded_at;
-        loaded_at.is_some_and(|loaded_at| now.saturating_duration_since(loaded_at) < fresh_for)
+        let Some(loaded_at) = self.ladder.variants[variant].loaded_at else { return false };
+        // One that lists the next segment is enough, however long the segment before has taken: once it is in use it is loaded again.
+        timeline.edge() > self.cursor || now.saturating_duration_since(loaded_at) < fresh_for
     }
 
     /// Fetches from another variant from the next segment on.
