@@ -124,30 +124,38 @@ impl State {
         let waits =
             |queued: &QueuedSegment| queued.needs.resources().any(|key| self.resources.ready(&key).is_none());
         let at_once = self.fetching().count() + reloading + usize::from(self.replacements.is_running());
-        at_once < AT_ONCE && !running.any(waits) && self.is_arriving_soon(now)
+        at_once < AT_ONCE && !running.any(waits) && self.is_arriving_soon(index, now)
     }
 
-    /// True if the segments that are being fetched leave the network to the next one, or will when its first byte arrives.
-    fn is_arriving_soon(&self, now: Instant) -> bool {
+    /// True if the segments that play before the one at `index` leave the network to it, or will when its first byte arrives.
+    fn is_arriving_soon(&self, index: usize, now: Instant) -> bool {
         let is_stalled = |queued: &QueuedSegment| {
             queued.arriving.is_some_and(|arriving| now.saturating_duration_since(arriving.last) >= STALLED)
         };
-        if self.fetching().all(is_stalled) {
+        if self.fetching_before(index).all(is_stalled) {
             return true;
         }
         let lead = self.network.estimator.ttfb().as_secs_f64() * LEAD;
-        self.rest_of_fetching().is_some_and(|rest| rest.as_secs_f64() <= lead)
+        self.rest_of_fetching(index).is_some_and(|rest| rest.as_secs_f64() <= lead)
     }
 
-    /// Time until the segments that are being fetched have arrived. `None` if nothing was measured.
-    fn rest_of_fetching(&self) -> Option<Duration> {
-        let bits = self.fetching().map(|queued| self.missing_bytes(queued) as f64 * 8.0).sum::<f64>();
+    /// Time until the segments before `index` that are being fetched have arrived. `None` if nothing was measured.
+    fn rest_of_fetching(&self, index: usize) -> Option<Duration> {
+        let bits =
+            self.fetching_before(index).map(|queued| self.missing_bytes(queued) as f64 * 8.0).sum::<f64>();
         let seconds = bits / self.network.throughput()?.max(1.0);
         Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 
     fn fetching(&self) -> impl Iterator<Item = &QueuedSegment> {
-        self.queue.iter().filter(|queued| queued.phase == SegmentPhase::Fetching && !queued.is_hinted())
+        self.fetching_before(self.queue.len())
+    }
+
+    fn fetching_before(&self, index: usize) -> impl Iterator<Item = &QueuedSegment> {
+        self.queue
+            .iter()
+            .take(index)
+            .filter(|queued| queued.phase == SegmentPhase::Fetching && !queued.is_hinted())
     }
 
     /// Where to load the first playlist of a variant from.
@@ -274,7 +282,7 @@ impl State {
         let current = self.follows.map(|_| self.level());
         let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
         // A segment that is being fetched is buffered once it is there, and until then the buffer shrinks.
-        let buffered = match self.rest_of_fetching() {
+        let buffered = match self.rest_of_fetching(self.queue.len()) {
             Some(rest) => self.ahead(self.cursor).saturating_sub(rest),
             None => self.buffered(),
         };

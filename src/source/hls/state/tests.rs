@@ -1327,3 +1327,25 @@ fn a_live_stream_changes_to_a_level_though_each_segment_takes_longer_than_a_targ
     }
     assert_eq!(variants[2..], [1, 1], "{variants:?}");
 }
+
+#[test]
+fn a_segment_does_not_wait_for_one_that_plays_after_it() {
+    let mut player = Player::new(1);
+    player.plan();
+    let Planned::Segment { id: later, .. } = player.running[1] else { panic!("two segments") };
+    // A megabyte, at 8 kbit/s.
+    player.state.network.estimator = Estimator::default();
+    player.state.network.estimator.handle_transfer(1000, Duration::from_secs(1), Duration::from_millis(10));
+    player.state.handle_segment_head(later, Some(1_000_000), player.now);
+    player.end_running(0, End::Broken(0, ErrorKind::Status(404)));
+    player.plan();
+    let is_playlist = |planned: &Planned| matches!(planned, Planned::Playlist { .. });
+    let playlist = player.running.iter().position(is_playlist).unwrap();
+    player.end_running(playlist, End::Whole);
+    player.plan();
+    assert!(player.running.iter().any(|planned| is_of(planned, "/0")), "{:?}", player.running);
+}
+
+fn is_of(planned: &Planned, path: &str) -> bool {
+    matches!(planned, Planned::Segment { url, .. } if url.path() == path)
+}
