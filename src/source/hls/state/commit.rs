@@ -75,6 +75,8 @@ impl State {
             // Nothing is left to read before the gap. Without this a gap that is longer than the buffer would fill it.
             self.sections.reader_time = self.sections.reader_time.max(end);
         }
+        // What follows begins later than the target because of the gap: no segment before it is missing.
+        self.sections.has_landed = true;
         self.close_section();
         self.clock.skip(end);
         self.sections.next_discontinuity = Some(match self.sections.next_discontinuity {

@@ -18,7 +18,8 @@ impl State {
     pub(super) fn land_earlier(&mut self) {
         let Some((late, start)) = self.lateness() else { return };
         self.sections.has_landed = true;
-        // Until then nothing but playlists is requested, and without a server it would not come.
+        // Until then nothing but playlists is requested, and without a server it would not come. Not made up for later: what has
+        // arrived is read by then.
         if !self.is_confirmed() {
             return;
         }

@@ -1349,3 +1349,17 @@ fn a_segment_does_not_wait_for_one_that_plays_after_it() {
 fn is_of(planned: &Planned, path: &str) -> bool {
     matches!(planned, Planned::Segment { url, .. } if url.path() == path)
 }
+
+#[test]
+fn a_first_segment_that_was_skipped_is_not_requested_again() {
+    let mut player = Player::new(1);
+    player.plan();
+    player.end_running(0, End::Broken(0, ErrorKind::Unsupported));
+    for _ in 0..SEGMENTS {
+        player.plan();
+        assert!(!player.running.iter().any(|planned| is_of(planned, "/0")), "{:?}", player.running);
+        player.end_running(0, End::Whole);
+    }
+    assert!(player.read());
+    assert_eq!(player.played.first(), Some(&(FRAMES as u8)));
+}
