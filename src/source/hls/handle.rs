@@ -128,7 +128,12 @@ impl HlsHandle {
         self.shared.with(|state| state.levels().to_vec()).unwrap_or_default()
     }
 
-    /// Index of the level that is being fetched.
+    /// Index of the level of the audio that was read last. It follows [`level`](Self::level) once what is buffered was read.
+    pub fn playing_level(&self) -> usize {
+        self.shared.with(|state| state.playing_level()).unwrap_or_default()
+    }
+
+    /// Index of the level that is being fetched. That of what is heard is [`playing_level`](Self::playing_level).
     pub fn level(&self) -> usize {
         self.shared.with(|state| state.level()).unwrap_or_default()
     }

@@ -130,9 +130,10 @@ impl State {
         if self.needs_section(frame, discontinuity) {
             self.open_section(time, frame, discontinuity);
         }
+        let level = self.placed_level();
         if let Some(section) = self.sections.buffers.back_mut() {
             section.discontinuity_sequence = discontinuity;
-            section.push(time, frame, bytes);
+            section.push(time, level, frame, bytes);
             self.replacements.handle_frame(id, section.id, time, time.saturating_add(frame.duration));
         }
     }
@@ -155,8 +156,7 @@ impl State {
         use Discontinuity::{Rendition, Reopened, Seek, Start};
         // The section that was dropped may have ended before the target.
         let is_sought = matches!(reason, Seek | Start | Rendition | Reopened);
-        let level =
-            self.queue.front().map_or(self.level(), |queued| self.ladder.variants[queued.variant].level);
+        let level = self.placed_level();
         let way = if is_sought { self.sections.target.saturating_sub(time) } else { Duration::ZERO };
         // A table of MP3 at the beginning of a later segment says nothing of that one.
         let gapless = self.queue.front().and_then(|queued| queued.gapless).filter(|_| time.is_zero());
@@ -179,6 +179,11 @@ impl State {
         }
         self.sections.next_id += 1;
         self.sections.buffers.push_back(section);
+    }
+
+    /// The level of the segment whose frames are placed.
+    fn placed_level(&self) -> usize {
+        self.queue.front().map_or(self.level(), |queued| self.ladder.variants[queued.variant].level)
     }
 
     fn date_time(&self, queued: &QueuedSegment) -> Option<SystemTime> {

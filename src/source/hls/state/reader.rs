@@ -24,9 +24,10 @@ impl State {
         };
         let buffer = &mut self.sections.buffers[index];
         let got = buffer.read(buf);
-        let time = buffer.reader_time();
+        let (time, level) = (buffer.reader_time(), buffer.level_read());
         if got > 0 {
             self.sections.reader_time = time;
+            self.sections.level = level.or(self.sections.level);
             self.sections.bytes_read += got as u64;
             return ReadResult::Bytes(got);
         }
@@ -160,7 +161,7 @@ impl State {
         self.clock.seek();
         self.carried = None;
         (self.sections.next_discontinuity, self.discontinuity) = (Some(reason), None);
-        self.sections.has_landed = false;
+        (self.sections.has_landed, self.sections.level) = (false, None);
         (self.sections.target, self.sections.reader_time, self.cursor) = (target, target, target);
         self.follows = None;
         (self.recovery.error, self.recovery.outage) = (None, None);
@@ -175,6 +176,12 @@ impl State {
     /// What the encoder has added at the end of the presentation. `None` until that has arrived.
     pub(crate) fn padding(&self) -> Option<Duration> {
         self.sections.buffers.back().filter(|_| self.is_finished())?.padding()
+    }
+
+    /// The level of the audio that was read last, or of what will be read first.
+    pub(crate) fn playing_level(&self) -> usize {
+        let next = || self.sections.buffers.front().map(|section| section.info.level);
+        self.sections.level.or_else(next).unwrap_or(self.level())
     }
 
     pub(crate) fn reader_time(&self) -> Duration {

@@ -197,6 +197,7 @@ impl State {
                 return Err(Unusable::Different);
             }
         }
-        section.replace((target.from, target.to), frames, data).ok_or(Unusable::Different)
+        let level = self.ladder.variants[queued.variant].level;
+        section.replace((target.from, target.to), level, frames, data).ok_or(Unusable::Different)
     }
 }

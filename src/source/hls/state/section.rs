@@ -114,6 +114,7 @@ struct Mark {
     offset: u64,
     time: Duration,
     end: Duration,
+    level: usize,
 }
 
 impl Mark {
@@ -150,24 +151,25 @@ impl SectionBuffer {
         self.rest = Some((gapless.frames, gapless.padding)).filter(|(frames, _)| *frames > 0);
     }
 
-    pub(crate) fn push(&mut self, time: Duration, frame: &Frame, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, time: Duration, level: usize, frame: &Frame, bytes: &[u8]) {
         // What followed the last segment is in the middle now.
         self.padding = Duration::ZERO;
         // More frames than the first segment announces: then nothing is known of the last one.
         self.rest = self.rest.and_then(|(frames, padding)| Some((frames.checked_sub(1)?, padding)));
         match &mut self.framing {
-            None => self.push_bytes(time, frame, bytes),
+            None => self.push_bytes(time, level, frame, bytes),
             // What no decoder could play is left out.
             Some(framing) => {
                 if let Some(framed) = framing.frame(bytes, frame.duration) {
-                    self.push_bytes(time, frame, &framed);
+                    self.push_bytes(time, level, frame, &framed);
                 }
             }
         }
     }
 
-    fn push_bytes(&mut self, time: Duration, frame: &Frame, bytes: &[u8]) {
-        self.marks.push_back(Mark { offset: self.written, time, end: time.saturating_add(frame.duration) });
+    fn push_bytes(&mut self, time: Duration, level: usize, frame: &Frame, bytes: &[u8]) {
+        let end = time.saturating_add(frame.duration);
+        self.marks.push_back(Mark { offset: self.written, time, end, level });
         self.written += bytes.len() as u64;
         if self.is_dropped {
             self.read = self.written;
@@ -186,11 +188,12 @@ impl SectionBuffer {
         }
     }
 
-    /// Puts these frames in the place of those from one presentation time to another, which must be as many and as long, and
+    /// Puts these frames of another level in the place of those from one presentation time to another, which must be as many and as long, and
     /// not read yet. Returns the length of the old ones, or `None` if it can't be done.
     pub(crate) fn replace(
         &mut self,
         (from, to): (Duration, Duration),
+        level: usize,
         frames: &[Frame],
         bytes: &[u8],
     ) -> Option<usize> {
@@ -210,7 +213,7 @@ impl SectionBuffer {
         let behind = self.marks.get(end).map_or(self.written, |mark| mark.offset);
         let mut offset = start;
         for (mark, frame) in self.marks.range_mut(first..end).zip(frames) {
-            mark.offset = offset;
+            (mark.offset, mark.level) = (offset, level);
             offset += frame.len as u64;
         }
         for mark in self.marks.range_mut(end..) {
@@ -309,6 +312,12 @@ impl SectionBuffer {
         }
     }
 
+    /// Level of the frame that the last byte that was read belongs to.
+    pub(super) fn level_read(&self) -> Option<usize> {
+        let next = self.marks.partition_point(|mark| mark.offset < self.read);
+        Some(self.marks.get(next.checked_sub(1)?)?.level)
+    }
+
     /// Presentation time of the frame that the byte at `offset` belongs to.
     pub(crate) fn time_of(&self, offset: u64) -> Option<Duration> {
         let behind = self.marks.partition_point(|mark| mark.offset <= offset);
@@ -332,7 +341,7 @@ impl SectionBuffer {
             return true;
         }
         let first = self.marks.partition_point(|mark| mark.offset < self.read);
-        let Some(Mark { offset, time, .. }) = self.marks.get(first).copied() else { return false };
+        let Some(Mark { offset, time, level, .. }) = self.marks.get(first).copied() else { return false };
         // The rest of a frame is of no use without its beginning.
         self.read(&mut vec![0; (offset - self.read) as usize]);
         let first = self.marks.partition_point(|mark| mark.offset < offset);
@@ -341,7 +350,7 @@ impl SectionBuffer {
         let passed = time.saturating_sub(info.start);
         info.date_time = info.date_time.and_then(|date| date.checked_add(passed));
         info.skip = info.skip.saturating_sub(self.unmarked + played);
-        (info.start, info.discontinuity) = (time, Discontinuity::Reopened);
+        (info.start, info.level, info.discontinuity) = (time, level, Discontinuity::Reopened);
         self.unmarked = Duration::ZERO;
         self.begin_again();
         true
@@ -452,7 +461,7 @@ mod tests {
             let late = (frames.len() as f64 * before) as usize;
             let push = |section: &mut SectionBuffer, range: std::ops::Range<usize>| {
                 for index in range {
-                    section.push(FRAME * index as u32, &frame(lens[index]), &frames[index]);
+                    section.push(FRAME * index as u32, 0, &frame(lens[index]), &frames[index]);
                 }
             };
             push(&mut section, 0..late.max(1));
@@ -488,7 +497,7 @@ mod tests {
             let mut frames: Vec<Vec<u8>> =
                 old.iter().enumerate().map(|(index, len)| vec![index as u8; *len]).collect();
             for (index, bytes) in frames.iter().enumerate() {
-                section.push(FRAME * index as u32, &frame(bytes.len()), bytes);
+                section.push(FRAME * index as u32, 0, &frame(bytes.len()), bytes);
             }
             let mut played = vec![0; (section.len() as f64 * read) as usize];
             prop_assert_eq!(section.read(&mut played), played.len());
@@ -498,7 +507,7 @@ mod tests {
             let replacing: Vec<Vec<u8>> = new[first..end].iter().map(|len| vec![200; *len]).collect();
             let headers: Vec<Frame> = replacing.iter().map(|bytes| frame(bytes.len())).collect();
             let range = (FRAME * first as u32, FRAME * end as u32);
-            let replaced = section.replace(range, &headers, &replacing.concat());
+            let replaced = section.replace(range, 1, &headers, &replacing.concat());
             if start >= played.len() {
                 prop_assert_eq!(replaced, Some(old[first..end].iter().sum()));
                 frames.splice(first..end, replacing);
@@ -506,7 +515,7 @@ mod tests {
                 prop_assert_eq!(replaced, None, "a frame that was read stays");
             }
             // As many frames are needed as there were.
-            prop_assert_eq!(section.replace(range, &[], &[]), None);
+            prop_assert_eq!(section.replace(range, 1, &[], &[]), None);
             prop_assert_eq!([played, rest(&mut section)].concat(), frames.concat());
             let mut offset = 0;
             for (index, bytes) in frames.iter().enumerate() {

@@ -21,6 +21,8 @@ pub(super) struct Sections {
     pub(super) has_landed: bool,
     /// Presentation time of the next byte to be read.
     pub(super) reader_time: Duration,
+    /// Level of the audio that was read last. `None` if there was none since the start or the last seek.
+    pub(super) level: Option<usize>,
     /// Bytes that readers have read, of all sections.
     pub(super) bytes_read: u64,
 }
@@ -36,6 +38,7 @@ impl Sections {
             target: start,
             has_landed: false,
             reader_time: start,
+            level: None,
             bytes_read: 0,
         }
     }

@@ -184,6 +184,7 @@ impl Player {
                     ReadResult::Bytes(got) => {
                         self.played.extend(buf[..got].iter().map(|byte| byte & 63));
                         self.levels.extend(buf[..got].iter().map(|byte| byte >> 6));
+                        assert_eq!(self.state.playing_level(), usize::from(buf[got - 1] >> 6));
                     }
                     ReadResult::End => self.section = None,
                     ReadResult::Wait(_) => return false,
