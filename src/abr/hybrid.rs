@@ -183,7 +183,7 @@ impl Abr for Hybrid {
         }
         let (_, highest) = self.bounds(snapshot);
         let (index, level) = replacement::choose(snapshot, highest, buffered)?;
-        let added = replacement::added_switches(buffered, index, level);
+        let added = replacement::added_switches(buffered, index, level, snapshot.current);
         if added > 0 && !self.may_switch(now) {
             return None;
         }

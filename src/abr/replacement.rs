@@ -50,14 +50,19 @@ pub(super) fn choose(
         let is_in_time = fetch(target) <= segment.starts_in.as_secs_f64() * MARGIN;
         segment.level < target && segment.starts_in >= SOON && is_in_time
     })?;
-
     Some((index, target))
 }
 
-/// How many switches more there are if this segment has this level.
-pub(super) fn added_switches(buffered: &[Buffered], index: usize, target: usize) -> u32 {
-    let neighbours = [index.checked_sub(1), index.checked_add(1)].into_iter().flatten();
-    let levels = neighbours.filter_map(|index| buffered.get(index)).map(|segment| segment.level);
+/// How many switches more there are if this segment has this level. What follows the last one has the level `current`.
+pub(super) fn added_switches(
+    buffered: &[Buffered],
+    index: usize,
+    target: usize,
+    current: Option<usize>,
+) -> u32 {
+    let level_at = |index: usize| buffered.get(index).map(|segment| segment.level);
+    let levels =
+        [index.checked_sub(1).and_then(level_at), level_at(index + 1).or(current)].into_iter().flatten();
     let changes = |own: usize| levels.clone().filter(|level| *level != own).count() as u32;
     changes(target).saturating_sub(changes(buffered[index].level))
 }
@@ -106,6 +111,17 @@ mod tests {
     fn a_metered_network_replaces_nothing() {
         let metered = Snapshot { is_metered: true, ..snapshot(60, 4e6) };
         assert_eq!(choose(&metered, 3, &segments(&[0; 8], 60)), None);
+    }
+
+    #[test]
+    fn a_last_segment_that_gets_the_level_of_the_next_one_adds_no_switch() {
+        let added = |levels: &[usize], target, current| {
+            added_switches(&segments(levels, 60), levels.len() - 1, target, current)
+        };
+        assert_eq!(
+            (added(&[1, 1], 3, Some(3)), added(&[1, 1], 3, Some(1)), added(&[1, 1], 3, None)),
+            (0, 2, 1)
+        );
     }
 
     proptest! {

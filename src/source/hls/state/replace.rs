@@ -50,10 +50,20 @@ impl State {
         if replacements.is_running() || replacements.is_impossible || is_low || self.has_parts() {
             return None;
         }
+        // The level that the rule has just chosen can be used once its playlist is there.
+        if self.pending_playlist.is_some() {
+            return None;
+        }
         let candidates: Vec<PlacedSegment> =
             replacements.placed.iter().filter(|segment| !segment.is_final).cloned().collect();
         let (target, level) = self.choose_replacement(now, &candidates)?;
-        self.plan_replacement_of(target, level, now)
+        let from = target.from;
+        let planned = self.plan_replacement_of(target, level, now);
+        if planned.is_none() {
+            // The rule counts each choice as a switch, and would make the same one whenever it is asked.
+            self.replacements.keep(from);
+        }
+        planned
     }
 
     fn choose_replacement(

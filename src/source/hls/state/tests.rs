@@ -1364,3 +1364,32 @@ fn a_first_segment_that_was_skipped_is_not_requested_again() {
     assert!(player.read());
     assert_eq!(player.played.first(), Some(&(FRAMES as u8)));
 }
+
+/// Replaces the first segment that is buffered, and records which.
+struct First(std::sync::Arc<std::sync::Mutex<Vec<Duration>>>);
+
+impl Abr for First {
+    fn choose(&mut self, _: Instant, _: &Snapshot<'_>) -> usize {
+        0
+    }
+
+    fn replace(&mut self, _: Instant, _: &Snapshot<'_>, buffered: &[Buffered]) -> Option<(usize, usize)> {
+        // The reader does not move.
+        self.0.lock().unwrap().push(buffered.first()?.starts_in);
+        Some((0, 1))
+    }
+}
+
+#[test]
+fn a_replacement_that_can_not_be_requested_is_chosen_once() {
+    let chosen = std::sync::Arc::default();
+    let own = std::sync::Arc::clone(&chosen);
+    let make = MakeAbr::new(move || Box::new(First(std::sync::Arc::clone(&own))));
+    // The playlist of the other level is not there.
+    let mut player = Player::with(2, HlsConfig { quality: Quality::Custom(make), ..HlsConfig::default() });
+    for _ in 0..2 * SEGMENTS {
+        player.end_fetch(0, End::Whole);
+    }
+    let chosen = chosen.lock().unwrap();
+    assert!(chosen.len() > 1 && chosen.windows(2).all(|pair| pair[0] < pair[1]), "{chosen:?}");
+}
