@@ -55,7 +55,7 @@ proptest! {
     }
 
     #[test]
-    fn a_steady_network_that_has_more_than_the_second_level_never_stalls(
+    fn a_steady_network_that_has_more_than_the_second_level_stalls_no_longer_than_the_lowest(
         (video, factor, capacity) in (video(), 1.3..20.0_f64, capacity()),
     ) {
         // The wait for the first byte is no time of the transfer.

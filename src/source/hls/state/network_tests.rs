@@ -391,7 +391,7 @@ fn a_segment_gets_the_network_until_it_is_nearly_whole() {
 }
 
 #[test]
-fn a_distant_server_fills_the_buffer() {
+fn a_distant_server_is_asked_for_two_segments_at_the_same_time() {
     // A request takes longer than a segment plays: only two at the same time arrive as fast as they play.
     let trace = vec![(60.0, 5e6)];
     let scene = Scene { bitrates: vec![64_000], segment: 1.0, segments: 60, latency: 1.2, trace };
