@@ -228,7 +228,10 @@ fn what_arrives_before_its_initialization_section_is_read_as_soon_as_that_is_the
     let mut config = HlsConfig::default();
     // Before the client gives the silent connection up, and requests the rest over another one.
     config.read_timeout = Some(Duration::from_secs(8));
-    let mut hls = downloader().open_hls(&origin.url("/mp4.m3u8"), config).unwrap();
+    let mut patient = DownloaderConfig::default();
+    patient.client.silence_timeout = Duration::from_secs(60);
+    let downloader = Downloader::new(patient).unwrap();
+    let mut hls = downloader.open_hls(&origin.url("/mp4.m3u8"), config).unwrap();
     let mut section = hls.next_section().unwrap().unwrap();
     section.read_exact(&mut [0; 300]).unwrap();
 }
