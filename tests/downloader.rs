@@ -4,7 +4,7 @@ mod support;
 
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -791,6 +791,29 @@ fn a_batch_waits_until_other_callers_close_bodies() {
         }
     }
     assert!(peer.execute(Fetch::get(&origin.url("/a")).unwrap()).is_err());
+}
+
+#[test]
+fn a_batch_leaves_room_for_the_responses_that_its_iterator_keeps() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = downloader(|config| {
+        config.max_open_bodies = 4;
+        config.client.silence_timeout = Duration::from_millis(100);
+    });
+    let peer = downloader.register((), Priority::High).unwrap();
+    let (own, kept) = (peer.clone(), Arc::new(Mutex::new(Vec::new())));
+    let keeps = Arc::clone(&kept);
+    let keeping = fetches(&origin, 4).into_iter().enumerate().map(move |(at, fetch)| {
+        if at < 2 {
+            keeps.lock().unwrap().push(own.execute(fetch.clone()).unwrap());
+        }
+        fetch
+    });
+    let answers: Vec<_> = peer.batch(keeping).collect();
+    assert_eq!(kept.lock().unwrap().len(), 2);
+    let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().map_err(Error::kind).err()).collect();
+    let full = Some(ErrorKind::TooManyOpenBodies);
+    assert_eq!(kinds, [None, None, full, full]);
 }
 
 #[test]

@@ -85,10 +85,7 @@ impl Batch {
 
     /// Sends as many fetches as the limits allow now, if that is more than a few.
     fn send_ahead(&mut self) {
-        let most = self.peer.capacity();
-        let unanswered = most - self.peer.free_credits();
-        // Each of them will open a body, for which there must be room when it arrives. What was answered and not taken has its own.
-        let room = self.peer.bodies().room().saturating_sub(unanswered).min(most - unanswered);
+        let (most, room) = (self.peer.capacity(), self.room());
         // Many at a time, because workers that have run out of fetches sleep, and to wake them takes the caller longer than to
         // send a fetch. But before they run out.
         let enough = (most / 2).min(most.saturating_sub(self.peer.workers())).min(self.unsent()).max(1);
@@ -100,7 +97,8 @@ impl Batch {
         let lacking = room.saturating_sub(self.taken.len());
         self.taken.extend(self.left.by_ref().take(lacking));
         let before = self.pending.len();
-        for _ in 0..room.min(self.taken.len()) {
+        // Again: the iterator may have kept responses, whose bodies are open.
+        for _ in 0..self.room().min(self.taken.len()) {
             let Some(credit) = self.peer.try_credit() else { break };
             let Some(fetch) = self.taken.pop_front() else { break };
             self.pending.push_back(self.peer.enqueue(fetch, credit));
@@ -108,6 +106,14 @@ impl Batch {
         if self.pending.len() > before {
             self.peer.announce();
         }
+    }
+
+    /// Number of fetches that may be sent now.
+    fn room(&self) -> usize {
+        let free = self.peer.free_credits();
+        let unanswered = self.peer.capacity() - free;
+        // Each of them will open a body, for which there must be room when it arrives. What was answered and not taken has its own.
+        self.peer.bodies().room().saturating_sub(unanswered).min(free)
     }
 
     /// Number of fetches that were not sent.
