@@ -32,9 +32,9 @@ impl Body {
     }
 
     /// Reads and drops at most `len` bytes of a body that is not used, so that its connection can be reused.
-    pub(super) fn drain(&mut self, len: u64) {
+    pub(super) fn discard_rest(&mut self, len: u64) {
         match self {
-            Self::Http1(body) => body.drain(len),
+            Self::Http1(body) => body.discard_rest(len),
             // Its connection serves others meanwhile.
             #[cfg(feature = "http3")]
             Self::Http3(_) => {}

@@ -204,7 +204,7 @@ impl Opener {
                 }));
             };
             request = request.redirected_from(answer.exchange.reached());
-            answer.drain();
+            answer.discard_rest();
             request.check_redirect(&url, &next)?;
             if let Some((_, error)) = failed.filter(|(target, _)| **target == next) {
                 return Err(error.clone().into());
@@ -281,7 +281,7 @@ impl Opener {
                 let intercepted = acceptance::intercepted(request, first, url, status, &answer.head.headers);
                 // A success may have a long body: its connection is closed instead.
                 if !status.is_success() {
-                    answer.drain();
+                    answer.discard_rest();
                 }
                 if matches!(status.as_u16(), 429 | 503) {
                     // Returns its own connection to the pool first, so that it is closed with the others.

@@ -31,9 +31,9 @@ use crate::safe_url::HttpUrl;
 /// input buffer, so most of it has arrived with the head.
 const SMALL_BODY: u64 = 64 * 1024;
 
-/// Minimum and maximum of the time for which draining waits. The minimum is the pause of a busy server between two writes; the
+/// Minimum and maximum of the time for reading the rest of such a body. The minimum is the pause of a busy server between two writes; the
 /// maximum is less than a new connection costs on a slow mobile link.
-const DRAIN_LIMITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+const DISCARD_LIMITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
 /// Sends requests. Shared with the threads of hedged requests.
 pub(super) struct Sender {
@@ -270,12 +270,12 @@ fn unsendable(cause: header::InvalidHeaderValue) -> Error {
 
 impl Answer {
     /// Reads a small body to its end, so that the connection can be reused.
-    pub(super) fn drain(&mut self) {
+    pub(super) fn discard_rest(&mut self) {
         if is_short(&self.head.headers, SMALL_BODY) {
             // About as long as the head took: a new connection costs no more than a few round trips.
-            let limit = self.exchange.ttfb().unwrap_or_default().clamp(DRAIN_LIMITS.0, DRAIN_LIMITS.1);
+            let limit = self.exchange.ttfb().unwrap_or_default().clamp(DISCARD_LIMITS.0, DISCARD_LIMITS.1);
             self.exchange.read_until(Instant::now() + limit);
-            self.body.drain(SMALL_BODY);
+            self.body.discard_rest(SMALL_BODY);
         }
     }
 }

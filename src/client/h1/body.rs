@@ -61,7 +61,7 @@ impl H1Body {
     }
 
     /// Reads and drops at most `len` bytes. If that is the whole body, its connection can be reused.
-    pub(crate) fn drain(&mut self, len: u64) {
+    pub(crate) fn discard_rest(&mut self, len: u64) {
         // One byte more, so that the end of a body of the maximum length is read too: that makes ureq release the connection.
         // The result does not matter: a connection whose body was not read to its end is closed.
         drop(io::copy(&mut (&mut self.reader).take(len + 1), &mut io::sink()));
