@@ -500,6 +500,24 @@ fn a_request_that_is_hedged_where_nothing_listens_over_tcp_gets_a_new_quic_conne
 }
 
 #[test]
+fn the_error_of_the_new_quic_connection_is_returned_if_nothing_listens_over_tcp() {
+    in_time("two bad connections without TCP", || {
+        let server = Server::start(|request, reply| match request.connection {
+            0 => reply.await_stop(),
+            // Ends the stream without a response.
+            _ => drop(reply.finish()),
+        });
+        let mut config = DownloaderConfig::new().client(over_http3(ClientConfig::new(), &[&server]));
+        config.max_retries = 0;
+        // Longer than the delay of the first hedged request, shorter than that of the second one.
+        config.client.silence_timeout = Duration::from_millis(1500);
+        let downloader = Downloader::new(config).unwrap();
+        let error = get(&downloader, &server.url("/")).unwrap_err();
+        assert_ne!(error.kind(), ErrorKind::Refused, "{error:?}");
+    });
+}
+
+#[test]
 fn without_an_answer_over_quic_tcp_is_used_and_quic_left_alone() {
     in_time("fallback", || {
         let content = Content::pattern(LEN);

@@ -172,6 +172,7 @@ impl Sender {
             (Err(error), _, Some(sent)) if error.is_unreachable() && exchange.over != Over::Proven => {
                 return match http3.send(&sent, request.held(), exchange)? {
                     Sent::Answered(head, body) => Ok((head, Body::Http3(body))),
+                    Sent::UseTcp(Quic::Failed(_, error)) => Err(error),
                     Sent::UseTcp(_) => Err(error),
                 };
             }
