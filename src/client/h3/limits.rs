@@ -7,8 +7,9 @@ use std::time::Duration;
 /// least, in most cases (RFC 9308, section 3.2).
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Bytes of one body, and of all bodies of a connection with one stream, that a server may send before they are read. The first
-/// is a second at 32 Mbit/s, or 4 MB/s · 1 s; a longer path at a higher rate is slowed down by it.
+/// Bytes that a server may send before they are read: of one body, and of all bodies of a new connection. The second grows with
+/// the largest number of streams, so the first bounds the memory of each. The first is a second at 32 Mbit/s, or 4 MB/s · 1 s; a
+/// longer path at a higher rate is slowed down by it.
 pub(crate) const WINDOWS: (u32, u32) = (4 * 1024 * 1024, 8 * 1024 * 1024);
 
 /// Limits of connections and requests.

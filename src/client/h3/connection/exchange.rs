@@ -82,7 +82,7 @@ impl State {
         // With a stream of its own it does not matter whether it becomes urgent.
         request.undecided = None;
         self.by_stream.insert(id, key);
-        self.fit_window();
+        self.grow_window();
         self.last_sent = Some(now);
         self.write(key);
         true
@@ -90,11 +90,16 @@ impl State {
 
     /// Lets the server send what all streams and one more may hold: bodies that are not read must not take the credit of others
     /// (RFC 9000, section 4.1).
-    fn fit_window(&mut self) {
+    fn grow_window(&mut self) {
         let streams = self.by_stream.len() as u64 + 1;
-        let window = (streams * u64::from(WINDOWS.0)).max(WINDOWS.1.into());
-        // Far below the maximum: a server allows 2^60 streams at most (RFC 9000, section 4.6), and there is memory for few.
-        self.quic.set_receive_window(VarInt::from_u64(window).unwrap_or(VarInt::MAX));
+        let window = streams * u64::from(WINDOWS.0);
+        // It never shrinks: credit that the server has got can't be taken back, and quinn-proto gives more with each growth. The
+        // windows of the streams bound the memory.
+        if window > self.window {
+            self.window = window;
+            // Far below the maximum: a server allows 2^60 streams at most (RFC 9000, section 4.6), and there is memory for few.
+            self.quic.set_receive_window(VarInt::from_u64(window).unwrap_or(VarInt::MAX));
+        }
     }
 
     /// Writes what is left of a request.
@@ -233,7 +238,7 @@ impl State {
         request.is_complete = true;
     }
 
-    /// Ends a request, and wakes its thread. Returns the packet that stops the server, whose bytes go to `out`.
+    /// Ends a request, and wakes its thread. Returns the packet that asks the server to stop sending, whose bytes go to `out`.
     pub(super) fn abort(&mut self, key: u64, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
         let request = self.requests.get_mut(&key)?;
         request.is_aborted = true;
@@ -249,7 +254,6 @@ impl State {
     pub(super) fn forget(&mut self, key: u64) {
         if let Some(Request { stream: Some(id), .. }) = self.requests.remove(&key) {
             self.by_stream.remove(&id);
-            self.fit_window();
         }
         // A prefetch waits until the last stream is free, if the server allows few; or until no urgent request waits.
         self.notify_awaiting();

@@ -13,7 +13,7 @@ use super::request::{Request, UndecidedCount};
 use crate::client::h3::armed::Armed;
 use crate::client::h3::code::Code;
 use crate::client::h3::control::{Control, UniStream};
-use crate::client::h3::limits::Limits;
+use crate::client::h3::limits::{Limits, WINDOWS};
 use crate::client::h3::poller::{Poller, Pollers};
 use crate::client::h3::receiver::Receiver;
 use crate::client::h3::socket::Socket;
@@ -41,6 +41,8 @@ pub(super) struct State {
     /// The requests that have a stream.
     pub(super) by_stream: HashMap<StreamId, u64>,
     pub(super) credit: Credit<StreamId>,
+    /// Receive window of the connection in bytes. Only grows.
+    pub(super) window: u64,
     pub(super) undecided: UndecidedCount,
     pub(super) next_request: u64,
     pub(super) control: Control,
@@ -120,6 +122,7 @@ impl State {
             requests: HashMap::new(),
             by_stream: HashMap::new(),
             credit: Credit::new(),
+            window: WINDOWS.1.into(),
             undecided: UndecidedCount::default(),
             next_request: 0,
             control: Control::default(),
