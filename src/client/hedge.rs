@@ -14,6 +14,7 @@
 //! The thread of the request may be blocked in a connect, a handshake or a read. So an [alarm](super::alarm) decides when to
 //! hedge, each hedged request runs on a thread of its own, and the request's thread joins them all before it returns.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -148,14 +149,22 @@ impl Hedge {
             has_proven: pool.has_proven(origin),
             is_single_connection: pool.is_single_connection(origin),
         };
-        if let Some(over) = state.policy.poll(waiting) {
-            self.begin(&mut state, over);
+        let begun = state.policy.poll(waiting).map(|over| self.begin(&mut state, over));
+        let next = state.policy.next_silence(waiting);
+        drop(state);
+        match begun {
+            Some(Ok(())) => {
+                log::debug!("{} waits for its response head; hedging it over another connection", self.url);
+            }
+            // The first attempt continues without a hedge.
+            Some(Err(error)) => log::warn!("can't start a thread for a hedged request: {error}"),
+            None => {}
         }
-        Some(since + state.policy.next_silence(waiting)?)
+        Some(since + next?)
     }
 
-    fn begin(self: &Arc<Self>, state: &mut State, over: Over) {
-        log::debug!("{} waits for its response head; hedging it over another connection", self.url);
+    /// Hedges the first attempt. Fails if no thread can be started.
+    fn begin(self: &Arc<Self>, state: &mut State, over: Over) -> io::Result<()> {
         let last = state.hedges.last().map_or(&self.first, |hedged| &hedged.exchange);
         state.unresponsive.extend(last.peer());
         // A connection that was begun since for another request is as good as a new one.
@@ -169,20 +178,15 @@ impl Hedge {
         let (hedge, own) = (Arc::clone(self), Arc::clone(&exchange));
         let named = thread::Builder::new().name("windway-hedged".into());
         // Under the lock, so that `end` finds every thread that was started, and joins it.
-        let spawned = named.spawn(move || {
+        let thread = named.spawn(move || {
             let send = || hedge.sender.send(&hedge.request, &hedge.url, &token, &own, Instant::now());
             // A logger or a dependency may panic in it. Then it has ended too, and the request's thread waits for that.
             let attempt = contain("a hedged request", send).ok();
             hedge.end_hedged(&own, attempt);
-        });
-        match spawned {
-            Ok(thread) => {
-                state.running += 1;
-                state.hedges.push(Hedged { exchange, thread });
-            }
-            // The first attempt continues without a hedge.
-            Err(error) => log::warn!("can't start a thread for a hedged request: {error}"),
-        }
+        })?;
+        state.running += 1;
+        state.hedges.push(Hedged { exchange, thread });
+        Ok(())
     }
 
     /// Takes the result of a hedged request, `None` if it panicked.
@@ -212,12 +216,14 @@ impl Hedge {
             }
             Some(Err(_)) | None => {}
         }
-        if has_won {
-            self.record_win(exchange, &state.unresponsive);
-        }
         state.running -= 1;
         self.ended.notify_all();
+        let won_over = has_won.then(|| state.unresponsive.clone());
         drop(state);
+        // Last, and without the lock: it logs, and a logger may panic.
+        if let Some(unresponsive) = won_over {
+            self.record_win(exchange, &unresponsive);
+        }
         if is_to_decide {
             self.sender.alarms.recheck();
         }
