@@ -40,6 +40,9 @@ pub(super) struct Exchange {
     silence: OnceLock<SilenceWatch>,
     /// Addresses on which other attempts of the same request already wait. A new connection tries them last.
     away_from: Vec<SocketAddr>,
+    /// When the first attempt was sent, if this one hedges it.
+    #[cfg(feature = "http3")]
+    hedged_since: Option<Instant>,
     /// It may go to addresses of the public internet only.
     is_public_only: bool,
     /// Whether a reader is blocked on the response. `None`: it is urgent.
@@ -150,6 +153,29 @@ impl Exchange {
     /// Makes a new connection try these addresses last.
     pub(super) fn away_from(self, addresses: Vec<SocketAddr>) -> Self {
         Self { away_from: addresses, ..self }
+    }
+
+    /// Makes it hedge an attempt that was sent at `since`.
+    #[cfg_attr(
+        not(feature = "http3"),
+        expect(
+            unused_variables,
+            unused_mut,
+            reason = "only connections of HTTP/3 are shared with the first attempt"
+        )
+    )]
+    pub(super) fn hedging(mut self, since: Instant) -> Self {
+        #[cfg(feature = "http3")]
+        {
+            self.hedged_since = Some(since);
+        }
+        self
+    }
+
+    /// When the first attempt was sent, if this one hedges it.
+    #[cfg(feature = "http3")]
+    pub(super) fn hedged_since(&self) -> Option<Instant> {
+        self.hedged_since
     }
 
     /// The addresses in the order in which to try them.

@@ -149,7 +149,7 @@ impl Hedge {
             has_proven: pool.has_proven(origin),
             is_single_connection: pool.is_single_connection(origin),
         };
-        let begun = state.policy.poll(waiting).map(|over| self.begin(&mut state, over));
+        let begun = state.policy.poll(waiting).map(|over| self.begin(&mut state, over, since));
         let next = state.policy.next_silence(waiting);
         drop(state);
         match begun {
@@ -163,8 +163,8 @@ impl Hedge {
         Some(since + next?)
     }
 
-    /// Hedges the first attempt. Fails if no thread can be started.
-    fn begin(self: &Arc<Self>, state: &mut State, over: Over) -> io::Result<()> {
+    /// Hedges the first attempt, which was sent at `since`. Fails if no thread can be started.
+    fn begin(self: &Arc<Self>, state: &mut State, over: Over, since: Instant) -> io::Result<()> {
         let last = state.hedges.last().map_or(&self.first, |hedged| &hedged.exchange);
         state.unresponsive.extend(last.peer());
         // A connection that was begun since for another request is as good as a new one.
@@ -173,7 +173,7 @@ impl Hedge {
             (over, _) => over,
         };
         let exchange = Exchange::to(self.url.origin(), over, self.request.reach);
-        let exchange = Arc::new(exchange.away_from(state.unresponsive.clone()));
+        let exchange = Arc::new(exchange.away_from(state.unresponsive.clone()).hedging(since));
         let token = state.hedged.get_or_insert_with(|| self.cancel.child(CancelReason::Fetch)).clone();
         let (hedge, own) = (Arc::clone(self), Arc::clone(&exchange));
         let named = thread::Builder::new().name("windway-hedged".into());

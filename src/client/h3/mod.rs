@@ -177,12 +177,13 @@ impl State {
         (may_use && led_to == target && connection.is_open()).then(|| Arc::clone(connection))
     }
 
-    /// The connection to `origin` if its handshake is complete, and it has requests and has answered none.
-    fn unanswered(&self, origin: &Origin) -> Option<Arc<Connection>> {
-        let Known { connection, .. } = self.connections.get(origin)?;
-        let has_none_answered = matches!(connection.load(), (1.., 0));
-        let is_unanswered = has_none_answered && connection.is_open() && !connection.is_opening();
-        is_unanswered.then(|| Arc::clone(connection))
+    /// The connection to `target` if its handshake is complete, it has answered no request, and it has been silent for as long as
+    /// the attempt that `exchange` hedges.
+    fn unanswered(&self, origin: &Origin, target: &Origin, exchange: &Exchange) -> Option<Arc<Connection>> {
+        let Known { target: led_to, connection } = self.connections.get(origin)?;
+        // Another one that has just become ready had no time to answer, and shows nothing about the server.
+        let is_silent = connection.is_silent_since(exchange.hedged_since()?);
+        (led_to == target && is_silent).then(|| Arc::clone(connection))
     }
 }
 
@@ -225,25 +226,45 @@ impl Http3 {
         silence: Option<Duration>,
         exchange: &Arc<Exchange>,
     ) -> Result<Sent, Error> {
-        let Some(origin) = exchange.origin.as_ref() else { return Ok(Sent::UseTcp(Quic::Unused)) };
-        if !origin.is_tls {
+        let Some(origin) = exchange.origin.as_ref().filter(|origin| origin.is_tls) else {
             return Ok(Sent::UseTcp(Quic::Unused));
-        }
+        };
         // A proven connection is one of the pool.
         if exchange.over == Over::Proven {
-            let unanswered = self.state.lock().unanswered(origin);
-            return Ok(Sent::UseTcp(unanswered.map_or(Quic::Unused, Quic::Unanswered)));
+            return Ok(Sent::UseTcp(self.unanswered(origin, exchange)));
         }
-        let (connection, is_broken) = match self.route(origin, exchange)? {
-            Route::Quic(connection, is_broken) => (connection, is_broken),
+        match self.route(origin, exchange)? {
+            Route::Quic(connection, is_broken) => {
+                self.send_over(connection, is_broken, request, silence, origin, exchange)
+            }
             Route::Tcp(quic) => {
                 // The next hedged request gets a new connection: TCP may be no better.
                 if let Quic::Unanswered(connection) = &quic {
                     connection.retire();
                 }
-                return Ok(Sent::UseTcp(quic));
+                Ok(Sent::UseTcp(quic))
             }
-        };
+        }
+    }
+
+    /// What the connection to `origin` shows about QUIC while `exchange` uses TCP.
+    fn unanswered(&self, origin: &Origin, exchange: &Exchange) -> Quic {
+        let state = self.state.lock();
+        let target = self.target(&state, origin, Instant::now());
+        let unanswered = target.and_then(|target| state.unanswered(origin, &target, exchange));
+        unanswered.map_or(Quic::Unused, Quic::Unanswered)
+    }
+
+    /// Sends `request` over `connection`, whose target may be broken.
+    fn send_over(
+        &self,
+        connection: Arc<Connection>,
+        is_broken: bool,
+        request: &http::Request<()>,
+        silence: Option<Duration>,
+        origin: &Origin,
+        exchange: &Arc<Exchange>,
+    ) -> Result<Sent, Error> {
         let (is_held, silence) = (silence.is_some(), silence.unwrap_or(self.limits.silence));
         let may_be_early = may_be_early(self.early_data, request.headers());
         let head = headers_frame(request, origin);
@@ -450,8 +471,7 @@ impl Http3 {
             }
             // A server may complete handshakes and never answer over HTTP/3. A hedged request on another connection of that kind
             // would show nothing new.
-            let unanswered = state.unanswered(origin).filter(|_| matches!(exchange.over, Over::After(_)));
-            if let Some(unanswered) = unanswered {
+            if let Some(unanswered) = state.unanswered(origin, &target, exchange) {
                 return Ok(Route::Tcp(Quic::Unanswered(unanswered)));
             }
             if is_broken {
@@ -459,6 +479,11 @@ impl Http3 {
             }
             target
         };
+        self.open(origin, target, exchange)
+    }
+
+    /// Opens a connection to `target` for `origin`.
+    fn open(&self, origin: &Origin, target: Origin, exchange: &Exchange) -> Result<Route, Error> {
         let Some(engine) = self.engine() else { return Ok(Route::Tcp(Quic::Unused)) };
         let Some(config) = self.config(engine, origin) else { return Ok(Route::Tcp(Quic::Unused)) };
         let is_own_host = target.host == origin.host;
@@ -666,12 +691,57 @@ impl fmt::Debug for Http3 {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
     use super::*;
     use crate::client::exchange::Reach;
     use crate::client::setup;
     use crate::config::ClientConfig;
+
+    /// A connection to a socket that never answers.
+    fn connect() -> (UdpSocket, Arc<Http3>, Origin, Arc<Connection>) {
+        let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let url = format!("https://one.test:{port}/");
+        let config = ClientConfig::new().http3(crate::config::Http3::Always(vec![url]));
+        let sender = setup::sender(&config).unwrap();
+        sender.lookups.preset("one.test", &[Ipv4Addr::LOCALHOST.into()]);
+        let http3 = sender.http3.clone().unwrap();
+        let origin = Origin::new(true, "one.test", port);
+        let any = Exchange::to(&origin, Over::Any, Reach::Any);
+        let Ok(Route::Quic(connection, _)) = http3.route(&origin, &any) else { panic!("a connection") };
+        (silent, http3, origin, connection)
+    }
+
+    #[test]
+    fn only_a_target_that_was_silent_as_long_as_the_hedged_attempt_is_unanswered() {
+        let (_silent, http3, origin, connection) = connect();
+        let before = Instant::now();
+        let _waits = connection.preset_silent();
+        let is_unanswered = |since| {
+            let over = [Over::Proven, Over::After(since)];
+            let hedged = over.map(|over| Exchange::to(&origin, over, Reach::Any).hedging(since));
+            let routed = matches!(http3.route(&origin, &hedged[1]), Ok(Route::Tcp(Quic::Unanswered(_))));
+            (matches!(http3.unanswered(&origin, &hedged[0]), Quic::Unanswered(_)), routed)
+        };
+        assert_eq!(is_unanswered(Instant::now()), (true, true));
+        // The attempt that is hedged was sent before the request of this connection.
+        assert_eq!(is_unanswered(before), (false, false));
+        http3.close();
+        http3.await_closed();
+    }
+
+    #[test]
+    fn the_silence_of_one_target_says_nothing_about_the_next_one() {
+        let (_silent, http3, origin, connection) = connect();
+        let _waits = connection.preset_silent();
+        let headers = HeaderMap::from_iter([(header::ALT_SVC, "h3=\":9\"".parse().unwrap())]);
+        http3.record_head(&origin, &headers);
+        let hedged = Exchange::to(&origin, Over::Proven, Reach::Any).hedging(Instant::now());
+        assert!(matches!(http3.unanswered(&origin, &hedged), Quic::Unused));
+        http3.close();
+        http3.await_closed();
+    }
 
     #[test]
     fn a_hedged_request_goes_to_another_address() {

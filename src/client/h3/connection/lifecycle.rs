@@ -44,6 +44,9 @@ impl State {
 
     pub(super) fn handle_connected(&mut self, now: Instant) {
         self.is_ready = true;
+        for request in self.requests.values_mut().filter(|request| !request.is_early) {
+            request.began = now;
+        }
         let is_rejected = self.quic.has_0rtt() && !self.quic.accepted_0rtt();
         if is_rejected {
             // RFC 9001, section 4.6.2: the server has dropped all that was sent, and all streams begin again.

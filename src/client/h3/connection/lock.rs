@@ -100,6 +100,14 @@ impl Connection {
         (state.open_requests().count(), state.served)
     }
 
+    /// True if it is ready, has received no response, and has a request that began at or before `since`. It may have no stream:
+    /// some servers allow none.
+    pub(crate) fn is_silent_since(&self, since: Instant) -> bool {
+        let state = self.state.lock();
+        let is_usable = state.is_ready && !state.is_retired && state.over.is_none();
+        is_usable && state.served == 0 && state.open_requests().any(|request| request.began <= since)
+    }
+
     /// When its last request ended, if it has no request and is ready for others.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         let state = self.state.lock();
@@ -224,7 +232,7 @@ impl Connection {
         result
     }
 
-    /// Ends request `key`, wakes its thread, and stops the server.
+    /// Ends request `key`, wakes its thread, and asks the server to stop sending.
     pub(super) fn abort(&self, key: u64) {
         let (mut state, mut out) = (self.state.lock(), Vec::new());
         let packet = contain("QUIC", || state.abort(key, Instant::now(), &mut out));
@@ -265,6 +273,16 @@ impl Left<'_> {
             // The deadline is then kept late: with the next packet or the next deadline.
             log::warn!("can't wake the thread for QUIC: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+impl Connection {
+    /// Makes it one whose handshake is complete, with a request that has just begun.
+    pub(crate) fn preset_silent(self: &Arc<Self>) -> super::RequestStream {
+        let stream = super::RequestStream::enter(self, None);
+        self.state.lock().is_ready = true;
+        stream
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use mio::Waker;
 use parking_lot::Condvar;
@@ -15,6 +16,8 @@ use crate::error::Error;
 
 /// A request. Its thread waits on `changed`.
 pub(super) struct Request {
+    /// When it was added, or when the handshake was complete, if it waited for that.
+    pub(super) began: Instant,
     pub(super) stream: Option<StreamId>,
     pub(super) reader: ResponseReader,
     pub(super) head: Option<Head>,
@@ -82,6 +85,7 @@ pub(super) enum Broken {
 impl Request {
     pub(super) fn new(max_head: usize, is_urgent: bool, urgency: Option<&Arc<dyn Urgency>>) -> Self {
         Self {
+            began: Instant::now(),
             stream: None,
             reader: ResponseReader::new(max_head),
             head: None,
