@@ -319,7 +319,10 @@ fn a_writer_waits_for_the_disk_thread_instead_of_writing_beside_it() {
     let blocks = 3 * MAX_BACKLOG as u64;
     let (outcome, writers, disk) = write_more_than_fits(blocks, |_| ());
     outcome.unwrap();
-    assert_eq!(writers, vec![disk; blocks as usize]);
+    assert_eq!(writers.len() as u64, blocks);
+    // Where the disk thread gets no processor for `MAX_WAIT`, the writer may write a block.
+    let own = writers.iter().filter(|writer| **writer != disk).count() as u64;
+    assert!(own < blocks / 4, "{own} of {blocks}");
 }
 
 #[test]
