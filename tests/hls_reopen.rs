@@ -10,7 +10,8 @@ mod support;
 use std::io::Read;
 use std::time::Duration;
 
-use presentation::{FRAMES, all, downloader, numbers, open, site};
+use mux::{aac_frames, adts};
+use presentation::{FRAMES, all, downloader, extinf, numbers, open, site, vod};
 use windway::hls::{Discontinuity, HlsConfig};
 use windway::stream::Phase;
 
@@ -45,6 +46,25 @@ fn a_section_that_is_dropped_is_continued_and_the_position_stays() {
         assert!(lost <= 20 && played.windows(2).all(|pair| pair[1] - pair[0] <= 2), "{played:?}");
         assert_eq!(played.last(), Some(&(12 * FRAMES - 1)));
     }
+}
+
+#[test]
+fn a_section_of_which_nothing_was_read_is_skipped() {
+    let other: Vec<Vec<u8>> = aac_frames(0, FRAMES).iter().map(|frame| adts(frame, 4)).collect();
+    let lines = format!(
+        "{}#EXT-X-DISCONTINUITY
+{}",
+        extinf("0.ts"),
+        extinf("other.aac")
+    );
+    let site = site(1).with("/other.aac", other.concat()).with("/list.m3u8", vod(&lines));
+    let origin = site.serve();
+    let mut hls = open(&origin, "/list.m3u8", |_| ());
+    drop(hls.next_section().unwrap().unwrap());
+    let mut section = hls.next_section().unwrap().unwrap();
+    assert_eq!(section.info().discontinuity, Discontinuity::Format);
+    assert_eq!(numbers(&all(&mut section)), (0..FRAMES).collect::<Vec<_>>());
+    assert!(hls.next_section().unwrap().is_none());
 }
 
 fn is_whole(mut bytes: &[u8]) -> bool {

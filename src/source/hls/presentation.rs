@@ -148,8 +148,8 @@ impl Hls {
     /// Blocks until the next section begins. `None` at the end of the presentation; after a seek there are sections again.
     ///
     /// It may be called before the last section was read to its end, to open the next decoder in advance. If the last section was
-    /// dropped before its end, this is its rest ([`Discontinuity::Reopened`](super::Discontinuity::Reopened)): a section that
-    /// is not wanted has to be read to its end, or left by a seek.
+    /// dropped before its end, this is its rest ([`Discontinuity::Reopened`](super::Discontinuity::Reopened)). One of which
+    /// nothing was read is skipped.
     ///
     /// # Errors
     ///

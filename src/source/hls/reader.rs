@@ -14,8 +14,8 @@ use super::state::section::{SectionBuffer, SectionInfo};
 /// `read` blocks until at least one byte is there. It returns 0 at the end of the section, and after a seek.
 ///
 /// If it is dropped before its end, [`next_section`](super::Hls::next_section) returns the rest as a section of its own, from the first
-/// frame on of which nothing was read: a decoder that has failed is replaced by another one. Nothing is fetched again. If the
-/// section behind it was handed out before, the rest is discarded.
+/// frame on of which nothing was read: a decoder that has failed is replaced by another one. Nothing is fetched again. If
+/// nothing was read of it, or if the section behind it was handed out before, the rest is skipped.
 ///
 /// ```no_run
 /// use windway::Downloader;

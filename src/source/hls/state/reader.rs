@@ -82,15 +82,16 @@ impl State {
         Some(request)
     }
 
-    /// The reader of a section has ended. What it has not read belongs to the next section, unless one behind it was handed out.
+    /// The reader of a section has ended. What it has not read belongs to the next section, unless one behind it was handed out. If it
+    /// has read nothing, the section is not wanted and is skipped: else a program that can't play it would get it again and again.
     pub(crate) fn drop_section(&mut self, id: u64) {
         let Sections { buffers, handed, next_discontinuity, .. } = &mut self.sections;
         if let Some(section) = buffers.iter_mut().find(|known| known.id == id) {
-            let is_last = *handed == id + 1;
-            if is_last && section.reopen() {
+            let continues = *handed == id + 1 && section.is_begun();
+            if continues && section.reopen() {
                 *handed = id;
             } else {
-                if is_last && !section.is_closed {
+                if continues && !section.is_closed {
                     // All that has arrived was read. Another decoder needs a head, and may need another format.
                     section.is_closed = true;
                     next_discontinuity.get_or_insert(Discontinuity::Reopened);

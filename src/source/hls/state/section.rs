@@ -335,6 +335,11 @@ impl SectionBuffer {
         self.read = self.written;
     }
 
+    /// True once something was read.
+    pub(super) fn is_begun(&self) -> bool {
+        self.read > 0
+    }
+
     /// Lets another reader begin, with the first frame of which nothing was read. False if that frame is not there.
     pub(super) fn reopen(&mut self) -> bool {
         if self.read == 0 {
