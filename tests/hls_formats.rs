@@ -18,6 +18,7 @@ use presentation::{Site, all, extinf, open, vod};
 use support::Origin;
 use windway::hls::{Discontinuity, Quality};
 use windway::media::AudioCodec;
+use windway::{Error, ErrorKind};
 
 /// What the segments of a presentation are, one after the other.
 const CODECS: [AudioCodec; 8] = [
@@ -178,7 +179,10 @@ fn a_rendition_that_is_selected_offline_plays_once_the_server_is_back() {
     // Selected while offline, and another one or the same one again before the server is back.
     for selected in [&[1][..], &[1, 0, 1], &[1, 0]] {
         is_down.store(false, Ordering::Relaxed);
-        let mut hls = open(&origin, "/all.m3u8", |config| config.buffer = Duration::from_secs(1));
+        let mut hls = open(&origin, "/all.m3u8", |config| {
+            config.buffer = Duration::from_secs(1);
+            config.read_timeout = Some(Duration::from_millis(500));
+        });
         let handle = hls.handle();
         let mut section = hls.next_section().unwrap().unwrap();
         let bytes: usize = aac_frames(0, 150).iter().map(|frame| frame.len() + 7).sum();
@@ -188,11 +192,17 @@ fn a_rendition_that_is_selected_offline_plays_once_the_server_is_back() {
         for rendition in selected {
             handle.select_rendition(*rendition).unwrap();
             let error = hls.next_section().map(drop).unwrap_err();
-            assert!(error.is_retryable(), "{error}");
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+            assert!(error.cause().is_some_and(Error::is_retryable), "{error:?}");
         }
         is_down.store(false, Ordering::Relaxed);
-        // An attempt may have begun before.
-        let mut section = hls.next_section().or_else(|_| hls.next_section()).unwrap().unwrap();
+        // The next attempt comes after a pause, in which calls time out.
+        let mut section = loop {
+            match hls.next_section() {
+                Ok(section) => break section.unwrap(),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::TimedOut),
+            }
+        };
         let info = section.info().clone();
         assert_eq!(info.discontinuity, Discontinuity::Rendition, "{selected:?}");
         assert!((info.start + info.skip).abs_diff(at) < Duration::from_millis(1), "{at:?} {info:?}");
