@@ -717,7 +717,7 @@ mod tests {
     fn only_a_target_that_was_silent_as_long_as_the_hedged_attempt_is_unanswered() {
         let (_silent, http3, origin, connection) = connect();
         let before = Instant::now();
-        let _waits = connection.preset_silent();
+        let _waits = RequestStream::preset_silent(&connection);
         let is_unanswered = |since| {
             let over = [Over::Proven, Over::After(since)];
             let hedged = over.map(|over| Exchange::to(&origin, over, Reach::Any).hedging(since));
@@ -734,7 +734,7 @@ mod tests {
     #[test]
     fn the_silence_of_one_target_says_nothing_about_the_next_one() {
         let (_silent, http3, origin, connection) = connect();
-        let _waits = connection.preset_silent();
+        let _waits = RequestStream::preset_silent(&connection);
         let headers = HeaderMap::from_iter([(header::ALT_SVC, "h3=\":9\"".parse().unwrap())]);
         http3.record_head(&origin, &headers);
         let hedged = Exchange::to(&origin, Over::Proven, Reach::Any).hedging(Instant::now());

@@ -276,16 +276,6 @@ impl Left<'_> {
     }
 }
 
-#[cfg(test)]
-impl Connection {
-    /// Makes it one whose handshake is complete, with a request that has just begun.
-    pub(crate) fn preset_silent(self: &Arc<Self>) -> super::RequestStream {
-        let stream = super::RequestStream::enter(self, None);
-        self.state.lock().is_ready = true;
-        stream
-    }
-}
-
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()

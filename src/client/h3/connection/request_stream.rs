@@ -209,6 +209,16 @@ impl RequestStream {
     }
 }
 
+#[cfg(test)]
+impl RequestStream {
+    /// A request that has just begun, on a connection whose handshake counts as complete.
+    pub(crate) fn preset_silent(connection: &Arc<Connection>) -> Self {
+        let stream = Self::enter(connection, None);
+        connection.state.lock().is_ready = true;
+        stream
+    }
+}
+
 impl Drop for RequestStream {
     fn drop(&mut self) {
         let Self { connection, key, .. } = self;
