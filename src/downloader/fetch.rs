@@ -192,6 +192,7 @@ impl Fetch {
     }
 
     /// Longest delay between two attempts, unless the server asks for a longer one. For a source that a listener waits for.
+    #[cfg(feature = "hls")]
     pub(crate) fn max_retry_delay(mut self, delay: Duration) -> Self {
         self.rules.max_retry_delay = Some(delay);
         self
