@@ -402,9 +402,11 @@ fn a_silent_server_ends_the_opening_after_the_read_timeout() {
         let content = Content::pattern(1000);
         let origin = Origin::start(move |request| silence(Answer::file(request, &content)));
         let url = origin.url("/a");
-        let mut results = vec![downloader().open_any_with(&url, config.clone())];
-        #[cfg(feature = "queue")]
-        results.push(downloader().open_track(&windway::queue::Track::new(&url).unwrap(), config.clone()));
+        let results = [
+            downloader().open_any_with(&url, config.clone()),
+            #[cfg(feature = "queue")]
+            downloader().open_track(&windway::queue::Track::new(&url).unwrap(), config.clone()),
+        ];
         for result in results {
             let error = error(result);
             assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
