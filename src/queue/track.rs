@@ -56,8 +56,8 @@ impl Track {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidUrl`](crate::ErrorKind::InvalidUrl),
-    /// [`ErrorKind::UnsupportedScheme`](crate::ErrorKind::UnsupportedScheme).
+    /// [`ErrorKind::InvalidUrl`],
+    /// [`ErrorKind::UnsupportedScheme`].
     pub fn new(url: &str) -> Result<Self, Error> {
         let url = HttpUrl::parse(url)?;
         Ok(Self::remote(

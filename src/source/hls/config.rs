@@ -30,7 +30,7 @@ pub struct HlsConfig {
     /// this one. Default: what the author marks as default.
     pub language: Option<String>,
     /// Where playback starts. Default: `EXT-X-START` of the playlist; without it the beginning, or near the end of a live stream.
-    /// Opening fails with [`ErrorKind::OutOfWindow`](crate::ErrorKind::OutOfWindow) if it is behind the end of a presentation on
+    /// Opening fails with [`ErrorKind::OutOfWindow`] if it is behind the end of a presentation on
     /// demand. A live stream does not start closer to its end than by default.
     pub start: Option<Duration>,
     /// Distance from the end at which a live stream starts. Default: the hold-back of the playlist; without one, three target
