@@ -13,9 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use presentation::{FRAMES, downloader, site};
-use support::Origin;
 use support::link::{Link, LinkConfig};
+use support::{Origin, poll_until};
 use windway::hls::{Hls, HlsConfig};
+use windway::stream::Phase;
 use windway::{Downloader, DownloaderConfig};
 
 /// Holds all answers back until a test opens it: what arrives before is one round trip.
@@ -190,11 +191,12 @@ fn a_seek_takes_a_round_trip_and_five_milliseconds() {
     let mut config = HlsConfig::default();
     config.buffer = Duration::from_secs(4);
     let mut hls = downloader().open_hls(&link.url("/mp4.m3u8"), config).unwrap();
+    let handle = hls.handle();
     hls.next_section().unwrap().unwrap().read_exact(&mut [0; 300]).unwrap();
     let mut times: Vec<Duration> = (0..21_u64)
         .map(|round| {
             // What was requested in advance has arrived: a seek into the middle of its transfer costs that connection.
-            thread::sleep(Duration::from_millis(500));
+            poll_until("the buffer is full", || handle.phase() == Phase::Idle);
             let began = Instant::now();
             hls.seek(Duration::from_secs(20 + round * 97 % 560)).unwrap();
             let mut section = hls.next_section().unwrap().unwrap();
