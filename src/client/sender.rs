@@ -27,12 +27,12 @@ use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 use crate::safe_url::HttpUrl;
 
-/// Longest body of a redirect or an error, in bytes, that is read to its end so that the connection can be reused. It fits into the
-/// input buffer, so most of it has arrived with the head.
+/// Longest body of a redirect or an error, in bytes, that is read to its end so that the connection can be reused. It fits into
+/// the input buffer, so most of it has arrived with the head.
 const SMALL_BODY: u64 = 64 * 1024;
 
-/// Minimum and maximum of the time for reading the rest of such a body. The minimum is the pause of a busy server between two writes; the
-/// maximum is less than a new connection costs on a slow mobile link.
+/// Minimum and maximum of the time for reading the rest of such a body. The minimum is the pause of a busy server between two
+/// writes; the maximum is less than a new connection costs on a slow mobile link.
 const DISCARD_LIMITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
 /// Sends requests. Shared with the threads of hedged requests.
@@ -172,7 +172,7 @@ impl Sender {
             (Err(error), _, Some(sent)) if error.is_unreachable() && exchange.over != Over::Proven => {
                 return match http3.send(&sent, request.held(), exchange)? {
                     Sent::Answered(head, body) => Ok((head, Body::Http3(body))),
-                    Sent::UseTcp(Quic::Failed(_, error)) => Err(error),
+                    Sent::UseTcp(Quic::Failed(_, over_quic)) => Err(over_quic),
                     Sent::UseTcp(_) => Err(error),
                 };
             }

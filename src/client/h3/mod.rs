@@ -322,12 +322,13 @@ impl Http3 {
             // The handshake of a connection that was not there in time may succeed after all.
             Quic::Unreachable | Quic::Failed(..) | Quic::Unanswered(_) => {}
         }
-        {
+        let is_marked = {
             let (mut state, now) = (self.state.lock(), Instant::now());
-            if let Some(target) = self.target(&state, origin, now) {
-                log::debug!("{} could not be used over HTTP/3 in time", origin.host);
-                state.alternatives.handle_broken(&target, now);
-            }
+            let target = self.target(&state, origin, now);
+            target.inspect(|target| state.alternatives.handle_broken(target, now)).is_some()
+        };
+        if is_marked {
+            log::debug!("{} could not be used over HTTP/3 in time", origin.host);
         }
         // Else later requests would use it although its target is broken.
         if let Quic::Failed(connection, _) | Quic::Unanswered(connection) = quic {

@@ -188,8 +188,8 @@ impl SectionBuffer {
         }
     }
 
-    /// Puts these frames of another level in the place of those from one presentation time to another, which must be as many and as long, and
-    /// not read yet. Returns the length of the old ones, or `None` if it can't be done.
+    /// Puts these frames of another level in the place of those from one presentation time to another, which must be as many and as
+    /// long, and not read yet. Returns the length of the old ones, or `None` if it can't be done.
     pub(crate) fn replace(
         &mut self,
         (from, to): (Duration, Duration),
