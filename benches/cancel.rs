@@ -1,12 +1,14 @@
 //! Time from a cancel to the return of the blocked call, in each state of a fetch.
 //!
 //! `cargo bench --bench cancel`. From just before the cancel to just after the return, on the thread that was blocked.
+//! The first row is the limit: what the machine needs for a shutdown and a wake-up.
 
 mod measure;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::io::Read;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -21,6 +23,7 @@ use windway::{Downloader, DownloaderConfig, Fetch, Priority};
 const TIMES: usize = 300;
 
 fn main() {
+    report("raw socket, blocked in recv", (0..TIMES).map(|_| raw_socket()).collect());
     for tls in [false, true] {
         let name = if tls { "https" } else { "http " };
         print(
@@ -83,6 +86,21 @@ fn print(
     if let Some(blocker) = blocker {
         blocker.join().expect("no panic");
     }
+}
+
+/// The least that a cancel of a blocked socket costs on this machine: `shutdown`, and the wake-up of the thread in `recv`.
+fn raw_socket() -> Duration {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let socket = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+    let mut reader = socket.try_clone().expect("a second handle");
+    let blocked = thread::spawn(move || {
+        assert_eq!(reader.read(&mut [0]).expect("an end"), 0, "it was shut down");
+        Instant::now()
+    });
+    thread::sleep(Duration::from_millis(1));
+    let cancelled = Instant::now();
+    socket.shutdown(Shutdown::Both).expect("a shutdown");
+    blocked.join().expect("no panic") - cancelled
 }
 
 /// A caller of `execute`, or the reader of its body: `queued` for a worker, or when the server has sent what it sends.
@@ -186,7 +204,7 @@ fn preempted() -> Duration {
 
 /// In connect or in the handshake: an address that drops packets, or a listener that does not accept.
 fn connecting(how: &str) -> Duration {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     // TEST-NET-1 (RFC 5737): packets to it are dropped by most routers, and by hosts without a route at once.
     let url = if how == "https" { format!("https://{address}/a") } else { "http://192.0.2.1/a".into() };
