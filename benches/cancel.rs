@@ -1,7 +1,7 @@
 //! Time from a cancel to the return of the blocked call, in each state of a fetch.
 //!
 //! `cargo bench --bench cancel`. From just before the cancel to just after the return, on the thread that was blocked.
-//! The first row is the limit: what the machine needs for a shutdown and a wake-up.
+//! The first rows are the limit: what the machine needs for a shutdown and a wake-up.
 
 mod measure;
 #[path = "../tests/support/mod.rs"]
@@ -23,7 +23,10 @@ use windway::{Downloader, DownloaderConfig, Fetch, Priority};
 const TIMES: usize = 300;
 
 fn main() {
-    report("raw socket, blocked in recv", (0..TIMES).map(|_| raw_socket()).collect());
+    for settle in [1, 5, 20].map(Duration::from_millis) {
+        let name = format!("raw socket, in recv for {settle:?}");
+        report(&name, (0..TIMES).map(|_| raw_socket(settle)).collect());
+    }
     for tls in [false, true] {
         let name = if tls { "https" } else { "http " };
         print(
@@ -88,8 +91,9 @@ fn print(
     }
 }
 
-/// The least that a cancel of a blocked socket costs on this machine: `shutdown`, and the wake-up of the thread in `recv`.
-fn raw_socket() -> Duration {
+/// The least that a cancel of a blocked socket costs on this machine: `shutdown`, and the wake-up of the thread that has
+/// blocked in `recv` for `settle`. A processor that was idle for longer takes longer to wake up.
+fn raw_socket(settle: Duration) -> Duration {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let socket = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
     let mut reader = socket.try_clone().expect("a second handle");
@@ -97,7 +101,7 @@ fn raw_socket() -> Duration {
         assert_eq!(reader.read(&mut [0]).expect("an end"), 0, "it was shut down");
         Instant::now()
     });
-    thread::sleep(Duration::from_millis(1));
+    thread::sleep(settle);
     let cancelled = Instant::now();
     socket.shutdown(Shutdown::Both).expect("a shutdown");
     blocked.join().expect("no panic") - cancelled
