@@ -1112,6 +1112,44 @@ fn a_seek_in_a_resource_that_is_no_media_file_returns_the_error() {
     }
 }
 
+/// Reads at 2 MiB and then at 4 MiB, where ranges are refused: `times` of them, or all. Returns the origin and how many were.
+fn read_where_ranges_are_refused(times: usize) -> (Origin, usize) {
+    let content = Content::pattern(8 << 20);
+    let refused = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&refused);
+    let origin = Origin::start(move |request| match request.range() {
+        Some((start, _)) if start >= 4 << 20 && count.fetch_add(1, Ordering::Relaxed) < times => {
+            Answer::status(404)
+        }
+        _ => Answer::file(request, &content),
+    });
+    let mut config = small_window();
+    config.storage = StorageConfig::WholeMemory;
+    let mut stream = downloader().open_with(&origin.url("/a"), config).unwrap();
+    for position in [2 << 20, 4 << 20] {
+        stream.seek(SeekFrom::Start(position)).unwrap();
+        let mut bytes = [0; 100_000];
+        stream.read_exact(&mut bytes).unwrap();
+        assert_pattern(position, &bytes);
+    }
+    (origin, refused.load(Ordering::Relaxed))
+}
+
+/// As a network does that answers with its login page for a moment, or a server of a CDN that does not have the file yet.
+#[test]
+fn a_range_that_is_refused_once_does_not_bring_the_file_from_its_start() {
+    let (origin, _) = read_where_ranges_are_refused(1);
+    let requests = origin.log().requests;
+    assert!(requests.iter().all(|request| request.header("range").is_some()), "{requests:#?}");
+}
+
+#[test]
+fn a_server_that_serves_no_more_ranges_is_read_in_one_body() {
+    let (_origin, refused) = read_where_ranges_are_refused(usize::MAX);
+    // What the read needs, twice, and at most as much ahead of it.
+    assert!((2..=4).contains(&refused), "{refused} refused");
+}
+
 /// As when a user drags a slider, or a decoder bisects: a few bytes at each position.
 #[test]
 fn ten_far_seeks_take_few_requests_and_connections() {

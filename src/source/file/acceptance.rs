@@ -9,6 +9,7 @@ use super::state::{OpenCall, State};
 use super::suffix::Tail;
 use crate::client::ResponseHead;
 use crate::client::representation::{self, Likeness};
+use crate::config::ReadAhead;
 use crate::downloader::Flow;
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::SafeUrl;
@@ -80,12 +81,14 @@ impl State {
     pub(crate) fn accept_part(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         if head.is_partial() {
             self.ignored_ranges = 0;
+            self.was_refused = false;
             // The server does serve ranges that do not begin at 0, so it refused the earlier one for another reason.
             if head.start() > 0 {
                 self.mode.leave_whole();
             }
             if let (Some(info), Some(len)) = (self.mode.info_mut(), head.body_len()) {
                 info.promised = info.promised.max(head.start().saturating_add(len));
+                info.has_served_range |= head.start() > 0;
             }
             return Ok(Flow::Stream);
         }
@@ -130,9 +133,9 @@ impl State {
         self.mode.info()?.target.as_ref()
     }
 
-    /// Records why the request for `range` failed. True if the whole is to be requested instead. If the whole is refused too, its
-    /// status is the file's failure.
-    pub(crate) fn handle_refusal(&mut self, range: &Range<u64>, error: &Error) -> bool {
+    /// Records why the request for `range` failed, for which a reader waits if it `is_urgent`. True if another request follows at
+    /// once: for the range again, or for the whole. If the whole is refused too, its status is the file's failure.
+    pub(crate) fn handle_refusal(&mut self, range: &Range<u64>, error: &Error, is_urgent: bool) -> bool {
         // This was the request without a range, so there is nothing else to try.
         if *range == (0..u64::MAX) {
             // A retryable error says nothing about the whole, which is requested again then.
@@ -147,6 +150,15 @@ impl State {
         // Some servers refuse ranges, or those that do not begin at 0, with a 403 or another status, and serve a request without
         // one. A 5xx is about the server, and not about the range.
         let is_refused = matches!(error.status(), Some(400..=499)) && !error.is_retryable() && !may_be_end;
+        if is_refused && self.mode.info().is_some_and(|info| info.has_served_range) {
+            // A login page of a network answers like this, or a CDN for a moment. The whole begins at 0: behind hours of audio, all of
+            // them would come again. So it is requested only if a reader or a download waits, and the range is refused twice.
+            let is_awaited = is_urgent || self.limits.configured() == ReadAhead::Whole;
+            if !is_awaited || !std::mem::replace(&mut self.was_refused, true) {
+                return is_awaited;
+            }
+            self.was_refused = false;
+        }
         if is_refused {
             self.mode.try_whole();
             // An opening in the background goes on without a waiting reader.

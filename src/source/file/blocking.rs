@@ -217,11 +217,7 @@ impl Shared {
         if !prefetch::is_look_due(run, bytes, plan::prefetch_limit(read_ahead)) {
             return;
         }
-        // Fetching stopped while no reader waited. This reader reads on and will need more, so it is requested again before
-        // the reader blocks.
-        if state.waits.halted().is_some_and(Error::is_retryable) && !state.is_sequential() {
-            state.waits.restart();
-        }
+        state.retry_halted(position + bytes);
         let sequential = state.one_body.is_running();
         drop(state);
         self.request_memory();

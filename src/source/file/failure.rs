@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::plan;
 use super::state::State;
 use crate::cancel::CancelToken;
 use crate::config::ReadAhead;
@@ -27,6 +28,28 @@ impl State {
         }
         self.waits.halt(error.clone());
         (!is_returned).then_some(error)
+    }
+
+    /// Records that the byte at `next` could not be fetched. If a reader reads on towards it, it is requested again before that
+    /// reader blocks.
+    pub(crate) fn plan_retry(&mut self, next: u64) {
+        let positions = self.readers.iter().map(|(_, reader)| reader.position);
+        // Half of what is left, each time: seven attempts for a minute of audio. If little is left the reader blocks soon anyway.
+        let halfway = |position: u64| {
+            let left = next.checked_sub(position).filter(|left| *left >= plan::FIRST_PIECE)?;
+            Some(position + left / 2)
+        };
+        self.retry_at = positions.filter_map(halfway).min();
+    }
+
+    /// Allows prefetching again, which has halted while no reader waited, if a reader at `position` will need it: at once after a
+    /// transient error, and after another one as [`plan_retry`](Self::plan_retry) says.
+    pub(crate) fn retry_halted(&mut self, position: u64) {
+        let Some(error) = self.waits.halted().filter(|_| !self.is_sequential()) else { return };
+        if error.is_retryable() || self.retry_at.is_some_and(|at| position >= at) {
+            self.retry_at = None;
+            self.waits.restart();
+        }
     }
 
     /// Records a failure for the blocked calls. It ends them: nothing is requested again before a call blocks again.
@@ -94,6 +117,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::ResponseHead;
     use crate::source::file::network::Network;
     use crate::source::file::plan::Plan;
     use crate::source::file::reader_view::ReaderView;
@@ -113,6 +137,27 @@ mod tests {
         assert_eq!(plan(&mut state), Plan::Idle);
         state.readers[reader].waiting = true;
         assert!(matches!(plan(&mut state), Plan::Fetch { .. }));
+    }
+
+    #[test]
+    fn a_refused_prefetch_is_requested_again_when_half_of_what_is_stored_is_read() {
+        let mut state = State::new(ReadAhead::Bytes(8 << 20), None);
+        state.open_call = OpenCall::Over;
+        state.mode.open(&ResponseHead::for_tests(206, 0..100, Some(64 << 20)));
+        let reader = state.readers.insert(ReaderView::default());
+        state.handle_end(Outcome::Failed(Error::new(ErrorKind::Status(404), "not found")), false);
+        state.plan_retry(4 << 20);
+        let mut retries = Vec::new();
+        for position in (0..4 << 20).step_by(64 << 10) {
+            state.readers[reader].position = position;
+            state.retry_halted(position);
+            if state.waits.halted().is_none() {
+                retries.push(position >> 10);
+                state.handle_end(Outcome::Failed(Error::new(ErrorKind::Status(404), "not found")), false);
+                state.plan_retry(4 << 20);
+            }
+        }
+        assert_eq!(retries, [2048, 3072, 3584, 3840, 3968, 4032]);
     }
 
     /// A download sets the read-ahead when its opening has begun, and so it may have failed before.

@@ -41,6 +41,8 @@ pub(crate) struct Info {
     pub(crate) content_type: Option<String>,
     /// What all its bytes are of.
     pub(crate) representation: Representation,
+    /// A range that does not begin at 0 was served. A refusal of another one is hardly about ranges then.
+    pub(crate) has_served_range: bool,
     /// Every response so far has repeated the same strong validator: it alone proves that a piece belongs to the
     /// others. Else bytes have to be compared.
     pub(crate) has_validator: bool,
@@ -149,6 +151,7 @@ impl Info {
             len: head.total(),
             promised: 0,
             target: None,
+            has_served_range: false,
             content_type: head.content_type().map(str::to_owned),
             has_validator: representation.strong_validator().is_some(),
             representation,

@@ -307,14 +307,18 @@ impl PieceSink {
         // A 416 is the end of the file only where no response has promised bytes there; else the server contradicts itself.
         let may_be_end = !self.has_begun && self.overlap.is_none();
         let is_end = may_be_end && piece.is_some_and(|piece| state.is_end(&error, &piece, available));
-        if is_end || state.handle_refusal(&self.range, &error) {
+        if is_end || state.handle_refusal(&self.range, &error, is_urgent) {
             return None;
         }
         // No validator distinguishes the versions, so what is stored may already be of both.
         if self.opened.is_some() && error.kind() == ErrorKind::Changed && !state.has_validator() {
             return state.end_changed(error);
         }
-        state.handle_end(Outcome::Failed(error), is_urgent)
+        let unreturned = state.handle_end(Outcome::Failed(error), is_urgent);
+        if let Some(piece) = piece {
+            state.plan_retry(piece.next);
+        }
+        unreturned
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) struct State {
     pub(crate) mode: Mode,
     /// Ranges that were answered with the whole, one after another.
     pub(super) ignored_ranges: u32,
+    /// The last range that a reader waited for was refused, by a server that has served ranges.
+    pub(super) was_refused: bool,
     /// A piece was requested beside the opening. It is not requested again before the response head arrives.
     pub(super) requested_beside: bool,
     /// The request for the last bytes, beside the opening.
@@ -70,6 +72,8 @@ pub(crate) struct State {
     /// Why blocked calls end. It has ended if the file changed and nothing distinguishes its old bytes from its new ones, or
     /// if it was given up.
     pub(crate) waits: WaitState,
+    /// Where a reader has used up half of what was stored ahead of it when fetching halted.
+    pub(super) retry_at: Option<u64>,
     /// How long requests for what a reader waits for have failed.
     pub(super) outage: Outage,
     pub(crate) open_call: OpenCall,
@@ -103,6 +107,8 @@ impl State {
             pieces: Slab::new(),
             mode: Mode::Opening,
             ignored_ranges: 0,
+            was_refused: false,
+            retry_at: None,
             requested_beside: false,
             suffix: Suffix::Off,
             one_body: OneBody::default(),
