@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::config::HlsConfig;
 use super::handle::HlsHandle;
@@ -109,6 +109,8 @@ impl Hls {
         shared.note_peer(opening.head().peer());
         let (peer, role) = (opening.peer.clone(), opening.role.clone());
         let ready = peer.waker().keep_preconnected(&shared.request);
+        // The response headers are there already, so the first reload comes later by what they took.
+        let began = Instant::now();
         let head = opening.head().clone();
         let bytes = requests::gunzip(opening.read_document(requests::MOST_PLAYLIST)?)?;
         #[cfg(feature = "cache")]
@@ -121,7 +123,7 @@ impl Hls {
         peer.set_priority(shared.config.priority);
         // That of the opening has ended, and its configuration is the file's.
         let limit = OpeningLimit::new(&peer, shared.config.read_timeout);
-        let state = limit.end(open::open_loaded(&shared, &peer, Loaded::new(&head, bytes, from)))?;
+        let state = limit.end(open::open_loaded(&shared, &peer, Loaded::new(&head, bytes, from, began)))?;
         Self::start(shared, state, ready, peer)
     }
 

@@ -467,7 +467,7 @@ mod tests {
     use super::*;
     use crate::abr::Estimator;
     use crate::client::UriPolicy;
-    use crate::source::hls::ladder::levels::Ladder;
+    use crate::source::hls::ladder::levels::{Ladder, Load};
     use crate::source::hls::playlist::Playlist;
     use crate::source::hls::timeline::Timeline;
 
@@ -505,7 +505,7 @@ mod tests {
             let reloads = scope.spawn(|| shared.live_playlist().map(|(level, ..)| level));
             shared.store(|state| {
                 let now = Instant::now();
-                state.handle_planned_playlist(1, list(""), url, now);
+                state.handle_planned_playlist(1, list(""), url, Load::at(now));
                 state.plan(now, Priority::Low).map(drop)
             });
             assert_eq!(reloads.join().unwrap(), Some(1));

@@ -206,7 +206,7 @@ fn found(variant: &Variant, rendition: Option<&Rendition>, index: usize, url: Ur
         pathway: variant.pathway.clone(),
         stable: [variant.stable_id.clone(), rendition.and_then(|rendition| rendition.stable_id.clone())],
         excluded_until: None,
-        loaded_at: None,
+        last_load: None,
         is_refreshed: false,
     };
     Found { info, variant }

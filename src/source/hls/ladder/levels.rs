@@ -61,10 +61,27 @@ pub(crate) struct VariantStream {
     pub(crate) stable: [Option<Box<str>>; 2],
     /// It failed, and is not used before this time.
     pub(crate) excluded_until: Option<Instant>,
-    /// When its playlist was last loaded to use this variant. `None` again once another one is used instead.
-    pub(crate) loaded_at: Option<Instant>,
+    /// The last load of its playlist to use this variant. `None` again once another one is used instead.
+    pub(crate) last_load: Option<Load>,
     /// The application has given a fresh URL for its playlist, which has not come since.
     pub(crate) is_refreshed: bool,
+}
+
+/// When a playlist was loaded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// When it was requested. Section 6.3.4: the next load is due by this moment.
+    pub(crate) began: Instant,
+    /// When it had arrived.
+    pub(crate) ended: Instant,
+}
+
+#[cfg(test)]
+impl Load {
+    /// One that took no time.
+    pub(crate) fn at(now: Instant) -> Self {
+        Self { began: now, ended: now }
+    }
 }
 
 impl VariantStream {
@@ -98,7 +115,7 @@ impl Ladder {
             pathway: ".".into(),
             stable: [None, None],
             excluded_until: None,
-            loaded_at: None,
+            last_load: None,
             is_refreshed: false,
         };
         Self { renditions: Vec::new(), levels: vec![vec![info]], variants: vec![variant], first: 0 }

@@ -10,7 +10,7 @@ use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::config::Quality;
 use crate::source::hls::decrypt::choose_key;
-use crate::source::hls::ladder::levels::Ladder;
+use crate::source::hls::ladder::levels::{Ladder, Load};
 use crate::source::hls::ladder::steering::Steering;
 use crate::source::hls::peer::live::{hold, next_part};
 use crate::source::hls::peer::requests::{Loaded, load, parse_media, policy};
@@ -35,7 +35,7 @@ pub(crate) struct Lists<'a> {
 pub(crate) fn open_with(
     shared: &Shared,
     peer: &PeerHandle,
-    Loaded { bytes, url: from, age }: Loaded,
+    Loaded { bytes, url: from, age, began }: Loaded,
     lists: Lists<'_>,
 ) -> Result<State, Error> {
     let url = shared.request.url().expose().clone();
@@ -43,15 +43,12 @@ pub(crate) fn open_with(
     let parsed = Playlist::parse_in(&bytes, context);
     let list = match parsed.map_err(|error| shared.locate(error.into()))? {
         Playlist::Media(list) => {
-            let (list, from) = tune_in(shared, peer, &url, (list, from), age);
+            let (list, from, began) = tune_in(shared, peer, &url, (list, from, began), age);
             let first = (0, Timeline::new(list, from, Duration::ZERO));
-            return Ok(State::new(
-                shared.config.clone(),
-                Ladder::single(url),
-                None,
-                first,
-                remembered(shared, peer),
-            ));
+            let estimator = remembered(shared, peer);
+            let mut state = State::new(shared.config.clone(), Ladder::single(url), None, first, estimator);
+            state.set_first_load(Load { began, ended: Instant::now() });
+            return Ok(state);
         }
         Playlist::Multivariant(list) => list,
     };
@@ -80,7 +77,7 @@ fn open_levels(
         let level = State::first_level(&shared.config, &bitrates, &estimator, Instant::now());
         load_first(shared, peer, lists, ladder, steering.as_ref(), level)
     };
-    let first = match load(&ladder) {
+    let (first, began) = match load(&ladder) {
         // The server answers, and has no playlist of the rendition. The variants may have audio of their own, for clients that do
         // not know renditions.
         Err(error) if error.status().is_some() && !ladder.renditions.is_empty() => {
@@ -90,7 +87,9 @@ fn open_levels(
         }
         first => first?,
     };
-    Ok(State::new(shared.config.clone(), ladder, steering, first, estimator))
+    let mut state = State::new(shared.config.clone(), ladder, steering, first, estimator);
+    state.set_first_load(Load { began, ended: Instant::now() });
+    Ok(state)
 }
 
 /// What is known of the network before the first segment: by the application, or by the downloader.
@@ -129,7 +128,7 @@ fn steering(shared: &Shared, list: &MultivariantPlaylist, base: &Url) -> Option<
     Some(Steering::new(url, pathway.unwrap_or_else(|| ".".into()), Instant::now()))
 }
 
-/// Loads the playlist of the first level, or of the nearest level whose playlist can be loaded.
+/// Loads the playlist of the first level, or of the nearest level whose playlist can be loaded. Returns when it was requested, too.
 fn load_first(
     shared: &Shared,
     peer: &PeerHandle,
@@ -137,7 +136,7 @@ fn load_first(
     ladder: &Ladder,
     steering: Option<&Steering>,
     first: usize,
-) -> Result<(usize, Timeline), Error> {
+) -> Result<((usize, Timeline), Instant), Error> {
     let is_wanted = |index: &usize| ladder.variants[*index].rendition == ladder.first;
     let mut order: Vec<usize> = (0..ladder.variants.len()).filter(is_wanted).collect();
     // Section 7: the pathway comes before the level. Of two levels that are equally near, the lower one.
@@ -156,7 +155,7 @@ fn load_first(
     let mut failed = None;
     for variant in order {
         match load_timeline(shared, peer, lists, &ladder.variants[variant].url) {
-            Ok(timeline) => return Ok((variant, timeline)),
+            Ok((timeline, began)) => return Ok(((variant, timeline), began)),
             Err(error) if error.is_cancelled() => return Err(error),
             // The first error is that of the best variant.
             Err(error) => failed = failed.or(Some(error)),
@@ -174,15 +173,15 @@ fn best_stored(
     ladder: &Ladder,
     mut order: Vec<usize>,
     has_start: &HasStart<'_>,
-) -> Option<(usize, Timeline)> {
+) -> Option<((usize, Timeline), Instant)> {
     if matches!(shared.config.quality, Quality::Fixed(_)) {
         return None;
     }
     order.sort_by_key(|index| Reverse(ladder.variants[*index].level));
     order.into_iter().find_map(|variant| {
         let url = &ladder.variants[variant].url;
-        let timeline = load_timeline(shared, peer, lists, url).ok()?;
-        has_start(url, &timeline).then_some((variant, timeline))
+        let (timeline, began) = load_timeline(shared, peer, lists, url).ok()?;
+        has_start(url, &timeline).then_some(((variant, timeline), began))
     })
 }
 
@@ -191,11 +190,11 @@ fn load_timeline(
     peer: &PeerHandle,
     lists: &Lists<'_>,
     url: &Url,
-) -> Result<Timeline, Error> {
-    let Loaded { bytes, url: from, age } = (lists.load)(url)?;
+) -> Result<(Timeline, Instant), Error> {
+    let Loaded { bytes, url: from, age, began } = (lists.load)(url)?;
     let list = parse_media(shared, &bytes, &from, None)?;
-    let (list, from) = tune_in(shared, peer, url, (list, from), age);
-    Ok(Timeline::new(list, from, Duration::ZERO))
+    let (list, from, began) = tune_in(shared, peer, url, (list, from, began), age);
+    Ok((Timeline::new(list, from, Duration::ZERO), began))
 }
 
 /// Loads the current version of a low-latency playlist that comes from a cache (appendix C).
@@ -203,22 +202,22 @@ fn tune_in(
     shared: &Shared,
     peer: &PeerHandle,
     url: &Url,
-    (list, from): (MediaPlaylist, Url),
+    (list, from, began): (MediaPlaylist, Url, Instant),
     age: Duration,
-) -> (MediaPlaylist, Url) {
+) -> (MediaPlaylist, Url, Instant) {
     // A cache may answer with an old version, and playing would start too far from the live edge.
     let is_old = list.part_target.is_some_and(|part| age >= part);
     if !is_old || list.is_ended || !list.server_control.can_block_reload {
-        return (list, from);
+        return (list, from, began);
     }
     // The next part is there by now, so the server answers a request for it at once, with the current version.
     let directives = Directives { wait_for: Some(next_part(&list)), skips: false };
     let loaded = load(shared, peer, &directives.apply(url), Some(hold(&list)));
-    let newer =
-        loaded.and_then(|newer| Ok((parse_media(shared, &newer.bytes, &newer.url, None)?, newer.url)));
+    let newer = loaded
+        .and_then(|newer| Ok((parse_media(shared, &newer.bytes, &newer.url, None)?, newer.url, newer.began)));
     newer.unwrap_or_else(|error| {
         // The old version can be played, and is loaded again soon.
         log::debug!("the current version of a cached playlist can't be loaded: {error}");
-        (list, from)
+        (list, from, began)
     })
 }

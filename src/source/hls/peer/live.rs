@@ -29,13 +29,12 @@ pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
 }
 
 fn run(shared: &Shared, peer: &PeerHandle) {
-    let mut reload = Reload::new(Instant::now());
+    let mut reload = first_reload(shared);
     let mut last = None;
     while let Some((variant, url, list)) = shared.live_playlist() {
         if last.replace(variant).is_some_and(|last| last != variant) {
             // From its own load on: this thread has slept until the last one was due.
-            let loaded_at = shared.with(|state| state.loaded_at()).flatten();
-            reload = Reload::new(loaded_at.unwrap_or_else(Instant::now));
+            reload = first_reload(shared);
         }
         if !shared.sleep_until(reload.due(&list)) {
             return;
@@ -71,6 +70,13 @@ fn run(shared: &Shared, peer: &PeerHandle) {
             shared.change(|state| state.handle_stuck(variant, error, Instant::now()));
         }
     }
+}
+
+/// The reloads of the variant in use, before the first one.
+fn first_reload(shared: &Shared) -> Reload {
+    let now = Instant::now();
+    let load = shared.with(|state| state.last_load()).flatten();
+    Reload::after(load.map_or(now, |load| load.began), now)
 }
 
 /// Lets another variant be used if the playlist of this one has not changed for some time. Returns the error if it has not changed

@@ -1,6 +1,6 @@
 //! Requests, and which URLs may answer them after redirects.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use url::Url;
 
@@ -62,19 +62,22 @@ pub(crate) struct Loaded {
     pub(crate) url: Url,
     /// How long it was in a cache.
     pub(crate) age: Duration,
+    /// When it was requested.
+    pub(crate) began: Instant,
 }
 
 impl Loaded {
-    pub(crate) fn new(head: &ResponseHead, bytes: Vec<u8>, url: Url) -> Self {
+    pub(crate) fn new(head: &ResponseHead, bytes: Vec<u8>, url: Url, began: Instant) -> Self {
         // RFC 9111, section 5.1: seconds. What is no number counts as absent.
         let age = head.header("age").and_then(|age| digits(age.trim())).map(Duration::from_secs);
-        Self { bytes, url, age: age.unwrap_or_default() }
+        Self { bytes, url, age: age.unwrap_or_default(), began }
     }
 
-    /// From the program's own cache: how old it is does not matter, because the server confirms it before anything is played.
+    /// From the program's own cache: how old it is does not matter, because the server confirms it before anything is played, and
+    /// it has an end, so it is not loaded again.
     #[cfg(feature = "cache")]
     pub(crate) fn stored(bytes: Vec<u8>, url: Url) -> Self {
-        Self { bytes, url, age: Duration::ZERO }
+        Self { bytes, url, age: Duration::ZERO, began: Instant::now() }
     }
 }
 
@@ -88,6 +91,7 @@ pub(crate) fn load(
     let request = request(shared, RequestKind::Playlist, url)?;
     #[cfg(feature = "cache")]
     let sent = sent_request(&peer.waker(), &request);
+    let began = Instant::now();
     let mut fetch = Fetch::new(request).max_retry_delay(LONGEST_DELAY);
     if let Some(hold) = hold {
         fetch = fetch.held(hold);
@@ -102,7 +106,7 @@ pub(crate) fn load(
     if let Some(store) = &shared.store {
         store.keep_list((url, &from), &text, &head, &sent);
     }
-    Ok(Loaded::new(&head, text, from))
+    Ok(Loaded::new(&head, text, from, began))
 }
 
 /// Fails if the first bytes are those of audio or video, whose length would only show that it is too large for a playlist.

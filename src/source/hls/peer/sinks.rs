@@ -13,6 +13,7 @@ use crate::error::Error;
 #[cfg(feature = "cache")]
 use crate::source::hls::cached::BodyRecorder;
 use crate::source::hls::hook::RequestKind;
+use crate::source::hls::ladder::levels::Load;
 use crate::source::hls::ladder::steering::Manifest;
 use crate::source::hls::shared::Shared;
 use crate::source::hls::state::ResourceKey;
@@ -31,6 +32,8 @@ pub(crate) struct PlaylistSink {
     variant: usize,
     url: Url,
     from: Option<Url>,
+    /// When it was requested: again after each attempt that has failed.
+    began: Instant,
     bytes: Vec<u8>,
     /// What the cache has to know of the request and the response.
     #[cfg(feature = "cache")]
@@ -44,6 +47,7 @@ impl PlaylistSink {
             variant,
             url,
             from: None,
+            began: Instant::now(),
             bytes: Vec::new(),
             #[cfg(feature = "cache")]
             exchange: Default::default(),
@@ -95,8 +99,9 @@ impl Sink for PlaylistSink {
         collect(&mut self.bytes, bytes, MOST_PLAYLIST)
     }
 
-    fn retrying(&mut self, error: &Error, _: Instant) {
+    fn retrying(&mut self, error: &Error, at: Instant) {
         self.shared.with(|state| state.note_retrying(error, true));
+        self.began = at;
     }
 
     fn finish(mut self: Box<Self>, outcome: Outcome) {
@@ -110,8 +115,8 @@ impl Sink for PlaylistSink {
         }
         match parsed.and_then(|bytes| parse_media(&self.shared, &bytes, &url, None)) {
             Ok(list) => {
-                let now = Instant::now();
-                self.shared.change(|state| state.handle_planned_playlist(self.variant, list, url, now));
+                let load = Load { began: self.began, ended: Instant::now() };
+                self.shared.change(|state| state.handle_planned_playlist(self.variant, list, url, load));
             }
             Err(error) => self.fail(error),
         }

@@ -10,6 +10,7 @@ use super::*;
 use crate::error::{Error, ErrorKind};
 use crate::media::AudioCodec;
 use crate::source::hls::demux::{Format, Frame, Output};
+use crate::source::hls::ladder::levels::Load;
 use crate::source::hls::playlist::{MediaPlaylist, Playlist};
 use crate::types::Priority;
 
@@ -158,7 +159,7 @@ impl Listener {
         match (planned, error) {
             (Planned::Playlist { variant, url }, None) => {
                 let list = sane(30, 6, "").parse(true).unwrap();
-                self.state.handle_planned_playlist(variant, list, url, self.now);
+                self.state.handle_planned_playlist(variant, list, url, Load::at(self.now));
             }
             (Planned::Playlist { variant, .. }, Some(error)) => {
                 self.state.handle_playlist_failed(variant, error, self.now);

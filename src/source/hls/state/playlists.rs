@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use url::Url;
 
@@ -11,6 +11,7 @@ use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::section::Discontinuity;
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::config::HlsConfig;
+use crate::source::hls::ladder::levels::Load;
 use crate::source::hls::playlist::MediaPlaylist;
 use crate::source::hls::timeline::start::{hold_back, start_of};
 use crate::source::hls::timeline::{Timeline, Version};
@@ -22,16 +23,16 @@ impl State {
         variant: usize,
         list: MediaPlaylist,
         url: Url,
-        now: Instant,
+        load: Load,
     ) {
         if self.is_on_demand && !list.is_ended && self.timelines[variant].is_none() {
             // Nothing would load it again, so what it will list later would be missed. It may end soon, as the others did.
             let why = "the playlist has no end, unlike the one that was opened";
             let error = Error::new(ErrorKind::InvalidPlaylist, why).with_url(url.as_str());
-            self.handle_playlist_failed(variant, error, now);
+            self.handle_playlist_failed(variant, error, load.ended);
         } else {
             self.handle_playlist(variant, list, url);
-            self.ladder.variants[variant].loaded_at = Some(now);
+            self.ladder.variants[variant].last_load = Some(load);
         }
     }
 
@@ -137,9 +138,14 @@ impl State {
         Some((self.variant, self.ladder.variants[self.variant].url.clone(), Arc::clone(&timeline.list)))
     }
 
-    /// When the playlist of the variant in use was loaded to change to it. `None` of the first one.
-    pub(crate) fn loaded_at(&self) -> Option<Instant> {
-        self.ladder.variants[self.variant].loaded_at
+    /// The load of the playlist of the variant in use that made a change to it possible.
+    pub(crate) fn last_load(&self) -> Option<Load> {
+        self.ladder.variants[self.variant].last_load
+    }
+
+    /// The playlist with which it was opened was loaded.
+    pub(crate) fn set_first_load(&mut self, load: Load) {
+        self.ladder.variants[self.variant].last_load = Some(load);
     }
 
     /// Times that can be sought to.

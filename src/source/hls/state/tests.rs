@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::media::AudioCodec;
 use crate::source::hls::config::MakeAbr;
 use crate::source::hls::demux::{Format, Frame, Output};
-use crate::source::hls::ladder::levels::MOST_VARIANTS;
+use crate::source::hls::ladder::levels::{Load, MOST_VARIANTS};
 use crate::source::hls::ladder::steering::Manifest;
 use crate::source::hls::playlist::{MediaPlaylist, Playlist};
 use crate::types::{Priority, RequestId};
@@ -135,7 +135,7 @@ impl Player {
         self.is_woken = true;
         match self.running.swap_remove(which % self.running.len()) {
             Planned::Playlist { variant, url } => match end {
-                End::Whole => self.state.handle_planned_playlist(variant, list(), url, self.now),
+                End::Whole => self.state.handle_planned_playlist(variant, list(), url, Load::at(self.now)),
                 End::Broken(_, kind) => {
                     self.state.handle_playlist_failed(variant, Error::new(kind, "as asked"), self.now)
                 }
@@ -690,7 +690,7 @@ fn s6_3_4_a_live_level_is_loaded_again_when_it_was_not_used_for_a_while() {
         assert_eq!(requested_playlists(&player.running), [level], "round {round}");
         player.running.clear();
         let list = live(0..5 + round as u64, "");
-        player.state.handle_planned_playlist(level, list, url(level), player.now);
+        player.state.handle_planned_playlist(level, list, url(level), Load::at(player.now));
         player.is_woken = true;
         player.plan();
         assert_eq!((requested_playlists(&player.running), player.state.level()), (vec![], level));
@@ -716,7 +716,7 @@ fn s6_3_4_a_live_level_that_was_loaded_and_not_used_is_loaded_again_after_a_targ
         assert_eq!(request(&mut player), [1]);
         // The level is not wanted any more when its playlist arrives.
         player.state.set_quality(Quality::Fixed(0), player.now);
-        player.state.handle_planned_playlist(1, live(0..4, ""), url(1), player.now);
+        player.state.handle_planned_playlist(1, live(0..4, ""), url(1), Load::at(player.now));
         player.now += Duration::from_millis(pause);
         assert_eq!(request(&mut player), again, "after {pause} ms");
     }
@@ -811,7 +811,7 @@ fn a_level_without_an_end_does_not_replace_one_that_has_ended() {
         while let Some(which) = player.running.iter().position(is_playlist) {
             player.running.remove(which);
             let url = Url::parse("http://host/l1").unwrap();
-            player.state.handle_planned_playlist(1, live(0..3, ""), url, player.now);
+            player.state.handle_planned_playlist(1, live(0..3, ""), url, Load::at(player.now));
             player.is_woken = true;
             player.plan();
             lists += 1;
@@ -1319,7 +1319,7 @@ fn a_live_stream_changes_to_a_level_though_each_segment_takes_longer_than_a_targ
         let is_playlist = |planned: &Planned| matches!(planned, Planned::Playlist { .. });
         if let Some(index) = player.running.iter().position(is_playlist) {
             let Planned::Playlist { variant, url } = player.running.swap_remove(index) else { continue };
-            player.state.handle_planned_playlist(variant, unended(), url, player.now);
+            player.state.handle_planned_playlist(variant, unended(), url, Load::at(player.now));
         }
         // A segment of 2 s arrives.
         player.now += Duration::from_millis(2500);
@@ -1395,4 +1395,25 @@ fn a_replacement_that_can_not_be_requested_is_chosen_once() {
     }
     let chosen = chosen.lock().unwrap();
     assert!(chosen.len() > 1 && chosen.windows(2).all(|pair| pair[0] < pair[1]), "{chosen:?}");
+}
+
+#[test]
+fn s6_3_4_reloads_count_from_the_beginning_of_a_load_and_freshness_from_its_end() {
+    let mut player = Player::new(2);
+    let url = Url::parse("http://host/l1").unwrap();
+    player.state.is_on_demand = false;
+    player.state.timelines[0] = Some(Timeline::new(live(0..4, ""), url.clone(), Duration::ZERO));
+    for _ in 0..6 {
+        player.end_fetch(0, End::Whole);
+    }
+    player.state.set_quality(Quality::Fixed(1), player.now);
+    let began = player.now;
+    player.now += Duration::from_secs(3);
+    let load = Load { began, ended: player.now };
+    player.state.handle_planned_playlist(1, live(0..4, ""), url, load);
+    // Longer than its target duration: it would be loaded again and again.
+    player.is_woken = true;
+    player.plan();
+    assert_eq!((requested_playlists(&player.running), player.state.level()), (vec![], 1));
+    assert_eq!(player.state.last_load().map(|load| load.began), Some(began));
 }

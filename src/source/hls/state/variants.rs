@@ -103,9 +103,10 @@ impl State {
         // Section 6.3.4: only the playlist in use is loaded again and again. Segments that this one lists by now would be missed,
         // and if it has no more, nothing would load it.
         let fresh_for = timeline.list.target_duration.max(LEAST_FRESH);
-        let Some(loaded_at) = self.ladder.variants[variant].loaded_at else { return false };
+        let Some(load) = self.ladder.variants[variant].last_load else { return false };
+        // From its arrival on: one that takes longer to load than it is fresh would be loaded again and again before it is used.
         // One that lists the next segment is enough, however long the segment before has taken: once it is in use it is loaded again.
-        timeline.edge() > self.cursor || now.saturating_duration_since(loaded_at) < fresh_for
+        timeline.edge() > self.cursor || now.saturating_duration_since(load.ended) < fresh_for
     }
 
     /// Fetches from another variant from the next segment on.
@@ -115,7 +116,7 @@ impl State {
             return;
         }
         self.drop_hinted();
-        self.ladder.variants[from].loaded_at = None;
+        self.ladder.variants[from].last_load = None;
         let (old, new) = (&self.ladder.variants[from], &self.ladder.variants[to]);
         let at = self.cursor;
         if (old.level, old.rendition) != (new.level, new.rendition) {
@@ -206,7 +207,7 @@ impl State {
                         url,
                         pathway: clone.id.clone(),
                         excluded_until: None,
-                        loaded_at: None,
+                        last_load: None,
                         is_refreshed: false,
                         ..variant.clone()
                     })

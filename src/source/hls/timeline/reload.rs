@@ -26,14 +26,16 @@ pub(crate) struct Reload {
     began: Instant,
     /// When the last load that brought something began.
     changed: Instant,
+    /// Since when the playlist should have changed: since `changed`, if a load has shown that it has not.
+    unchanged_since: Instant,
     /// The last load has failed because the server can't be reached.
     is_out: bool,
 }
 
 impl Reload {
-    /// The playlist was loaded at `now`.
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { began: now, changed: now, is_out: false }
+    /// The playlist was loaded by a request at `began`, and is loaded again from `now` on: before, nobody asked for changes.
+    pub(crate) fn after(began: Instant, now: Instant) -> Self {
+        Self { began, changed: began, unchanged_since: now, is_out: false }
     }
 
     /// A load that began at `began` has ended.
@@ -43,6 +45,7 @@ impl Reload {
         if has_changed || std::mem::take(&mut self.is_out) {
             self.changed = began;
         }
+        self.unchanged_since = self.changed;
     }
 
     /// A load that began at `began` has failed. `is_out` if the server may be back at any time.
@@ -80,12 +83,12 @@ impl Reload {
 
     /// The playlist should have changed by now.
     pub(crate) fn is_stale(&self, now: Instant, list: &MediaPlaylist) -> bool {
-        now.saturating_duration_since(self.changed) >= target(list).mul_f64(STALE)
+        now.saturating_duration_since(self.unchanged_since) >= target(list).mul_f64(STALE)
     }
 
     /// It will not change any more.
     pub(crate) fn is_stuck(&self, now: Instant, list: &MediaPlaylist) -> bool {
-        now.saturating_duration_since(self.changed) >= Self::stuck_after(list)
+        now.saturating_duration_since(self.unchanged_since) >= Self::stuck_after(list)
     }
 
     /// For how long the playlist may stay as it is.
@@ -111,7 +114,7 @@ mod tests {
         let Ok(Playlist::Media(list)) = Playlist::parse(text, "http://host/l") else { panic!("a list") };
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut reload = Reload::new(start);
+        let mut reload = Reload::after(start, start);
         assert_eq!(reload.due(&list), at(5));
         reload.handle_loaded(at(5), false);
         assert_eq!(reload.due(&list), at(8));
@@ -128,7 +131,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let list = parse("#EXT-X-TARGETDURATION:10\n#EXTINF:10,\na\n");
-        let mut reload = Reload::new(start);
+        let mut reload = Reload::after(start, start);
         reload.handle_failed(at(10), true);
         assert_eq!(reload.due(&list), at(12));
         reload.handle_failed(at(40), true);
@@ -137,6 +140,22 @@ mod tests {
         assert!(!reload.is_stuck(at(41), &list) && reload.is_stuck(at(76), &list));
         reload.handle_failed(at(77), false);
         assert_eq!(reload.due(&list), at(82));
+    }
+
+    #[test]
+    fn s6_3_4_a_variant_that_is_used_long_after_its_load_is_loaded_at_once_and_may_fail_as_long_as_any_other()
+    {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let list = parse("#EXT-X-TARGETDURATION:10\n#EXTINF:10,\na\n");
+        let mut reload = Reload::after(start, at(60));
+        assert_eq!(reload.due(&list), at(10));
+        reload.handle_failed(at(60), false);
+        assert!(!reload.is_stale(at(74), &list) && reload.is_stale(at(75), &list));
+        assert!(!reload.is_stuck(at(94), &list) && reload.is_stuck(at(95), &list));
+        // A load that brings the same shows that the playlist has not changed in all that time.
+        reload.handle_loaded(at(65), false);
+        assert!(reload.is_stuck(at(65), &list));
     }
 
     fn parse(lines: &str) -> MediaPlaylist {
@@ -153,7 +172,7 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         for target in [0, 1] {
             let list = parse(&format!("#EXT-X-TARGETDURATION:{target}\n#EXTINF:6,\na\n#EXTINF:5,\nb\n"));
-            let mut reload = Reload::new(start);
+            let mut reload = Reload::after(start, start);
             assert_eq!(reload.due(&list), at(5000));
             reload.handle_loaded(at(5000), false);
             assert_eq!(reload.due(&list), at(8000));
@@ -161,7 +180,7 @@ mod tests {
             assert!(!reload.is_stuck(at(20_999), &list) && reload.is_stuck(at(21_000), &list));
         }
         let empty = parse("#EXT-X-TARGETDURATION:0\n");
-        assert!(!Reload::new(start).is_stuck(start, &empty));
+        assert!(!Reload::after(start, start).is_stuck(start, &empty));
     }
 
     #[test]
@@ -172,7 +191,7 @@ mod tests {
             for head in ["", holds] {
                 let list =
                     parse(&format!("{head}#EXT-X-TARGETDURATION:{duration}\n#EXTINF:{duration},\na\n"));
-                let mut reload = Reload::new(start);
+                let mut reload = Reload::after(start, start);
                 for has_changed in [true, false, true] {
                     let wait = reload.due(&list) - reload.began;
                     assert!((LEAST..=MOST).contains(&wait), "{duration} {head} {wait:?}");
