@@ -33,6 +33,8 @@ use crate::types::Priority;
 #[derive(Clone)]
 pub(super) struct WaitingSegment {
     pub(super) id: u64,
+    /// Where it comes from.
+    pub(super) url: Url,
     pub(super) needs: Needs,
     /// Offset of the segment in its resource.
     pub(super) position: u64,

@@ -73,7 +73,7 @@ impl SegmentSink {
     pub(crate) fn serve(self, start: u64, bytes: &[u8]) {
         let mut sink = Self { position: start, ..self.unmeasured() };
         if let Err(error) = sink.write(start, bytes).and_then(|()| sink.complete()) {
-            sink.fail(error.with_url(sink.url.as_str()));
+            sink.fail(error);
         }
     }
 
@@ -87,18 +87,7 @@ impl SegmentSink {
     }
 
     pub(crate) fn fail(&self, error: Error) {
-        if self.shared.with(|state| state.is_needed(self.id)) == Some(false) {
-            // It was abandoned: no URL is better than another.
-            return;
-        }
-        let hook = self.shared.config.hook.as_ref();
-        let fresh = hook.and_then(|hook| hook.fresh_url(RequestKind::Segment, &self.url, &error));
-        self.shared.change(|state| {
-            let is_taken = fresh.is_some_and(|fresh| state.handle_fresh_url(self.id, fresh));
-            if !is_taken {
-                state.handle_segment_failed(self.id, error, Instant::now());
-            }
-        });
+        fail(&self.shared, self.id, &self.url, error);
     }
 
     fn complete(&mut self) -> Result<(), Error> {
@@ -110,7 +99,7 @@ impl SegmentSink {
         // The key may have arrived since `begin`. Then no other thread reads the body, so this one has to.
         let undemuxed = self.shared.with(|state| state.handle_undemuxed(self.id, undemuxed)).flatten();
         if let Some(undemuxed) = undemuxed {
-            demux_now(&self.shared, self.id, &self.needs, undemuxed);
+            demux_now(&self.shared, self.id, &self.needs, &undemuxed);
         }
         Ok(())
     }
@@ -121,7 +110,11 @@ impl SegmentSink {
         begin(&self.shared, &mut body, &self.needs, self.position)?;
         let ArrivingBody { pipeline, raw, output } = &mut *body;
         let Some(pipeline) = pipeline else {
-            return Ok(Some(Undemuxed { raw: std::mem::take(raw), position: self.position }));
+            return Ok(Some(Undemuxed {
+                url: self.url.clone(),
+                raw: std::mem::take(raw),
+                position: self.position,
+            }));
         };
         pipeline.finish(output)?;
         deliver(&self.shared, self.id, output)?;
@@ -210,8 +203,14 @@ impl Sink for SegmentSink {
         self.count(bytes.len() as u64)?;
         let mut body = self.body.lock();
         if body.pipeline.is_none() {
-            let (id, needs, body) = (self.id, self.needs.clone(), Arc::clone(&self.body));
-            self.shared.add_waiting(WaitingSegment { id, needs, position: self.position, body });
+            let (url, needs, body) = (self.url.clone(), self.needs.clone(), Arc::clone(&self.body));
+            self.shared.add_waiting(WaitingSegment {
+                id: self.id,
+                url,
+                needs,
+                position: self.position,
+                body,
+            });
         }
         begin(&self.shared, &mut body, &self.needs, self.position)?;
         let ArrivingBody { pipeline, raw, output } = &mut *body;
@@ -239,9 +238,28 @@ impl Sink for SegmentSink {
         // Recorded before `complete`, which demuxes and waits for locks: that is no time of the network.
         self.record_transfer();
         if let Err(error) = self.complete() {
-            self.fail(error.with_url(self.url.as_str()));
+            self.fail(error);
         }
     }
+}
+
+/// A segment can't be fetched or read. Called without the lock of a body: it runs a hook of the application.
+fn fail(shared: &Shared, id: u64, url: &Url, error: Error) {
+    if shared.with(|state| state.is_needed(id)) == Some(false) {
+        // It was abandoned: no URL is better than another.
+        return;
+    }
+    // What fails after a cancel fails because of it, and shows nothing of the segment.
+    let error = shared.link.cancelled().map_or_else(|| error.with_url(url.as_str()), Error::cancelled);
+    // Before the state is locked: the hook is code of the application, and may block.
+    let hook = shared.config.hook.as_ref();
+    let fresh = hook.and_then(|hook| hook.fresh_url(RequestKind::Segment, url, &error));
+    shared.change(|state| {
+        let is_taken = fresh.is_some_and(|fresh| state.handle_fresh_url(id, fresh));
+        if !is_taken {
+            state.handle_segment_failed(id, error, Instant::now());
+        }
+    });
 }
 
 /// Starts the pipeline once the key and the initialization section are there.
@@ -262,35 +280,36 @@ fn deliver(shared: &Shared, id: u64, output: &mut Output) -> Result<(), Error> {
 /// Stores a key or an initialization section, and reads the bodies that have waited for it.
 pub(crate) fn store_resource(shared: &Shared, key: ResourceKey, bytes: Vec<u8>) {
     for (id, needs, undemuxed) in shared.handle_resource(key, bytes) {
-        demux_now(shared, id, &needs, undemuxed);
+        demux_now(shared, id, &needs, &undemuxed);
     }
     // What has arrived of them is not left to their next bytes: on a slow start these are a round trip away.
-    for WaitingSegment { id, needs, position, body } in shared.take_waiting() {
+    for WaitingSegment { id, url, needs, position, body } in shared.take_waiting() {
         let read = {
             let mut body = body.lock();
             begin(shared, &mut body, &needs, position).and_then(|()| deliver(shared, id, &mut body.output))
         };
         if let Err(error) = read {
-            shared.change(|state| state.handle_segment_failed(id, error, Instant::now()));
+            fail(shared, id, &url, error);
         }
     }
 }
 
 /// Reads a body that had to wait, and has all that it needs now.
-pub(crate) fn demux_now(shared: &Shared, id: u64, needs: &Needs, undemuxed: Undemuxed) {
-    let result = match shared.with(|state| state.pipeline(needs, undemuxed.position)) {
+fn demux_now(shared: &Shared, id: u64, needs: &Needs, undemuxed: &Undemuxed) {
+    let read = match shared.with(|state| state.pipeline(needs, undemuxed.position)) {
         Some(Ok(Some(pipeline))) => read_whole(pipeline, &undemuxed.raw),
         // What it needs was there when it was taken, and is kept as long as a segment needs it: the segment is gone.
         Some(Ok(None)) | None => return,
         Some(Err(error)) => Err(error),
     };
-    shared.change(|state| match result {
-        Ok(mut output) => match state.handle_frames(id, &mut output) {
-            Ok(()) => state.handle_segment_complete(id),
-            Err(error) => state.handle_segment_failed(id, error, Instant::now()),
-        },
-        Err(error) => state.handle_segment_failed(id, error, Instant::now()),
+    let stored = read.and_then(|mut output| {
+        let stored = shared
+            .change(|state| state.handle_frames(id, &mut output).map(|()| state.handle_segment_complete(id)));
+        stored.unwrap_or(Ok(()))
     });
+    if let Err(error) = stored {
+        fail(shared, id, &undemuxed.url, error);
+    }
 }
 
 fn read_whole(mut pipeline: Pipeline, raw: &[u8]) -> Result<Output, Error> {
@@ -298,4 +317,58 @@ fn read_whole(mut pipeline: Pipeline, raw: &[u8]) -> Result<Output, Error> {
     pipeline.push(raw, &mut output)?;
     pipeline.finish(&mut output)?;
     Ok(output)
+}
+
+#[cfg(all(test, feature = "hls-aes"))]
+mod tests {
+    use super::*;
+    use crate::abr::Estimator;
+    use crate::client::Request;
+    use crate::source::hls::config::HlsConfig;
+    use crate::source::hls::event::HlsEvent;
+    use crate::source::hls::ladder::levels::Ladder;
+    use crate::source::hls::playlist::Playlist;
+    use crate::source::hls::state::{Planned, State};
+    use crate::source::hls::timeline::Timeline;
+    use crate::types::Priority;
+
+    /// A presentation of one encrypted segment, its key, and the sink of the segment.
+    fn requested() -> (Arc<Shared>, ResourceKey, Box<SegmentSink>) {
+        let url = Url::parse("http://host/l").unwrap();
+        let text = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-KEY:METHOD=AES-128,URI=\"key\"\n#EXTINF:2,\na.aac\n#EXT-X-ENDLIST\n";
+        let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), url.as_str()) else {
+            panic!("a media playlist")
+        };
+        let shared = Arc::new(Shared::new(Request::get(url.as_str()).unwrap(), HlsConfig::default()));
+        let first = (0, Timeline::new(list, url.clone(), Duration::ZERO));
+        let mut state =
+            State::new(HlsConfig::default(), Ladder::single(url), None, first, Estimator::default());
+        let planned = [(); 2].map(|()| state.plan(Instant::now(), Priority::Low));
+        shared.inner.lock().state = Some(state);
+        let [Some(Planned::Resource { key, .. }), Some(Planned::Segment { id, url, needs, .. })] = planned
+        else {
+            panic!("{planned:?}")
+        };
+        let sink = SegmentSink::new(Arc::clone(&shared), id, url, *needs);
+        (shared, key, Box::new(sink))
+    }
+
+    #[test]
+    fn a_segment_that_fails_when_its_key_comes_has_its_url_in_the_error() {
+        for is_whole in [false, true] {
+            let (shared, key, mut sink) = requested();
+            let events = shared.subscribe();
+            sink.write(0, &[0; 64]).unwrap();
+            if is_whole {
+                sink.finish(Outcome::Done);
+            }
+            store_resource(&shared, key, b"no key".to_vec());
+            let Some(HlsEvent::Skipped { error, .. }) = events.try_recv() else { panic!("it is skipped") };
+            assert_eq!(
+                error.url().map(ToString::to_string).as_deref(),
+                Some("http://host/a.aac"),
+                "{error:?}"
+            );
+        }
+    }
 }

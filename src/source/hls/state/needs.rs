@@ -98,6 +98,8 @@ pub(crate) fn needs_of(
 /// A body that arrived before the key or the initialization section that it needs.
 #[derive(Debug)]
 pub(crate) struct Undemuxed {
+    /// Where it came from, for the error of a segment that can't be read.
+    pub(crate) url: Url,
     pub(crate) raw: Vec<u8>,
     pub(crate) position: u64,
 }

@@ -49,7 +49,7 @@ fn a_body_stays_where_it_is_until_all_that_it_needs_has_arrived() {
     let planned = plan(&mut state, now);
     let needed = resources(&planned);
     let [queued] = segments(&planned)[..] else { panic!("one segment") };
-    state.handle_undemuxed(queued, Undemuxed { raw: vec![1], position: 0 });
+    state.handle_undemuxed(queued, Undemuxed { url: needed[0].url.clone(), raw: vec![1], position: 0 });
     let (last, others) = needed.split_last().unwrap();
     for key in others {
         // The thread that takes the body would have to put it back, and the last resource may arrive in between.
