@@ -256,6 +256,7 @@ impl Shared {
         };
         // Outside of the lock: a cancel runs the ends of what it cancels.
         abandoned.iter().for_each(|(_, epoch)| epoch.cancel());
+        self.cancel_dropped_hint();
         events.iter().for_each(|event| self.events.publish(event));
         self.changed.notify_all();
         self.link.wake(priority);
@@ -279,8 +280,7 @@ impl Shared {
 
     /// Changes the state, wakes the threads that wait for it, and lets the downloader ask for the next fetch.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> Option<T> {
-        let changed = self.with(|state| (change(state), state.wake_priority()));
-        self.changed.notify_all();
+        let changed = self.store(|state| (change(state), state.wake_priority()));
         let (changed, priority) = changed?;
         self.link.wake(priority);
         Some(changed)
@@ -290,6 +290,7 @@ impl Shared {
     pub(super) fn store<T>(&self, change: impl FnOnce(&mut State) -> T) -> Option<T> {
         let changed = self.with(change);
         self.changed.notify_all();
+        self.cancel_dropped_hint();
         changed
     }
 
@@ -441,8 +442,11 @@ impl Shared {
         Some(epoch)
     }
 
-    /// Section 6.3.8: cancels the request for a hinted part that the playlist does not hint at any more.
-    pub(super) fn cancel_dropped_hint(&self) {
+    /// Section 6.3.8: cancels the request for a hinted part that is not needed any more: the playlist does not hint at it, or another
+    /// level is used. The server may hold it for seconds, in which no other part is requested. Called after each change of the
+    /// state, without its lock, as a cancel runs the ends of what it cancels. A downloader that asks what to fetch calls it, too: no
+    /// fetch of the peer has this epoch, and the thread of the hints takes no lock of the downloader.
+    fn cancel_dropped_hint(&self) {
         let dropped = {
             let mut inner = self.inner.lock();
             let Inner { state, hint, .. } = &mut *inner;
@@ -471,6 +475,7 @@ mod tests {
     use crate::client::UriPolicy;
     use crate::source::hls::ladder::levels::{Ladder, Load};
     use crate::source::hls::playlist::Playlist;
+    use crate::source::hls::state::Planned;
     use crate::source::hls::timeline::Timeline;
 
     fn list(end: &str) -> MediaPlaylist {
@@ -487,6 +492,37 @@ mod tests {
         shared.set_variables(BTreeMap::new());
         shared.set_variables(BTreeMap::from([("a".to_owned(), "b".to_owned())]));
         assert_eq!(shared.variables().len(), 1);
+    }
+
+    #[test]
+    fn the_request_for_a_hint_is_cancelled_as_soon_as_another_level_is_used() {
+        let url = Url::parse("http://host/l").unwrap();
+        let text = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n0\n#EXT-X-STREAM-INF:BANDWIDTH=2\n1\n";
+        let Ok(Playlist::Multivariant(levels)) = Playlist::parse(text.as_bytes(), url.as_str()) else {
+            panic!("a multivariant playlist")
+        };
+        let config = HlsConfig { quality: crate::hls::Quality::Fixed(0), ..HlsConfig::default() };
+        let shared = Shared::new(Request::get(url.as_str()).unwrap(), config.clone());
+        let ladder = Ladder::new(&levels, &url, UriPolicy::default(), None).unwrap();
+        let hint = "#EXT-X-PART-INF:PART-TARGET=1\n#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"hint\"\n";
+        let live = Timeline::new(list(hint), url.clone(), Duration::ZERO);
+        let mut state = State::new(config, ladder, None, (0, live), Estimator::default());
+        // All that is listed has arrived.
+        let Some(Planned::Segment { id, .. }) = state.plan(Instant::now(), Priority::Low) else {
+            panic!("a segment")
+        };
+        state.handle_segment_complete(id);
+        shared.inner.lock().state = Some(state);
+        let downloader = crate::Downloader::new(crate::DownloaderConfig::default()).unwrap();
+        let peer = downloader.register((), Priority::High).unwrap();
+        shared.inner.lock().epoch = Some(peer.epoch());
+        let Some(Hinted::Part(part)) = shared.next_hint() else { panic!("a part") };
+        let epoch = shared.hint_epoch(part.id).unwrap();
+        shared.change(|state| state.set_quality(crate::hls::Quality::Fixed(1), Instant::now()));
+        assert!(!epoch.is_cancelled(), "the playlist of the other level is not there");
+        shared.change(|state| state.handle_planned_playlist(1, list(hint), url, Load::at(Instant::now())));
+        shared.store(|state| state.plan(Instant::now(), Priority::Low).map(drop));
+        assert!(epoch.is_cancelled());
     }
 
     #[test]

@@ -81,6 +81,9 @@ fn fetch(shared: &Arc<Shared>, peer: &PeerHandle, part: HintedPart) -> Result<()
             got => sink.write(offset, &chunk[..got])?,
         }
     }
+    // Before the end is recorded: the part may be placed at once, and the epoch of one that is not waited for any more is cancelled,
+    // which would close the connection.
+    drop(response);
     sink.finish(Outcome::Done);
     Ok(())
 }

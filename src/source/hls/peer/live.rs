@@ -51,8 +51,6 @@ fn run(shared: &Shared, peer: &PeerHandle) {
         let failure = match load_again(shared, peer, &url, &list, directives) {
             Ok((list, url)) => {
                 let has_changed = shared.change(|state| state.handle_playlist(variant, list, url));
-                // The server may hold the request for it for seconds, and no other part is requested meanwhile.
-                shared.cancel_dropped_hint();
                 reload.handle_loaded(began, has_changed == Some(true));
                 None
             }
