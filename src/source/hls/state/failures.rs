@@ -116,13 +116,13 @@ impl State {
                 if failing_for < SERVER_ERROR_LIMIT {
                     self.pause(error, now, false);
                 } else {
-                    self.skip(id, error);
+                    self.skip(id, error, now);
                 }
             }
             Failure::Url | Failure::Bytes => {
                 self.exclude(variant, now, EXCLUSION);
                 if !self.move_on(id, now) {
-                    self.skip(id, error);
+                    self.skip(id, error, now);
                 }
             }
         }
@@ -258,7 +258,7 @@ impl State {
         oldest.map(|(index, _)| index)
     }
 
-    fn skip(&mut self, id: u64, error: Error) {
+    fn skip(&mut self, id: u64, error: Error, now: Instant) {
         self.recovery.skipped += 1;
         self.recovery.last_skip = Some(error.clone());
         self.recovery.retrying = None;
@@ -269,6 +269,9 @@ impl State {
         }
         if self.recovery.skipped > MOST_SKIPPED {
             self.recovery.skipped = 0;
+            // An application that calls again at once would get the next error after as many requests, as fast as the server answers.
+            let retry_at = now + self.next_delay(&error);
+            self.recovery.outage = Some(Outage { retry_at, permanent: None });
             self.recovery.error.get_or_insert(error);
         }
         self.commit();
@@ -276,14 +279,19 @@ impl State {
 
     /// Fetches nothing for a while. A reader without audio waits, unless the error is permanent.
     pub(super) fn pause(&mut self, error: Error, now: Instant, is_playlist: bool) {
-        // At most 2^8, or the shift would overflow. The maximum is reached long before.
-        let delay = DELAYS.0.saturating_mul(1 << self.recovery.outages.min(8)).min(DELAYS.1);
-        // A reader waits, so not for longer than this, whatever the server asks for.
-        let delay = error.retry_after().map_or(delay, |asked| asked.clamp(delay, SERVER_ERROR_LIMIT));
-        self.recovery.outages = self.recovery.outages.saturating_add(1);
+        let retry_at = now + self.next_delay(&error);
         self.note_retrying(&error, is_playlist);
         let permanent = Some(error).filter(|error| !error.is_retryable());
-        self.recovery.outage = Some(Outage { retry_at: now + delay, permanent });
+        self.recovery.outage = Some(Outage { retry_at, permanent });
+    }
+
+    /// Delay before the next attempt. It grows until something arrives.
+    fn next_delay(&mut self, error: &Error) -> Duration {
+        // At most 2^8, or the shift would overflow. The maximum is reached long before.
+        let delay = DELAYS.0.saturating_mul(1 << self.recovery.outages.min(8)).min(DELAYS.1);
+        self.recovery.outages = self.recovery.outages.saturating_add(1);
+        // A reader waits, so not for longer than this, whatever the server asks for.
+        error.retry_after().map_or(delay, |asked| asked.clamp(delay, SERVER_ERROR_LIMIT))
     }
 
     /// An attempt has failed, and another one follows.
@@ -317,15 +325,13 @@ impl State {
         is_over
     }
 
-    /// Returns the error that has stopped fetching, and lets it continue. The next attempt is made at once: the caller
-    /// that got the error calls again when it wants one.
+    /// Returns the error that has stopped fetching, and lets it continue. The next attempt is made after the delay that began when
+    /// the last one failed: an application may call again and again, whatever it gets.
     pub(super) fn take_error(&mut self) -> Option<Error> {
         let error = self.recovery.error.take();
         if error.is_some() {
             return error;
         }
-        let outage = self.recovery.outage.take_if(|outage| outage.permanent.is_some())?;
-        self.recovery.outages = 0;
-        outage.permanent
+        self.recovery.outage.as_mut()?.permanent.take()
     }
 }

@@ -753,7 +753,9 @@ fn a_server_that_refuses_segments_is_asked_for_two_until_its_playlist_was_loaded
                 player.refuse_segments(kind);
             }
             assert!((1..=4).contains(&requests), "round {round}: {requests} requests");
-            // After so many skipped segments the reader gets the error.
+            // After so many skipped segments the reader gets the error, and the next attempt comes after a delay.
+            player.read();
+            player.now += Duration::from_secs(2);
             player.read();
             player.plan();
             player.refuse_segments(kind);
@@ -1395,6 +1397,60 @@ fn a_replacement_that_can_not_be_requested_is_chosen_once() {
     }
     let chosen = chosen.lock().unwrap();
     assert!(chosen.len() > 1 && chosen.windows(2).all(|pair| pair[0] < pair[1]), "{chosen:?}");
+}
+
+/// How many requests a server gets in a minute, each of which it answers within a millisecond, while the reader calls again after each
+/// error. `has_lists` if it refuses segments only.
+fn requests_of_a_minute(has_lists: bool) -> (u32, u32) {
+    let segments: String = (0..1000).map(|index| format!("#EXTINF:2,\n{index}\n")).collect();
+    let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n{segments}#EXT-X-ENDLIST\n");
+    let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
+        panic!("a list")
+    };
+    let mut player = Player::new(1);
+    let url = Url::parse("http://host/l").unwrap();
+    player.state.timelines[0] = has_lists.then(|| Timeline::new(list.clone(), url.clone(), Duration::ZERO));
+    let refused = || Error::new(ErrorKind::Status(404), "as asked");
+    let (end, mut requests, mut errors) = (player.now + Duration::from_secs(60), 0, 0);
+    while player.now < end {
+        player.plan();
+        while let Some(planned) = player.running.pop() {
+            requests += 1;
+            player.now += Duration::from_millis(1);
+            match planned {
+                Planned::Segment { id, .. } => player.state.handle_segment_failed(id, refused(), player.now),
+                Planned::Playlist { variant, url } if has_lists => {
+                    player.state.handle_planned_playlist(variant, list.clone(), url, Load::at(player.now));
+                }
+                Planned::Playlist { variant, .. } => {
+                    player.state.handle_playlist_failed(variant, refused(), player.now);
+                }
+                planned => panic!("{planned:?}"),
+            }
+            player.is_woken = true;
+            player.plan();
+        }
+        match player.state.next_section() {
+            SectionResult::Failed(_) => errors += 1,
+            SectionResult::Wait(_) => {
+                player.now = player.state.retry_at().expect("it waits for the next attempt");
+            }
+            SectionResult::End => break,
+            result => panic!("{result:?}"),
+        }
+        player.state.take_wake(player.now);
+        player.is_woken = true;
+    }
+    (requests, errors)
+}
+
+#[test]
+fn a_reader_that_calls_again_after_each_error_causes_few_requests() {
+    for has_lists in [false, true] {
+        let (requests, errors) = requests_of_a_minute(has_lists);
+        assert!(errors >= 30, "it is tried again: {errors} errors");
+        assert!(requests <= 60 * 8, "{requests} requests in a minute, {errors} errors");
+    }
 }
 
 #[test]
