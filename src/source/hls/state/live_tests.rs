@@ -27,6 +27,9 @@ struct Listed {
     end: &'static str,
 }
 
+/// A hint at the part that the next version may list.
+const NEXT_PART: &str = "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{next}\"\n";
+
 fn listed() -> impl Strategy<Value = Listed> {
     let first = prop_oneof![4 => 0_u64..60, 1 => Just(u64::MAX - 20), 1 => any::<u64>()];
     let durations = ["2", "0", "0.000000001", "1000000000", "18446744073709551615"];
@@ -41,7 +44,7 @@ fn listed() -> impl Strategy<Value = Listed> {
         "#EXT-X-KEY:METHOD=AES-128,URI=\"key\"\n",
         "#EXT-X-BYTERANGE:10@18446744073709551600\n",
     ];
-    let ends = ["", "", "", "#EXT-X-ENDLIST\n", "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"hint\"\n"];
+    let ends = ["", "", "", "#EXT-X-ENDLIST\n", "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"hint\"\n", NEXT_PART];
     (
         first,
         0_u64..8,
@@ -78,7 +81,8 @@ impl Listed {
             writeln!(text, "#EXT-X-PART:DURATION=1,URI=\"p{}-{part}\"", first.wrapping_add(*count)).unwrap();
         }
         if can_end || !end.contains("ENDLIST") {
-            text.push_str(end);
+            let next = format!("p{}-{parts}", first.wrapping_add(*count));
+            text.push_str(&end.replace("{next}", &next));
         }
         match Playlist::parse(text.as_bytes(), "http://host/l") {
             Ok(Playlist::Media(list)) => Some(list),
@@ -90,9 +94,13 @@ impl Listed {
 #[derive(Clone, Debug)]
 enum Step {
     List(usize, Listed),
+    /// The next version of a playlist: it has one more part, or its last segment is whole, and it may hint at the next part.
+    Grow(usize, bool, bool),
     ListFails(usize),
     /// Which of the running fetches ends, and how.
     End(usize, Option<ErrorKind>),
+    /// What happens to the request for the hinted part.
+    Hint(HintStep),
     Read(usize),
     /// A part of what can be sought to.
     Seek(f64),
@@ -100,14 +108,38 @@ enum Step {
     Pass(u64),
 }
 
+#[derive(Clone, Copy, Debug)]
+enum HintStep {
+    /// The response headers come.
+    Answer,
+    /// Frames come, after the response headers.
+    Frames,
+    Whole,
+    Fail,
+}
+
+fn hint_step() -> impl Strategy<Value = HintStep> {
+    use HintStep::{Answer, Fail, Frames, Whole};
+    proptest::sample::select(vec![Answer, Frames, Whole, Fail])
+}
+
+/// The request for a hinted part, which is held back until it is answered.
+struct Held {
+    id: u64,
+    is_answered: bool,
+    has_frames: bool,
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let kinds = [404, 403, 503].map(ErrorKind::Status).into_iter();
     let kinds: Vec<_> = kinds.chain([ErrorKind::Unsupported, ErrorKind::Disconnected]).collect();
     prop_oneof![
         6 => (0_usize..2, listed()).prop_map(|(variant, listed)| Step::List(variant, listed)),
+        6 => (0_usize..2, any::<bool>(), any::<bool>()).prop_map(|(variant, is_whole, hints)| Step::Grow(variant, is_whole, hints)),
         1 => (0_usize..2).prop_map(Step::ListFails),
         6 => (0_usize..8).prop_map(|which| Step::End(which, None)),
         2 => (0_usize..8, proptest::sample::select(kinds)).prop_map(|(which, kind)| Step::End(which, Some(kind))),
+        4 => hint_step().prop_map(Step::Hint),
         4 => (0_usize..30).prop_map(Step::Read),
         1 => (0.0..1.0_f64).prop_map(Step::Seek),
         1 => (0_usize..2).prop_map(Step::Quality),
@@ -119,6 +151,11 @@ struct Listener {
     state: State,
     now: Instant,
     running: Vec<Planned>,
+    hint: Option<Held>,
+    /// Hinted parts that have arrived as a whole.
+    arrived: u64,
+    /// The last version of each playlist.
+    listed: [Listed; 2],
     section: Option<u64>,
     read: u64,
 }
@@ -134,7 +171,16 @@ impl Listener {
         let first = (0, Timeline::new(sane(0, 4, "").parse(true).unwrap(), url, Duration::ZERO));
         let config = HlsConfig { quality: Quality::Fixed(0), ..HlsConfig::default() };
         let state = State::new(config, ladder, None, first, Estimator::default());
-        Self { state, now: Instant::now(), running: Vec::new(), section: None, read: 0 }
+        Self {
+            state,
+            now: Instant::now(),
+            running: Vec::new(),
+            hint: None,
+            arrived: 0,
+            listed: [(); 2].map(|()| sane(0, 4, "")),
+            section: None,
+            read: 0,
+        }
     }
 
     /// Asks for all that may be fetched now. Returns how much there is.
@@ -144,10 +190,54 @@ impl Listener {
             self.running.push(planned);
             assert!(self.running.len() - before < 20, "it plans without an end: {:?}", self.running);
         }
-        if let Some(Hinted::Part(part)) = self.state.poll_hint(self.now) {
-            self.state.handle_hint_failed(part.id, &Error::new(ErrorKind::Status(404), "no part"));
+        self.end_dropped_hint();
+        // One request at a time: a thread waits for its answer.
+        if self.hint.is_none() {
+            if let Some(Hinted::Part(part)) = self.state.poll_hint(self.now) {
+                self.hint = Some(Held { id: part.id, is_answered: false, has_frames: false });
+            }
         }
         self.running.len() - before
+    }
+
+    /// Once it is dropped, its request is cancelled.
+    fn end_dropped_hint(&mut self) {
+        let state = &self.state;
+        if self.hint.as_ref().is_some_and(|hint| !state.needs_hint(hint.id)) {
+            self.fail_hint();
+        }
+    }
+
+    fn fail_hint(&mut self) {
+        if let Some(hint) = self.hint.take() {
+            let error = Error::new(ErrorKind::Status(404), "no part");
+            self.state.handle_hint_failed(hint.id, &error);
+        }
+    }
+
+    fn step_hint(&mut self, step: HintStep) {
+        let Some(hint) = &mut self.hint else { return };
+        let id = hint.id;
+        if matches!(step, HintStep::Fail) {
+            return self.fail_hint();
+        }
+        if !std::mem::replace(&mut hint.is_answered, true) {
+            self.state.handle_hint_answered(id);
+        }
+        if matches!(step, HintStep::Answer) {
+            return;
+        }
+        if !std::mem::replace(&mut hint.has_frames, true)
+            && self.state.handle_frames(id, &mut frames(7)).is_err()
+        {
+            // Its sink refuses the rest.
+            return self.fail_hint();
+        }
+        if matches!(step, HintStep::Whole) {
+            self.state.handle_segment_complete(id);
+            self.hint = None;
+            self.arrived += 1;
+        }
     }
 
     fn end(&mut self, which: usize, kind: Option<ErrorKind>) {
@@ -204,19 +294,31 @@ impl Listener {
         false
     }
 
+    fn list(&mut self, variant: usize, listed: Listed) {
+        let Some(list) = listed.parse(false) else { return };
+        self.listed[variant] = listed;
+        let url = self.state.ladder.variants[variant].url.clone();
+        self.state.handle_playlist(variant, list, url);
+    }
+
     fn step(&mut self, step: Step) {
         match step {
             Step::List(variant, listed) => {
                 // Nothing but a new playlist of the same server would follow an end.
-                let Some(list) = listed.parse(false) else { return };
-                let url = self.state.ladder.variants[variant].url.clone();
-                self.state.handle_playlist(variant, list, url);
+                self.list(variant, listed);
+            }
+            Step::Grow(variant, is_whole, hints) => {
+                let Listed { first, count, parts, .. } = self.listed[variant];
+                let (count, parts) = if is_whole { (count + 1, 0) } else { (count, parts + 1) };
+                let end = if hints { NEXT_PART } else { "" };
+                self.list(variant, Listed { parts, ..sane(first, count, end) });
             }
             Step::ListFails(variant) => {
                 let error = Error::new(ErrorKind::Status(503), "as asked");
                 self.state.handle_reload_failed(variant, error, self.now);
             }
             Step::End(which, kind) => self.end(which, kind),
+            Step::Hint(step) => self.step_hint(step),
             Step::Read(most) => drop(self.read(most)),
             Step::Seek(part) => {
                 let window = self.state.seekable();
@@ -259,8 +361,9 @@ proptest! {
             listener.step(step);
             prop_assert!(listener.state.queue.len() < 100, "{:?}", listener.state.queue);
         }
-        // From here on the server is sane: the window moves on, and then it ends.
+        // From here on the server is sane: the window moves on, and then it ends. No request is held for so long.
         listener.now += Duration::from_secs(700);
+        listener.fail_hint();
         let mut is_over = false;
         for round in 0..60 {
             let end = if round > 20 { "#EXT-X-ENDLIST\n" } else { "" };
@@ -280,5 +383,26 @@ proptest! {
             }
         }
         prop_assert!(is_over, "playing ends: {:?}", listener.state);
+    }
+}
+
+#[test]
+fn a_hinted_part_arrives_before_it_is_listed_and_what_follows_is_requested() {
+    let mut listener = Listener::new();
+    for _ in 0..12 {
+        listener.plan();
+        listener.step(Step::End(0, None));
+    }
+    listener.step(Step::Grow(0, false, true));
+    for round in 1..4 {
+        listener.plan();
+        while !listener.running.is_empty() {
+            listener.step(Step::End(0, None));
+            listener.plan();
+        }
+        assert!(listener.hint.is_some(), "round {round}: {:?}", listener.state.queue);
+        listener.step(Step::Hint(HintStep::Whole));
+        assert_eq!(listener.arrived, round);
+        listener.step(Step::Grow(0, false, true));
     }
 }
