@@ -185,7 +185,8 @@ pub trait Abr: Send {
     /// Index of the variant to fetch the next segment of. An index that is too large is the last one.
     fn choose(&mut self, now: Instant, snapshot: &Snapshot<'_>) -> usize;
 
-    /// A variant to fetch instead of the segment that is being fetched, if that would arrive too late. Default: none.
+    /// A variant to fetch instead of the segment that is being fetched, if that would arrive too late. Called while the segment
+    /// arrives; with a throughput of 0 if its response headers do not come for a while. Default: none.
     fn abandon(&mut self, now: Instant, snapshot: &Snapshot<'_>, running: &Running) -> Option<usize> {
         let _ = (now, snapshot, running); // Unused by default: most rules wait for the segment.
         None

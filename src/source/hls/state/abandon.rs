@@ -15,8 +15,13 @@ impl State {
     pub(crate) fn handle_segment_head(&mut self, id: u64, len: Option<u64>, now: Instant) {
         self.recovery.last_arrival = Some(now);
         if let Some(queued) = self.queued(id) {
+            let requested = queued.requested.take();
             let progress = Progress::new(now);
             queued.arriving = Some(Arriving { progress, checked: now, last: now, received: 0, len });
+            // A replacement is not checked before its response headers arrive.
+            if let Some(requested) = requested {
+                self.network.last_wait = now.saturating_duration_since(requested.at);
+            }
         }
     }
 
@@ -42,11 +47,20 @@ impl State {
 
     fn check_segment(&mut self, id: u64, now: Instant) -> bool {
         let known = self.queue.iter().chain(self.replacements.queued()).find(|queued| queued.id == id);
-        let left = known.map(|queued| self.missing_bytes(queued));
-        let arriving = self.queued(id).and_then(|queued| queued.arriving.as_mut());
-        let Some((left, arriving)) = left.zip(arriving) else { return false };
-        arriving.checked = now;
-        let running = arriving.progress.running(now, arriving.received, left);
+        let Some(left) = known.map(|queued| self.missing_bytes(queued)) else { return false };
+        let Some(queued) = self.queued(id) else { return false };
+        let running = match (&mut queued.arriving, &mut queued.requested) {
+            (Some(arriving), _) => {
+                arriving.checked = now;
+                arriving.progress.running(now, arriving.received, left)
+            }
+            (None, Some(requested)) => {
+                requested.handle_checked(now);
+                // Without a recent throughput: a server that does not answer shows nothing of the network.
+                Running::new(left, 0.0)
+            }
+            (None, None) => return false,
+        };
         self.abandon(now, id, &running)
     }
 
@@ -60,13 +74,20 @@ impl State {
         len.saturating_sub(received)
     }
 
-    /// When [`poll_late_segment`](Self::poll_late_segment) has something to check.
+    /// How long the response headers of a segment may take before the rule is asked.
+    pub(super) fn patience(&self, duration: Duration) -> Duration {
+        // A server that produces segments when they are requested takes its time for each.
+        let usual = self.network.last_wait.saturating_mul(2);
+        // At the start nothing plays: the first segment may take as long as it lasts.
+        if self.is_starting { usual.max(duration) } else { usual }
+    }
+
+    /// When a blocked reader has something to check by [`poll_late_segment`](Self::poll_late_segment) or
+    /// [`take_wake`](Self::take_wake), although nothing arrives.
     pub(crate) fn next_check(&self) -> Option<Instant> {
         // Without a rule nothing is ever abandoned.
-        if !self.abr.has_rule() {
-            return None;
-        }
-        self.queue.iter().filter_map(QueuedSegment::next_check).min()
+        let segments = self.queue.iter().filter(|_| self.abr.has_rule());
+        segments.filter_map(QueuedSegment::next_check).chain(self.stalls()).min()
     }
 
     /// True if the frames of this segment are still needed.
@@ -81,7 +102,7 @@ impl State {
             return !self.keeps_replacing(now, running);
         }
         let Some(queued) = self.queue.iter().find(|known| known.id == id) else { return false };
-        let (start, duration) = (queued.start, queued.segment.duration);
+        let (start, duration, has_head) = (queued.start, queued.segment.duration, queued.arriving.is_some());
         let level = self.ladder.variants[queued.variant].level;
         // With the duration of this segment: that of the playlist may be longer, and a level that is fast enough would seem too slow.
         let snapshot = self.network.snapshot(&self.bitrates, duration, &self.config);
@@ -93,10 +114,13 @@ impl State {
         let other = other.filter(|other| *other < level);
         let lower = |variant: &VariantStream| variant.level < level;
         let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
-        let ttfb = self.network.estimator.ttfb();
-        // It never ends as a transfer, but it has shown the rate of the network: count one second of it.
-        let (bytes, body, wait) = ((running.throughput / 8.0) as u64, Duration::from_secs(1), Duration::ZERO);
-        self.handle_transfer(SegmentTransfer { bytes, body, wait, ttfb });
+        if has_head {
+            let ttfb = self.network.estimator.ttfb();
+            // It never ends as a transfer, but it has shown the rate of the network: count one second of it.
+            let (bytes, body, wait) =
+                ((running.throughput / 8.0) as u64, Duration::from_secs(1), Duration::ZERO);
+            self.handle_transfer(SegmentTransfer { bytes, body, wait, ttfb });
+        }
         self.events.push(HlsEvent::Abandoned { level, at: start });
         self.level_cap.handle_abandoned(self.ladder.variants[other].level, start, duration);
         self.restart_at(start, other, now);

@@ -113,6 +113,8 @@ pub(crate) struct State {
     is_idle: bool,
     /// The priority of the last wake-up, until the downloader has asked for what to fetch.
     woken: Option<Priority>,
+    /// When `take_wake` was last asked.
+    last_poll: Option<Instant>,
     abr: Choice,
     level_cap: LevelCap,
     network: Network,
@@ -171,6 +173,7 @@ impl State {
             recovery: Recovery::default(),
             is_idle: false,
             woken: None,
+            last_poll: None,
             abr,
             level_cap: LevelCap::default(),
             network,

@@ -28,6 +28,8 @@ pub(super) struct Network {
     pub(super) estimator: Estimator,
     /// Shortest time to the first byte so far.
     latency: Option<Duration>,
+    /// How long the response headers of the last segment took.
+    pub(super) last_wait: Duration,
     /// The user pays for the data: nothing is fetched twice.
     pub(super) is_metered: bool,
     /// What the other streams need.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::State;
+use super::arriving::{Requested, STALLED};
 use super::needs::needs_of;
 use super::planned::Planned;
 use super::queued_segment::{QueuedSegment, SegmentPhase};
@@ -30,9 +31,6 @@ const AT_ONCE: usize = 2;
 /// two. As for pieces of a file: the times differ. Earlier it would take half of the network from a segment that plays before it,
 /// and its level would be chosen by what was measured a segment ago.
 const LEAD: f64 = 1.5;
-
-/// A segment of which nothing arrives for this long does not use the network.
-const STALLED: Duration = Duration::from_secs(2);
 
 impl State {
     /// The next fetch, if there is one that is urgent enough.
@@ -80,7 +78,7 @@ impl State {
         if priority < admissible {
             return None;
         }
-        match self.plan_segment(index, priority) {
+        match self.plan_segment(index, priority, now) {
             Ok(planned) => Some(planned),
             Err(error) => {
                 let id = self.queue[index].id;
@@ -130,13 +128,20 @@ impl State {
     /// True if the segments that play before the one at `index` leave the network to it, or will when its first byte arrives.
     fn is_arriving_soon(&self, index: usize, now: Instant) -> bool {
         let is_stalled = |queued: &QueuedSegment| {
-            queued.arriving.is_some_and(|arriving| now.saturating_duration_since(arriving.last) >= STALLED)
+            queued.last_progress().is_some_and(|last| now.saturating_duration_since(last) >= STALLED)
         };
         if self.fetching_before(index).all(is_stalled) {
             return true;
         }
         let lead = self.network.estimator.ttfb().as_secs_f64() * LEAD;
         self.rest_of_fetching(index).is_some_and(|rest| rest.as_secs_f64() <= lead)
+    }
+
+    /// When segments of which nothing arrives leave the network to the next one. Only those that [`take_wake`](Self::take_wake) has not
+    /// seen: a reader would not block for the others.
+    pub(super) fn stalls(&self) -> impl Iterator<Item = Instant> {
+        let stalls = self.fetching().filter_map(QueuedSegment::last_progress).map(|last| last + STALLED);
+        stalls.filter(|stall| self.last_poll.is_none_or(|last| *stall > last))
     }
 
     /// Time until the segments before `index` that are being fetched have arrived. `None` if nothing was measured.
@@ -207,7 +212,12 @@ impl State {
     }
 
     /// What a segment needs first: its key and its initialization section are requested before it, and arrive beside it.
-    pub(crate) fn plan_segment(&mut self, index: usize, priority: Priority) -> Result<Planned, Error> {
+    pub(crate) fn plan_segment(
+        &mut self,
+        index: usize,
+        priority: Priority,
+        now: Instant,
+    ) -> Result<Planned, Error> {
         let queued = &self.queue[index];
         let timeline = self.timelines[queued.variant].as_ref();
         let base =
@@ -229,8 +239,10 @@ impl State {
                 return Ok(Planned::Resource { key, list: Some(list), priority });
             }
         }
+        let patience = self.patience(self.queue[index].segment.duration);
         let queued = &mut self.queue[index];
         queued.phase = SegmentPhase::Fetching;
+        queued.requested = Some(Requested::new(now, patience));
         queued.priority = priority;
         let (id, range) = (queued.id, queued.segment.byte_range);
         Ok(Planned::Segment { id, url, range, needs: Box::new(needs), list, priority })

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-use super::arriving::Arriving;
+use super::arriving::{Arriving, Requested};
 use super::needs::{Needs, Undemuxed};
 use super::section::Discontinuity;
 use crate::source::hls::demux::{Frame, Gapless, Output};
@@ -52,6 +52,8 @@ pub(crate) struct QueuedSegment {
     pub(crate) undemuxed: Option<Undemuxed>,
     /// Why it does not continue what is played before it, if the plan knows.
     pub(super) discontinuity: Option<Discontinuity>,
+    /// Until its response headers arrive. `None` of a preload hint, which the server holds back until there is something to send.
+    pub(super) requested: Option<Requested>,
     /// While its body arrives.
     pub(super) arriving: Option<Arriving>,
 }
@@ -111,6 +113,7 @@ impl QueuedSegment {
             is_renewed: false,
             undemuxed: None,
             discontinuity: None,
+            requested: None,
             arriving: None,
         }
     }
@@ -125,16 +128,25 @@ impl QueuedSegment {
         self.output.data.len() + self.output.frames.len() * size_of::<Frame>()
     }
 
-    /// When its progress has to be checked, while its body arrives.
+    /// When its progress has to be checked, while it is being fetched.
     pub(super) fn next_check(&self) -> Option<Instant> {
-        let arriving = self.arriving.filter(|_| self.phase == SegmentPhase::Fetching);
-        arriving.map(|arriving| arriving.next_check())
+        let requested = self.requested.map(|requested| requested.check);
+        let check = self.arriving.map(|arriving| arriving.next_check()).or(requested);
+        check.filter(|_| self.phase == SegmentPhase::Fetching)
+    }
+
+    /// When something of it has arrived last, or when it was requested. `None` if it is not being fetched, and of a preload hint.
+    pub(super) fn last_progress(&self) -> Option<Instant> {
+        let requested = self.requested.map(|requested| requested.at);
+        let last = self.arriving.map(|arriving| arriving.last).or(requested);
+        last.filter(|_| self.phase == SegmentPhase::Fetching)
     }
 
     /// Drops what has arrived, to request it again.
     pub(crate) fn plan_again(&mut self) {
         // A fresh URL of the application is for one attempt only.
-        (self.request, self.undemuxed, self.fresh, self.arriving) = (None, None, None, None);
+        (self.request, self.undemuxed, self.fresh) = (None, None, None);
+        (self.requested, self.arriving) = (None, None);
         (self.hint, self.gapless, self.padding) = (None, None, Duration::ZERO);
         self.output.clear();
         self.tail.clear();

@@ -235,9 +235,10 @@ impl State {
         self.sections.buffers.iter().find(|section| section.id == id)
     }
 
-    /// True once after an outage, once after the reader has made room, once the next segment may be requested, and once when what waits for a worker becomes urgent: a
-    /// segment, or a wake-up that the downloader has not followed yet.
+    /// True once after an outage, once after the reader has made room, once the next segment may be requested, and once when what
+    /// waits for a worker becomes urgent: a segment, or a wake-up that the downloader has not followed yet.
     pub(crate) fn take_wake(&mut self, now: Instant) -> bool {
+        self.last_poll = self.last_poll.max(Some(now));
         let is_over = self.end_outage(now);
         let waiting = self.queue.iter().position(|queued| queued.phase == SegmentPhase::Planned);
         let may_fetch = |index| self.may_fetch(index, now);

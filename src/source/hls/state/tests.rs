@@ -1454,6 +1454,88 @@ fn a_reader_that_calls_again_after_each_error_causes_few_requests() {
 }
 
 #[test]
+fn a_segment_whose_response_does_not_come_does_not_keep_the_next_one_back() {
+    let mut player = Player::new(1);
+    // Nothing was measured, so the next segment waits for the first one.
+    player.state.network.estimator = Estimator::default();
+    let began = player.now;
+    let after = |millis| began + Duration::from_millis(millis);
+    assert_eq!(player.segments(), 1);
+    assert!(!player.read() && !player.is_woken, "the reader blocks");
+    assert_eq!(player.state.next_check(), Some(after(2000)), "it does not sleep for longer");
+    for (millis, segments) in [(1999, 1), (2000, 2)] {
+        player.now = after(millis);
+        player.read();
+        assert_eq!(player.segments(), segments, "after {millis} ms");
+    }
+    // Both are silent for that long: there is nothing left to wake up for.
+    player.now = after(4000);
+    player.read();
+    assert_eq!((player.segments(), player.state.next_check()), (2, None));
+}
+
+#[test]
+fn a_body_that_stalls_wakes_a_reader_at_a_fixed_level() {
+    let mut player = Player::new(1);
+    player.state.network.estimator = Estimator::default();
+    assert_eq!(player.segments(), 1);
+    let Planned::Segment { id, .. } = player.running[0] else { panic!("a segment") };
+    player.now += Duration::from_secs(1);
+    player.state.handle_segment_head(id, None, player.now);
+    player.state.handle_segment_bytes(id, 10, player.now);
+    player.read();
+    let stall = player.now + Duration::from_secs(2);
+    assert_eq!(player.state.next_check(), Some(stall));
+    player.now = stall;
+    player.read();
+    assert_eq!(player.segments(), 2);
+}
+
+/// A player whose first segment is requested at the highest of three levels.
+fn insisting() -> (Player, u64) {
+    let make = MakeAbr::new(|| Box::new(Insisting));
+    let mut player = Player::with(3, HlsConfig { quality: Quality::Custom(make), ..HlsConfig::default() });
+    for variant in 1..3 {
+        let url = player.state.ladder.variants[variant].url.clone();
+        player.state.handle_planned_playlist(variant, list(), url, Load::at(player.now));
+    }
+    player.plan();
+    let Planned::Segment { id, .. } = player.running[0] else { panic!("{:?}", player.running) };
+    (player, id)
+}
+
+#[test]
+fn a_segment_whose_response_does_not_come_is_abandoned_for_a_lower_level() {
+    let (mut player, id) = insisting();
+    player.now += Duration::from_millis(1999);
+    assert!(!player.state.poll_late_segment(player.now), "it may take as long as it plays");
+    player.now += Duration::from_millis(1);
+    let rate = player.state.throughput();
+    assert!(player.state.poll_late_segment(player.now));
+    assert!(!player.state.is_needed(id));
+    assert_eq!(player.state.throughput(), rate, "it shows nothing of the network");
+    player.running.clear();
+    player.is_woken = true;
+    player.plan();
+    let Some(Planned::Segment { id, .. }) = player.running.first() else { panic!("{:?}", player.running) };
+    assert_eq!(player.state.queued(*id).map(|queued| queued.variant), Some(1));
+}
+
+#[test]
+fn a_server_that_takes_its_time_for_each_segment_is_waited_for() {
+    let (mut player, id) = insisting();
+    player.now += Duration::from_millis(1900);
+    player.state.handle_segment_head(id, None, player.now);
+    player.end_running(0, End::Whole);
+    player.running.clear();
+    player.plan();
+    let requested = player.now;
+    let checks = player.state.queue.iter().filter_map(|queued| queued.next_check());
+    // Twice what the last one has taken.
+    assert_eq!(checks.max(), Some(requested + Duration::from_millis(3800)));
+}
+
+#[test]
 fn s6_3_4_reloads_count_from_the_beginning_of_a_load_and_freshness_from_its_end() {
     let mut player = Player::new(2);
     let url = Url::parse("http://host/l1").unwrap();
