@@ -76,9 +76,16 @@ impl Player for Windway {
         let snapshot = self.snapshot(view);
         let buffered: Vec<abr::Buffered> = buffered
             .iter()
-            .map(|segment| abr::Buffered::new(segment.level, Duration::from_secs_f64(segment.starts_in)))
+            .map(|segment| {
+                let starts_in = Duration::from_secs_f64(segment.starts_in);
+                abr::Buffered::new(segment.id, segment.level, starts_in)
+            })
             .collect();
         self.abr.replace(self.at(view.now), &snapshot, &buffered)
+    }
+
+    fn handle_replaced(&mut self, id: u64) {
+        self.abr.handle_replaced(id);
     }
 
     fn keeps_replacing(&mut self, view: &View<'_>, left: f64, rate: f64, starts_in: f64) -> bool {

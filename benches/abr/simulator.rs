@@ -37,6 +37,7 @@ pub(crate) struct View<'a> {
 
 /// A segment that has arrived and does not play yet.
 pub(crate) struct Buffered {
+    pub(crate) id: u64,
     pub(crate) level: usize,
     /// Seconds until it plays.
     pub(crate) starts_in: f64,
@@ -65,6 +66,11 @@ pub(crate) trait Player {
     fn replace(&mut self, view: &View<'_>, buffered: &[Buffered]) -> Option<(usize, usize)> {
         let _ = (view, buffered);
         None
+    }
+
+    /// A segment was replaced, as `replace` has chosen.
+    fn handle_replaced(&mut self, id: u64) {
+        let _ = id;
     }
 
     /// Called each half second of a replacement, which plays in `starts_in` seconds.
@@ -196,6 +202,7 @@ impl Session<'_> {
         let len = self.levels.len();
         let buffered: Vec<Buffered> = (0..len)
             .map(|index| Buffered {
+                id: index as u64,
                 level: self.levels[index],
                 starts_in: starts_in(index, len, self.buffered),
             })
@@ -227,6 +234,7 @@ impl Session<'_> {
             self.wasted += video.bits(self.levels[index]);
             self.levels[index] = level;
             self.replaced += 1.0;
+            player.handle_replaced(index as u64);
         }
         true
     }

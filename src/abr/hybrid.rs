@@ -78,12 +78,15 @@ pub struct Hybrid {
     last: Option<usize>,
     /// When as many switches are allowed again as at the start.
     recovers: Option<Instant>,
+    /// The segment that is being replaced, how many switches more that makes, and when it was chosen. They count once it has arrived: one
+    /// that is given up changes nothing that is heard.
+    replacing: Option<(u64, u32, Instant)>,
 }
 
 impl Hybrid {
     /// A rule with these options.
     pub fn new(config: AbrConfig) -> Self {
-        Self { config, hole: None, last: None, recovers: None }
+        Self { config, ..Self::default() }
     }
 
     /// Counts a switch since the last snapshot.
@@ -187,8 +190,14 @@ impl Abr for Hybrid {
         if added > 0 && !self.may_switch(now) {
             return None;
         }
-        self.count(now, added);
+        self.replacing = Some((buffered[index].id, added, now));
         Some((index, level))
+    }
+
+    fn handle_replaced(&mut self, id: u64) {
+        if let Some((_, added, chosen)) = self.replacing.take_if(|(replacing, ..)| *replacing == id) {
+            self.count(chosen, added);
+        }
     }
 
     fn keeps_replacing(&mut self, _: Instant, running: &Running, starts_in: Duration) -> bool {
@@ -364,6 +373,32 @@ mod tests {
     }
 
     #[test]
+    fn a_replacement_counts_as_a_switch_once_it_has_arrived() {
+        let now = Instant::now();
+        let mut snapshot = Snapshot::new(&BITRATES, Duration::from_secs(6), Duration::from_secs(120));
+        (snapshot.current, snapshot.is_starting) = (Some(1), false);
+        (snapshot.buffered, snapshot.throughput) = (Duration::from_secs(60), Some(5e6));
+        let buffered: Vec<Buffered> =
+            (0..10).map(|index| Buffered::new(index, 1, Duration::from_secs(6 * index))).collect();
+        // The last segment would differ from its two neighbours.
+        let replaced = |arrived: fn(u32) -> bool| {
+            let mut rule = Hybrid::default();
+            (0..100)
+                .take_while(|round| {
+                    let chosen = rule.replace(now, &snapshot, &buffered);
+                    if arrived(*round) {
+                        rule.handle_replaced(9);
+                    }
+                    chosen == Some((9, 3))
+                })
+                .count() as u32
+        };
+        assert_eq!(replaced(|_| false), 100, "those that were given up do not count");
+        assert_eq!(replaced(|_| true), AT_ONCE / 2);
+        assert_eq!(replaced(|round| round % 2 == 1), AT_ONCE);
+    }
+
+    #[test]
     fn with_an_estimate_the_first_segment_is_one_that_comes_soon() {
         assert_eq!(choose(AbrConfig::default(), None, 0, Some(5e6)), 3);
         assert_eq!(choose(AbrConfig::default(), None, 0, Some(300_000.0)), 2);
@@ -399,10 +434,11 @@ mod tests {
             prop_assert!(rule.choose(now, &snapshot) <= last);
             let other = rule.abandon(now, &snapshot, &running);
             prop_assert!(other.is_none_or(|other| Some(other) < snapshot.current));
-            let buffered: Vec<Buffered> = (0..20).map(|index| Buffered::new(index % (last + 1), buffered)).collect();
+            let buffered: Vec<Buffered> = (0..20).map(|index| Buffered::new(index as u64, index % (last + 1), buffered)).collect();
             if let Some((index, level)) = rule.replace(now, &snapshot, &buffered) {
                 prop_assert!(index < buffered.len() && level <= last);
             }
+            rule.handle_replaced(left);
             rule.keeps_replacing(now, &running, ttfb);
         }
 

@@ -124,6 +124,8 @@ impl<'a> Snapshot<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Buffered {
+    /// Number of the segment. It stays the same while the segment is buffered, also when it is replaced.
+    pub id: u64,
     /// Index of its variant.
     pub level: usize,
     /// Audio ahead of it: the time until the reader reaches it, if it reads at the speed of playing.
@@ -132,8 +134,8 @@ pub struct Buffered {
 
 impl Buffered {
     /// A segment of this variant, with this much audio ahead of it.
-    pub fn new(level: usize, starts_in: Duration) -> Self {
-        Self { level, starts_in }
+    pub fn new(id: u64, level: usize, starts_in: Duration) -> Self {
+        Self { id, level, starts_in }
     }
 }
 
@@ -204,6 +206,12 @@ pub trait Abr: Send {
     ) -> Option<(usize, usize)> {
         let _ = (now, snapshot, buffered); // Unused by default: most rules never fetch anything twice.
         None
+    }
+
+    /// What [`replace`](Self::replace) has chosen has arrived, and is in the place of the segment with this number. Not called of a
+    /// replacement that could not be requested, has failed or came too late. Default: nothing.
+    fn handle_replaced(&mut self, id: u64) {
+        let _ = id; // For rules with a memory.
     }
 
     /// Whether to go on with a replacement, with `starts_in` of audio ahead of its segment. Default: while it arrives before.

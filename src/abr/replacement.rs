@@ -92,7 +92,7 @@ mod tests {
     fn segments(levels: &[usize], buffered: u64) -> Vec<Buffered> {
         let from = buffered.saturating_sub(6 * levels.len() as u64);
         let at = |(index, level): (usize, &usize)| {
-            Buffered::new(*level, Duration::from_secs(from + 6 * index as u64))
+            Buffered::new(index as u64, *level, Duration::from_secs(from + 6 * index as u64))
         };
         levels.iter().enumerate().map(at).collect()
     }

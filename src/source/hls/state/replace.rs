@@ -57,11 +57,11 @@ impl State {
         let candidates: Vec<PlacedSegment> =
             replacements.placed.iter().filter(|segment| !segment.is_final).cloned().collect();
         let (target, level) = self.choose_replacement(now, &candidates)?;
-        let from = target.from;
+        let id = target.id;
         let planned = self.plan_replacement_of(target, level, now);
         if planned.is_none() {
-            // The rule counts each choice as a switch, and would make the same one whenever it is asked.
-            self.replacements.keep(from);
+            // The rule would make the same choice whenever it is asked.
+            self.replacements.keep(id);
         }
         planned
     }
@@ -75,7 +75,7 @@ impl State {
         let reader = self.reader_time();
         let buffered: Vec<Buffered> = candidates
             .iter()
-            .map(|segment| Buffered::new(level_of(segment), segment.from.saturating_sub(reader)))
+            .map(|segment| Buffered::new(segment.id, level_of(segment), segment.from.saturating_sub(reader)))
             .collect();
         let ahead = self.buffered();
         let current = Some(self.level());
@@ -158,7 +158,7 @@ impl State {
         if let Some(Replacement { queued, target }) = self.replacements.running.take() {
             self.replacements.bytes_dropped += queued.output.data.len() as u64;
             // Once: it would fail again, or be late again.
-            self.replacements.keep(target.from);
+            self.replacements.keep(target.id);
         }
     }
 
@@ -170,15 +170,14 @@ impl State {
         match self.put_in_place(&queued, &target) {
             Ok(old) => {
                 self.replacements.bytes_dropped += old as u64;
-                let placed = self.replacements.placed.iter_mut();
-                placed
-                    .filter(|segment| segment.from == target.from)
-                    .for_each(|segment| segment.variant = queued.variant);
+                let placed = self.replacements.placed_mut(target.id);
+                placed.into_iter().for_each(|segment| segment.variant = queued.variant);
+                self.abr.ask("Abr::handle_replaced", |rule| rule.handle_replaced(target.id));
                 self.events.push(HlsEvent::Replaced { from, to, at });
             }
             Err(why) => {
                 self.replacements.bytes_dropped += queued.output.data.len() as u64;
-                self.replacements.keep(target.from);
+                self.replacements.keep(target.id);
                 self.replacements.is_impossible |= matches!(why, Unusable::Different);
             }
         }

@@ -21,6 +21,8 @@ pub(super) struct Replacements {
 /// A segment in a section.
 #[derive(Clone, Debug)]
 pub(super) struct PlacedSegment {
+    /// As it was queued.
+    pub(super) id: u64,
     pub(super) section: u64,
     /// Presentation times of its first frame, and of the end of its last one.
     pub(super) from: Duration,
@@ -108,6 +110,7 @@ impl Replacements {
         };
         let Some(section) = placing.section else { return };
         self.placed.push_back(PlacedSegment {
+            id: queued.id,
             section,
             from: placing.from,
             to: placing.to,
@@ -119,10 +122,13 @@ impl Replacements {
         });
     }
 
-    /// Marks the segment that starts at `from` as one that is not replaced.
-    pub(super) fn keep(&mut self, from: Duration) {
-        if let Some(segment) = self.placed.iter_mut().find(|segment| segment.from == from) {
-            segment.is_final = true;
-        }
+    /// The segment with this number, if it can still be replaced.
+    pub(super) fn placed_mut(&mut self, id: u64) -> Option<&mut PlacedSegment> {
+        self.placed.iter_mut().find(|segment| segment.id == id)
+    }
+
+    /// Notes that this segment is not replaced.
+    pub(super) fn keep(&mut self, id: u64) {
+        self.placed_mut(id).into_iter().for_each(|segment| segment.is_final = true);
     }
 }

@@ -1554,4 +1554,59 @@ fn s6_3_4_reloads_count_from_the_beginning_of_a_load_and_freshness_from_its_end(
     player.plan();
     assert_eq!((requested_playlists(&player.running), player.state.level()), (vec![], 1));
     assert_eq!(player.state.last_load().map(|load| load.began), Some(began));
+
+/// The segments that a rule has chosen to replace, and those that it was shown as replaced.
+type Replaced = std::sync::Arc<std::sync::Mutex<[Vec<u64>; 2]>>;
+
+/// Replaces the last segment that is buffered at the lowest level.
+struct Watching(Replaced);
+
+impl Abr for Watching {
+    fn choose(&mut self, _: Instant, _: &Snapshot<'_>) -> usize {
+        0
+    }
+
+    fn replace(&mut self, _: Instant, _: &Snapshot<'_>, buffered: &[Buffered]) -> Option<(usize, usize)> {
+        let index = buffered.iter().rposition(|segment| segment.level == 0)?;
+        self.0.lock().unwrap()[0].push(buffered[index].id);
+        Some((index, 1))
+    }
+
+    fn handle_replaced(&mut self, id: u64) {
+        self.0.lock().unwrap()[1].push(id);
+    }
+
+    fn keeps_replacing(&mut self, _: Instant, _: &Running, _: Duration) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_rule_learns_of_the_replacements_that_have_arrived_and_of_no_others() {
+    let replaced = Replaced::default();
+    let own = std::sync::Arc::clone(&replaced);
+    let make = MakeAbr::new(move || Box::new(Watching(std::sync::Arc::clone(&own))));
+    let mut player = Player::with(2, HlsConfig { quality: Quality::Custom(make), ..HlsConfig::default() });
+    let url = player.state.ladder.variants[1].url.clone();
+    player.state.handle_playlist(1, list(), url);
+    let (mut count, mut arrived) = (0, 0);
+    for _ in 0..8 * SEGMENTS {
+        player.plan();
+        let is_replacement = |planned: &Planned| match planned {
+            Planned::Segment { id, .. } => player.state.replacements.is(*id),
+            _ => false,
+        };
+        let which = player.running.iter().position(is_replacement);
+        count += u64::from(which.is_some());
+        let fails = which.is_some() && count % 2 == 0;
+        let end = if fails { End::Broken(1, ErrorKind::Status(404)) } else { End::Whole };
+        player.end_running(which.unwrap_or(0), end);
+        let is_replaced = |event: &HlsEvent| matches!(event, HlsEvent::Replaced { .. });
+        arrived += player.state.take_events().iter().filter(|event| is_replaced(event)).count();
+    }
+    let [chosen, replaced] = &*replaced.lock().unwrap();
+    assert!(arrived > 2 && chosen.len() > arrived, "{chosen:?} {replaced:?}");
+    assert_eq!(replaced.len(), arrived);
+    let every_other: Vec<u64> = chosen.iter().step_by(2).take(arrived).copied().collect();
+    assert_eq!(*replaced, every_other);
 }
