@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use url::Url;
 
 use super::*;
-use crate::abr::{Abr, Hybrid, Running};
+use crate::abr::{Abr, Buffered, Hybrid, Running};
 use crate::bandwidth::{Bandwidth, Sample};
 use crate::media::AudioCodec;
 use crate::source::hls::config::MakeAbr;
@@ -97,6 +97,23 @@ impl Abr for Recorded {
 
     fn abandon(&mut self, now: Instant, snapshot: &Snapshot<'_>, running: &Running) -> Option<usize> {
         self.0.abandon(now, snapshot, running)
+    }
+
+    fn replace(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot<'_>,
+        buffered: &[Buffered],
+    ) -> Option<(usize, usize)> {
+        self.0.replace(now, snapshot, buffered)
+    }
+
+    fn handle_replaced(&mut self, id: u64) {
+        self.0.handle_replaced(id);
+    }
+
+    fn keeps_replacing(&mut self, now: Instant, running: &Running, starts_in: Duration) -> bool {
+        self.0.keeps_replacing(now, running, starts_in)
     }
 }
 
@@ -203,10 +220,12 @@ impl<'a> Player<'a> {
     /// have ended.
     fn check_choice(&mut self) {
         let shown = self.snapshots.lock().unwrap().drain(..).next_back();
-        let missing: f64 = self.transfers.iter().map(|transfer| transfer.left() * 8.0).sum();
+        let is_next = |transfer: &&Transfer| !self.state.replacements.is(transfer.id);
+        let missing: f64 = self.transfers.iter().filter(is_next).map(|transfer| transfer.left() * 8.0).sum();
+        let running = self.transfers.iter().filter(is_next).count();
         let read = self.read as f64 * self.scene.segment / FRAMES as f64;
         let arrived = self.figures.complete as f64 * self.scene.segment - read;
-        let coming = self.transfers.len() as f64 * self.scene.segment - missing / self.scene.rate(self.now);
+        let coming = running as f64 * self.scene.segment - missing / self.scene.rate(self.now);
         // The estimate is cautious.
         self.figures.overstated |= shown.is_some_and(|shown| shown > (arrived + coming).max(arrived) + 0.5);
     }
@@ -270,8 +289,9 @@ impl<'a> Player<'a> {
             wait: latency,
             ttfb: latency,
         });
+        // What replaces a segment makes the buffer no longer.
+        self.figures.complete += u64::from(!self.state.replacements.is(id));
         self.state.handle_segment_complete(id);
-        self.figures.complete += 1;
         self.transfers.retain(|transfer| transfer.id != id);
         self.is_woken = true;
     }
