@@ -75,6 +75,43 @@ fn a_playlist_that_can_not_be_had_is_replaced_by_a_redundant_one() {
 }
 
 #[test]
+fn an_opening_tries_the_next_variant_while_the_server_of_the_first_one_is_silent() {
+    let own = site(3);
+    let lines: String = ["silent", "silent-too", "ts", "silent-as-well"]
+        .iter()
+        .map(|name| format!("#EXT-X-STREAM-INF:BANDWIDTH=9\n{name}.m3u8\n"))
+        .collect();
+    let master = format!("#EXTM3U\n{lines}");
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/master.m3u8" => text(&master),
+        "/silent.m3u8" | "/silent-too.m3u8" => text("").latency_until_released(),
+        _ => own.answer(request),
+    });
+    // Shorter than the time after which the client gives up a silent connection.
+    let mut hls = open(&origin, "/master.m3u8", |config| config.read_timeout = Some(Duration::from_secs(4)));
+    let mut paths: Vec<String> = origin.log().requests.iter().map(|request| request.path.clone()).collect();
+    // A silent request may be hedged.
+    paths.dedup();
+    assert_eq!(paths[..4], ["/master.m3u8", "/silent.m3u8", "/silent-too.m3u8", "/ts.m3u8"]);
+    assert_eq!(play(&mut hls), everything(3));
+}
+
+#[test]
+fn an_opening_fails_once_all_variants_were_silent_for_its_limit() {
+    let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\n0.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=9\n1.m3u8\n";
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/master.m3u8" => text(master),
+        _ => text("").latency_until_released(),
+    });
+    let mut config = HlsConfig::default();
+    config.read_timeout = Some(Duration::from_secs(1));
+    let error = downloader().open_hls(&origin.url("/master.m3u8"), config).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    let requests = origin.log().requests;
+    assert!(["/0.m3u8", "/1.m3u8"].iter().all(|path| requests.iter().any(|request| request.path == *path)));
+}
+
+#[test]
 fn s7_content_steering_moves_a_player_to_another_pathway() {
     let second = site(12).serve();
     let own = site(12);

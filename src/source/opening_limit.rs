@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::wait::TimeLimit;
+use crate::cancel::CancelToken;
 use crate::client::Alarm;
+#[cfg(feature = "hls")]
+use crate::downloader::Epoch;
 use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
 
@@ -37,12 +40,22 @@ enum Poll {
 impl OpeningLimit {
     /// Limits the time that the fetches of `peer` bring no bytes. `None` is no limit.
     pub(crate) fn new(peer: &PeerHandle, limit: Option<Duration>) -> Self {
+        Self::of(peer, peer.token().clone(), limit)
+    }
+
+    /// As `new`, but cancels the fetches of `epoch` only: the opening goes on without what they would have brought.
+    #[cfg(feature = "hls")]
+    pub(crate) fn of_epoch(peer: &PeerHandle, epoch: &Epoch, limit: Option<Duration>) -> Self {
+        Self::of(peer, epoch.token().clone(), limit)
+    }
+
+    fn of(peer: &PeerHandle, token: CancelToken, limit: Option<Duration>) -> Self {
         // Zero is a wrong configuration, which the source refuses that the URL leads to.
         let Some(limit) = limit.filter(|limit| !limit.is_zero()) else { return Self::default() };
         let time = TimeLimit::new(Some(limit), Instant::now());
         let Some(deadline) = time.deadline() else { return Self::default() };
         let watch = Arc::new(Mutex::new(Watch::Running(limit, time)));
-        let (waker, token) = (peer.waker(), peer.token().clone());
+        let waker = peer.waker();
         // Progress is recorded from now on.
         waker.last_progress();
         let watched = Arc::clone(&watch);

@@ -8,7 +8,7 @@ use super::super::shared::Shared;
 use super::super::state::{State, Unconfirmed};
 use super::strip::is_multivariant;
 use crate::cache::Use;
-use crate::downloader::PeerHandle;
+use crate::downloader::{Epoch, PeerHandle};
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::opening::first_playlists::{Lists, open_with};
 use crate::source::hls::peer::requests::{Loaded, policy};
@@ -22,7 +22,7 @@ pub(crate) fn open(shared: &Shared, peer: &PeerHandle) -> Option<State> {
     let url = shared.request.url().expose();
     let (text, first_use) = store.list(url)?;
     let uses = RefCell::new(vec![first_use]);
-    let load = |url: &Url| -> Result<Loaded, Error> {
+    let load = |url: &Url, _: &Epoch| -> Result<Loaded, Error> {
         let missing = || Error::new(ErrorKind::NotCached, "the playlist is not in the cache");
         let (text, usable) = store.list(url).ok_or_else(missing)?;
         uses.borrow_mut().push(usable);

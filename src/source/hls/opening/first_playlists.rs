@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use crate::abr::Estimator;
-use crate::downloader::PeerHandle;
+use crate::downloader::{Epoch, PeerHandle};
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::config::Quality;
 use crate::source::hls::decrypt::choose_key;
@@ -19,14 +19,21 @@ use crate::source::hls::shared::Shared;
 use crate::source::hls::state::{ResourceKey, State};
 use crate::source::hls::timeline::Timeline;
 use crate::source::hls::timeline::directives::Directives;
+use crate::source::opening_limit::OpeningLimit;
 use crate::types::Priority;
+
+/// A server that has accepted the connection of a playlist, and does not answer, may take this part of
+/// [`HlsConfig::read_timeout`](crate::hls::HlsConfig::read_timeout) until the next variant is tried, and that one the same part of what
+/// is left. With half of it the first one, which is the best, has the most time, and however many follow, time is left for them.
+const SHARE: u32 = 2;
 
 /// Looks at a media playlist and its URL.
 type HasStart<'a> = dyn Fn(&Url, &Timeline) -> bool + 'a;
 
 /// Where the playlists behind the first one come from.
 pub(crate) struct Lists<'a> {
-    pub(crate) load: &'a dyn Fn(&Url) -> Result<Loaded, Error>,
+    /// Cancelled with the epoch.
+    pub(crate) load: &'a dyn Fn(&Url, &Epoch) -> Result<Loaded, Error>,
     /// Of stored ones: whether the segment at which playing would start is stored too. The network is not to be used.
     pub(crate) has_start: Option<&'a HasStart<'a>>,
 }
@@ -153,8 +160,12 @@ fn load_first(
         }
     }
     let mut failed = None;
-    for variant in order {
-        match load_timeline(shared, peer, lists, &ladder.variants[variant].url) {
+    let mut patience = shared.config.read_timeout;
+    for (index, variant) in order.iter().copied().enumerate() {
+        let is_last = index + 1 == order.len();
+        // The limit of the opening is enough for the last one.
+        patience = patience.filter(|_| !is_last).map(|rest| rest / SHARE);
+        match load_timeline(shared, peer, lists, &ladder.variants[variant].url, patience) {
             Ok((timeline, began)) => return Ok(((variant, timeline), began)),
             Err(error) if error.is_cancelled() => return Err(error),
             // The first error is that of the best variant.
@@ -180,18 +191,22 @@ fn best_stored(
     order.sort_by_key(|index| Reverse(ladder.variants[*index].level));
     order.into_iter().find_map(|variant| {
         let url = &ladder.variants[variant].url;
-        let (timeline, began) = load_timeline(shared, peer, lists, url).ok()?;
+        let (timeline, began) = load_timeline(shared, peer, lists, url, None).ok()?;
         has_start(url, &timeline).then_some(((variant, timeline), began))
     })
 }
 
+/// Loads a playlist, and gives it up if no bytes arrive for as long as `patience`.
 fn load_timeline(
     shared: &Shared,
     peer: &PeerHandle,
     lists: &Lists<'_>,
     url: &Url,
+    patience: Option<Duration>,
 ) -> Result<(Timeline, Instant), Error> {
-    let Loaded { bytes, url: from, age, began } = (lists.load)(url)?;
+    let epoch = peer.epoch();
+    let loaded = OpeningLimit::of_epoch(peer, &epoch, patience).end((lists.load)(url, &epoch));
+    let Loaded { bytes, url: from, age, began } = loaded.map_err(|error| error.with_url(url.as_str()))?;
     let list = parse_media(shared, &bytes, &from, None)?;
     let (list, from, began) = tune_in(shared, peer, url, (list, from, began), age);
     Ok((Timeline::new(list, from, Duration::ZERO), began))

@@ -3,10 +3,10 @@
 use url::Url;
 
 use super::first_playlists::{Lists, open_with};
-use crate::downloader::PeerHandle;
+use crate::downloader::{Epoch, PeerHandle};
 use crate::error::Error;
 use crate::source::hls::hook::RequestKind;
-use crate::source::hls::peer::requests::{Loaded, load};
+use crate::source::hls::peer::requests::{Loaded, load_in};
 use crate::source::hls::shared::Shared;
 use crate::source::hls::state::State;
 
@@ -17,22 +17,22 @@ pub(crate) fn open(shared: &Shared, peer: &PeerHandle) -> Result<State, Error> {
         return Ok(state);
     }
     let url = shared.request.url().expose().clone();
-    let loaded = load_or_refresh(shared, peer, &url)?;
+    let loaded = load_or_refresh(shared, peer, &url, &peer.epoch())?;
     open_loaded(shared, peer, loaded)
 }
 
 /// As [`open`], with the first playlist.
 pub(crate) fn open_loaded(shared: &Shared, peer: &PeerHandle, loaded: Loaded) -> Result<State, Error> {
-    let load = |url: &Url| load_or_refresh(shared, peer, url);
+    let load = |url: &Url, epoch: &Epoch| load_or_refresh(shared, peer, url, epoch);
     open_with(shared, peer, loaded, Lists { load: &load, has_start: None })
 }
 
 /// Loads a playlist, from a fresh URL of the application if it is refused.
-fn load_or_refresh(shared: &Shared, peer: &PeerHandle, url: &Url) -> Result<Loaded, Error> {
-    load(shared, peer, url, None).or_else(|error| {
+fn load_or_refresh(shared: &Shared, peer: &PeerHandle, url: &Url, epoch: &Epoch) -> Result<Loaded, Error> {
+    load_in(shared, peer, url, None, epoch).or_else(|error| {
         let hook = shared.config.hook.as_ref();
         match hook.and_then(|hook| hook.fresh_url(RequestKind::Playlist, url, &error)) {
-            Some(fresh) => load(shared, peer, &fresh, None),
+            Some(fresh) => load_in(shared, peer, &fresh, None, epoch),
             None => Err(error),
         }
     })

@@ -8,7 +8,7 @@ use crate::client::UriPolicy;
 use crate::client::{Request, ResponseHead};
 #[cfg(feature = "cache")]
 use crate::downloader::Waker;
-use crate::downloader::{Fetch, Outcome, PeerHandle, Response};
+use crate::downloader::{Epoch, Fetch, Outcome, PeerHandle, Response};
 use crate::error::{Error, ErrorKind};
 use crate::media;
 use crate::safe_url::HttpUrl;
@@ -88,11 +88,22 @@ pub(crate) fn load(
     url: &Url,
     hold: Option<Duration>,
 ) -> Result<Loaded, Error> {
+    load_in(shared, peer, url, hold, &peer.epoch())
+}
+
+/// As `load`. It is cancelled with `epoch`.
+pub(crate) fn load_in(
+    shared: &Shared,
+    peer: &PeerHandle,
+    url: &Url,
+    hold: Option<Duration>,
+    epoch: &Epoch,
+) -> Result<Loaded, Error> {
     let request = request(shared, RequestKind::Playlist, url)?;
     #[cfg(feature = "cache")]
     let sent = sent_request(&peer.waker(), &request);
     let began = Instant::now();
-    let mut fetch = Fetch::new(request).max_retry_delay(LONGEST_DELAY);
+    let mut fetch = Fetch::new(request).max_retry_delay(LONGEST_DELAY).epoch(epoch);
     if let Some(hold) = hold {
         fetch = fetch.held(hold);
     }

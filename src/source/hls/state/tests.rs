@@ -1554,6 +1554,7 @@ fn s6_3_4_reloads_count_from_the_beginning_of_a_load_and_freshness_from_its_end(
     player.plan();
     assert_eq!((requested_playlists(&player.running), player.state.level()), (vec![], 1));
     assert_eq!(player.state.last_load().map(|load| load.began), Some(began));
+}
 
 /// The segments that a rule has chosen to replace, and those that it was shown as replaced.
 type Replaced = std::sync::Arc<std::sync::Mutex<[Vec<u64>; 2]>>;
@@ -1588,7 +1589,7 @@ fn a_rule_learns_of_the_replacements_that_have_arrived_and_of_no_others() {
     let make = MakeAbr::new(move || Box::new(Watching(std::sync::Arc::clone(&own))));
     let mut player = Player::with(2, HlsConfig { quality: Quality::Custom(make), ..HlsConfig::default() });
     let url = player.state.ladder.variants[1].url.clone();
-    player.state.handle_playlist(1, list(), url);
+    player.state.handle_planned_playlist(1, list(), url, Load::at(player.now));
     let (mut count, mut arrived) = (0, 0);
     for _ in 0..8 * SEGMENTS {
         player.plan();
