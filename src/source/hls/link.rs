@@ -32,7 +32,7 @@ impl Link {
         let _ = self.0.set(Connected { waker, epoch, membership, last_totals: OnceLock::new() });
     }
 
-    /// An epoch for all segments until the next seek.
+    /// An epoch for all segments until a seek to what is not buffered.
     pub(super) fn child_epoch(&self) -> Option<Epoch> {
         self.0.get().map(|link| link.epoch.child())
     }

@@ -76,7 +76,7 @@ pub(super) struct Shared {
 pub(super) struct Inner {
     /// `None` while it is being opened.
     pub(super) state: Option<State>,
-    /// Epoch of all segments until the next seek.
+    /// Epoch of all segments until a seek to what is not buffered.
     epoch: Option<Epoch>,
     /// Segments that are being fetched, and what cancels the fetch of each alone.
     fetches: Vec<(u64, Epoch)>,
@@ -90,6 +90,18 @@ pub(super) struct Inner {
     /// Calls that are blocked.
     pub(super) blocked: u32,
     pub(super) is_closed: bool,
+}
+
+impl Inner {
+    /// The epochs of fetches whose segments are not needed any more.
+    fn take_unneeded(&mut self) -> Vec<Epoch> {
+        let Self { state: Some(state), fetches, hint, .. } = self else { return Vec::new() };
+        let (needed, others): (Vec<_>, Vec<_>) =
+            std::mem::take(fetches).into_iter().partition(|(id, _)| state.is_needed(*id));
+        *fetches = needed;
+        let hint = hint.take_if(|(id, _)| !state.needs_hint(*id));
+        others.into_iter().chain(hint).map(|(_, epoch)| epoch).collect()
+    }
 }
 
 impl Shared {
@@ -209,9 +221,11 @@ impl Shared {
         self.inner.lock().epoch.clone()
     }
 
-    /// The epoch of the fetch of one segment, which a seek cancels too.
+    /// The epoch of the fetch of one segment, which a seek cancels too. `None` if the segment is not needed any more.
     pub(super) fn fetch_epoch(&self, id: u64) -> Option<Epoch> {
         let mut inner = self.inner.lock();
+        // A seek may have dropped it since it was planned, and has found no epoch to cancel.
+        inner.state.as_ref().filter(|state| state.is_needed(id))?;
         let epoch = inner.epoch.as_ref()?.child();
         // An earlier attempt has ended.
         inner.fetches.retain(|(other, _)| *other != id);
@@ -247,15 +261,12 @@ impl Shared {
     pub(super) fn handle_abandoned(&self) {
         let (abandoned, events, priority) = {
             let mut inner = self.inner.lock();
-            let Inner { state, fetches, .. } = &mut *inner;
-            let Some(state) = state else { return };
-            let (needed, abandoned): (Vec<_>, Vec<_>) =
-                std::mem::take(fetches).into_iter().partition(|(id, _)| state.is_needed(*id));
-            *fetches = needed;
+            let abandoned = inner.take_unneeded();
+            let Some(state) = &mut inner.state else { return };
             (abandoned, state.take_events(), state.wake_priority())
         };
         // Outside of the lock: a cancel runs the ends of what it cancels.
-        abandoned.iter().for_each(|(_, epoch)| epoch.cancel());
+        abandoned.iter().for_each(Epoch::cancel);
         self.cancel_dropped_hint();
         events.iter().for_each(|event| self.events.publish(event));
         self.changed.notify_all();
@@ -305,7 +316,7 @@ impl Shared {
         stored
     }
 
-    /// Cancels what is fetched for the old position, and continues at `target`.
+    /// Continues at `target`, and cancels what is fetched and not needed there.
     pub(super) fn seek(&self, target: Duration) -> Result<Duration, Error> {
         self.restart(|state| state.seek(target))
     }
@@ -320,7 +331,7 @@ impl Shared {
         self.restart(|state| state.select_rendition(rendition))
     }
 
-    /// Changes what is fetched, and cancels what was fetched before.
+    /// Changes what is fetched, and cancels what is not needed any more.
     fn restart<T>(&self, change: impl FnOnce(&mut State) -> Result<T, Error>) -> Result<T, Error> {
         let (landed, old) = {
             let mut inner = self.inner.lock();
@@ -330,13 +341,16 @@ impl Shared {
             };
             // Under one lock with the new epoch: a fetch that is planned after the change must not be cancelled with the old ones.
             let landed = change(state).map_err(|error| self.locate(error))?;
-            let next = self.link.child_epoch();
-            (landed, std::mem::replace(&mut inner.epoch, next))
+            let old = if state.has_segments() {
+                inner.take_unneeded()
+            } else {
+                let next = self.link.child_epoch();
+                std::mem::replace(&mut inner.epoch, next).into_iter().collect()
+            };
+            (landed, old)
         };
-        // Outside of the lock: it runs the ends of what it cancels.
-        if let Some(old) = old {
-            old.cancel();
-        }
+        // Outside of the lock: a cancel runs the ends of what it cancels.
+        old.iter().for_each(Epoch::cancel);
         self.changed.notify_all();
         self.link.wake(Priority::High);
         Ok(landed)

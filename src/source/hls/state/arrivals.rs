@@ -46,6 +46,7 @@ impl State {
         // From the cache no other bytes come.
         self.note_arrival(false);
         self.commit();
+        self.limit_kept();
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::State;
 use super::queued_segment::{QueuedSegment, SegmentPhase};
-use super::section::{Discontinuity, SectionBuffer, SectionInfo};
+use super::section::{Discontinuity, PlacedFrame, SectionBuffer, SectionInfo};
 use crate::media::AudioCodec;
 use crate::source::hls::demux::{Frame, Output, join};
 use crate::source::hls::timeline::Timeline;
@@ -131,9 +131,10 @@ impl State {
             self.open_section(time, frame, discontinuity);
         }
         let level = self.placed_level();
+        let begins_segment = self.sections.placed.replace(start) != Some(start);
         if let Some(section) = self.sections.buffers.back_mut() {
             section.discontinuity_sequence = discontinuity;
-            section.push(time, level, frame, bytes);
+            section.push(PlacedFrame { time, level, begins_segment, frame, bytes });
             self.replacements.handle_frame(id, section.id, time, time.saturating_add(frame.duration));
         }
     }
@@ -153,27 +154,27 @@ impl State {
     fn open_section(&mut self, time: Duration, frame: &Frame, discontinuity_sequence: u64) {
         self.close_section();
         let reason = self.sections.next_discontinuity.take().unwrap_or(Discontinuity::Format);
-        use Discontinuity::{Rendition, Reopened, Seek, Start};
-        // The section that was dropped may have ended before the target.
-        let is_sought = matches!(reason, Seek | Start | Rendition | Reopened);
         let level = self.placed_level();
-        let way = if is_sought { self.sections.target.saturating_sub(time) } else { Duration::ZERO };
+        // A section begins with a segment, which may begin before the target of the seek. Where the format changes between the
+        // two, so does the next one.
+        let way = self.sections.target.saturating_sub(time);
         // A table of MP3 at the beginning of a later segment says nothing of that one.
         let gapless = self.queue.front().and_then(|queued| queued.gapless).filter(|_| time.is_zero());
         let delay = gapless.map_or(Duration::ZERO, |gapless| gapless.delay);
+        let delay = delay.saturating_add(encoder_delay(frame, time));
         let info = SectionInfo {
             codec: frame.format.codec,
             sample_rate: frame.format.sample_rate,
             channels: frame.format.channels,
             start: time,
-            // A section begins with a segment, which may begin before the target of the seek.
-            skip: way.saturating_add(encoder_delay(frame, time)).saturating_add(delay),
+            skip: way.saturating_add(delay),
             discontinuity: reason,
             level,
             date_time: self.queue.front().and_then(|queued| self.date_time(queued)),
         };
         let mut section =
             SectionBuffer::new(self.sections.next_id, info, frame.format.clone(), discontinuity_sequence);
+        (section.delay, section.kept_for) = (delay, self.kept_for());
         if let Some(gapless) = gapless {
             section.set_gapless(gapless);
         }

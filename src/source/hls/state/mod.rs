@@ -11,6 +11,7 @@
 mod abandon;
 mod arrivals;
 mod arriving;
+mod audio_bytes;
 mod choice;
 mod commit;
 #[cfg(feature = "cache")]
@@ -36,6 +37,7 @@ mod resource_arrivals;
 mod resources;
 pub(crate) mod section;
 mod sections;
+mod seek;
 #[cfg(feature = "cache")]
 mod unconfirmed;
 mod variants;
@@ -254,5 +256,7 @@ mod live_tests;
 mod network_tests;
 #[cfg(test)]
 mod resource_tests;
+#[cfg(test)]
+mod seek_tests;
 #[cfg(test)]
 mod tests;

@@ -118,6 +118,11 @@ impl QueuedSegment {
         }
     }
 
+    /// Where it ends in its playlist.
+    pub(super) fn end(&self) -> Duration {
+        self.start.saturating_add(self.segment.duration)
+    }
+
     /// Its playlist does not list it yet.
     pub(crate) fn is_hinted(&self) -> bool {
         matches!(self.hint, Some(Hint::Unlisted { .. }))

@@ -1,6 +1,5 @@
-//! What readers ask: sections, their bytes, and a seek.
+//! What readers ask: sections and their bytes.
 
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::State;
@@ -8,7 +7,7 @@ use super::planned::{ReadResult, SectionResult};
 use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::section::{Discontinuity, SectionBuffer};
 use super::sections::Sections;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::phase::Facts;
 use crate::types::{Priority, RequestId};
 
@@ -29,6 +28,7 @@ impl State {
             self.sections.reader_time = time;
             self.sections.level = level.or(self.sections.level);
             self.sections.bytes_read += got as u64;
+            self.limit_kept();
             return ReadResult::Bytes(got);
         }
         if self.sections.buffers[index].is_closed {
@@ -115,65 +115,6 @@ impl State {
         self.sections.buffers.retain(|section| !section.is_over() || Some(section.id) == last);
     }
 
-    /// Continues at `target`. Returns the start of the segment there.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::OutOfWindow`] if the playlist does not contain it.
-    pub(crate) fn seek(&mut self, target: Duration) -> Result<Duration, Error> {
-        let window = self.seekable();
-        if target < window.start || target > window.end {
-            return Err(out_of_window(target, window));
-        }
-        self.restart(target, Discontinuity::Seek);
-        let timeline = self.timelines[self.variant].as_ref();
-        let start = timeline.and_then(|timeline| timeline.start_of(timeline.sequence_at(target)));
-        Ok(start.unwrap_or(target))
-    }
-
-    /// Continues at the live edge. Returns the start of the segment there.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Unsupported`] if it is not live: at its end nothing would be played.
-    pub(crate) fn go_live(&mut self) -> Result<Duration, Error> {
-        if !self.is_live() {
-            return Err(Error::new(ErrorKind::Unsupported, "the presentation has an end, and no live edge"));
-        }
-        self.seek(self.seekable().end)
-    }
-
-    /// # Errors
-    ///
-    /// [`ErrorKind::OutOfWindow`] if the application wants to start behind the end.
-    pub(crate) fn check_start(&self) -> Result<(), Error> {
-        let window = self.seekable();
-        // A live stream starts at its edge then.
-        let late = self.config.start.filter(|start| !self.is_live() && *start > window.end);
-        late.map_or(Ok(()), |start| Err(out_of_window(start, window)))
-    }
-
-    /// Drops all that is buffered, and continues at `target`.
-    pub(super) fn restart(&mut self, target: Duration, reason: Discontinuity) {
-        self.queue.clear();
-        self.sections.buffers.clear();
-        // Sections that were not handed out yet are gone.
-        self.sections.handed = self.sections.next_id;
-        self.clock.seek();
-        self.carried = None;
-        (self.sections.next_discontinuity, self.discontinuity) = (Some(reason), None);
-        (self.sections.has_landed, self.sections.level) = (false, None);
-        (self.sections.target, self.sections.reader_time, self.cursor) = (target, target, target);
-        self.follows = None;
-        (self.recovery.error, self.recovery.outage) = (None, None);
-        (self.recovery.skipped, self.recovery.last_skip) = (0, None);
-        self.is_starting = true;
-        self.replacements.clear();
-        self.level_cap.clear();
-        #[cfg(feature = "cache")]
-        self.forget_offline();
-    }
-
     /// What the encoder has added at the end of the presentation. `None` until that has arrived.
     pub(crate) fn padding(&self) -> Option<Duration> {
         self.sections.buffers.back().filter(|_| self.is_finished())?.padding()
@@ -253,10 +194,4 @@ impl State {
         let is_late = self.woken == Some(Priority::Low) && self.next_priority() == Priority::High;
         is_over || has_room || urgent.is_some() || is_late
     }
-}
-
-fn out_of_window(target: Duration, window: Range<Duration>) -> Error {
-    let Range { start, end } = window;
-    let why = format!("can't seek to {target:?}: the playlist contains {start:?} to {end:?}");
-    Error::new(ErrorKind::OutOfWindow, why)
 }

@@ -174,6 +174,7 @@ impl State {
                 placed.into_iter().for_each(|segment| segment.variant = queued.variant);
                 self.abr.ask("Abr::handle_replaced", |rule| rule.handle_replaced(target.id));
                 self.events.push(HlsEvent::Replaced { from, to, at });
+                self.limit_kept();
             }
             Err(why) => {
                 self.replacements.bytes_dropped += queued.output.data.len() as u64;

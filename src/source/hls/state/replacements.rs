@@ -80,6 +80,18 @@ impl Replacements {
         self.placed.clear();
     }
 
+    /// Sections from `first` on have other numbers, greater by `shift`. Those before are gone.
+    pub(super) fn renumber_sections(&mut self, first: u64, shift: u64) {
+        self.placed.retain(|segment| segment.section >= first);
+        let running = self.running.iter_mut().map(|running| &mut running.target.section);
+        let placing = self.placing.iter_mut().filter_map(|placing| placing.section.as_mut());
+        let placed = self.placed.iter_mut().map(|segment| &mut segment.section);
+        // One that is gone has a smaller number than any other, so it stays unknown.
+        for section in placed.chain(running).chain(placing).filter(|section| **section >= first) {
+            *section += shift;
+        }
+    }
+
     /// A frame of a segment was put into a section.
     pub(super) fn handle_frame(&mut self, id: u64, section: u64, from: Duration, to: Duration) {
         let placing = self.placing(id);

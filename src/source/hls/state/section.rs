@@ -1,8 +1,9 @@
-//! The audio of one decoder: bytes that were fetched and not read yet, and what they are.
+//! The audio of one decoder: the bytes that were fetched, and what they are.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
+use super::audio_bytes::AudioBytes;
 use crate::media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
 use crate::source::hls::demux::{Format, Frame, Framing, Gapless};
 
@@ -80,7 +81,7 @@ impl SectionInfo {
     }
 }
 
-/// A section as it is stored: frames are appended at one end, and bytes are read at the other.
+/// A section as it is stored: frames are appended at one end, and their bytes are read from some frame on.
 #[derive(Debug)]
 pub(crate) struct SectionBuffer {
     pub(crate) id: u64,
@@ -88,20 +89,27 @@ pub(crate) struct SectionBuffer {
     pub(crate) format: Format,
     /// Discontinuity sequence number of the last frame.
     pub(crate) discontinuity_sequence: u64,
-    chunks: VecDeque<Vec<u8>>,
-    /// Bytes of the first chunk that were read.
-    front: usize,
-    /// Offset of the next byte to read, and of the next byte to be appended.
-    read: u64,
-    written: u64,
+    /// All but the head, which each reader gets first.
+    bytes: AudioBytes,
+    /// Bytes of the head that the reader has read.
+    head_read: usize,
+    /// Where the reader has begun: the offset of a frame in `bytes`.
+    begin: u64,
+    /// The frames whose times are known, also those before `begin`.
     marks: VecDeque<Mark>,
-    /// Audio of the frames from the first one on whose marks were removed.
+    /// Audio of the frames whose marks were removed.
     unmarked: Duration,
+    /// Audio of the frames before `begin`.
+    before: Duration,
+    /// How much of the decoded audio from the first frame on lies before the presentation.
+    pub(super) delay: Duration,
     framing: Option<Framing>,
     /// How much of the last decoded audio the encoder has added, as far as the last whole segment says.
     pub(super) padding: Duration,
     /// Frames that are still missing of all those that the first segment announces, and what lies behind the last one.
     rest: Option<(u64, Duration)>,
+    /// How long bytes are kept after they were read.
+    pub(super) kept_for: Duration,
     /// Nothing more will be appended.
     pub(crate) is_closed: bool,
     /// Its reader was dropped: frames are counted, and their bytes are not kept.
@@ -114,7 +122,9 @@ struct Mark {
     offset: u64,
     time: Duration,
     end: Duration,
-    level: usize,
+    level: u32,
+    /// It is the first frame of a segment.
+    begins_segment: bool,
 }
 
 impl Mark {
@@ -123,24 +133,36 @@ impl Mark {
     }
 }
 
+/// A frame whose place is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PlacedFrame<'a> {
+    pub(super) time: Duration,
+    pub(super) level: usize,
+    /// It is the first frame of its segment, at whatever level and after whatever failure.
+    pub(super) begins_segment: bool,
+    pub(super) frame: &'a Frame,
+    pub(super) bytes: &'a [u8],
+}
+
 impl SectionBuffer {
     pub(crate) fn new(id: u64, info: SectionInfo, format: Format, discontinuity_sequence: u64) -> Self {
-        let head = format.head.as_deref().map(<[u8]>::to_vec).unwrap_or_default();
         let framing = Framing::of(format.codec);
         Self {
             id,
             info,
             format,
             discontinuity_sequence,
-            written: head.len() as u64,
-            chunks: VecDeque::from([head]),
-            front: 0,
-            read: 0,
+            bytes: AudioBytes::default(),
+            head_read: 0,
+            begin: 0,
             marks: VecDeque::new(),
             unmarked: Duration::ZERO,
+            before: Duration::ZERO,
+            delay: Duration::ZERO,
             framing,
             padding: Duration::ZERO,
             rest: None,
+            kept_for: Duration::ZERO,
             is_closed: false,
             is_dropped: false,
         }
@@ -151,40 +173,33 @@ impl SectionBuffer {
         self.rest = Some((gapless.frames, gapless.padding)).filter(|(frames, _)| *frames > 0);
     }
 
-    pub(crate) fn push(&mut self, time: Duration, level: usize, frame: &Frame, bytes: &[u8]) {
+    pub(super) fn push(&mut self, placed: PlacedFrame<'_>) {
         // What followed the last segment is in the middle now.
         self.padding = Duration::ZERO;
         // More frames than the first segment announces: then nothing is known of the last one.
         self.rest = self.rest.and_then(|(frames, padding)| Some((frames.checked_sub(1)?, padding)));
         match &mut self.framing {
-            None => self.push_bytes(time, level, frame, bytes),
+            None => self.push_framed(placed),
             // What no decoder could play is left out.
             Some(framing) => {
-                if let Some(framed) = framing.frame(bytes, frame.duration) {
-                    self.push_bytes(time, level, frame, &framed);
+                if let Some(framed) = framing.frame(placed.bytes, placed.frame.duration) {
+                    self.push_framed(PlacedFrame { bytes: &framed, ..placed });
                 }
             }
         }
     }
 
-    fn push_bytes(&mut self, time: Duration, level: usize, frame: &Frame, bytes: &[u8]) {
-        let end = time.saturating_add(frame.duration);
-        self.marks.push_back(Mark { offset: self.written, time, end, level });
-        self.written += bytes.len() as u64;
+    fn push_framed(&mut self, placed: PlacedFrame<'_>) {
+        let PlacedFrame { time, level, begins_segment, frame, bytes } = placed;
+        let (offset, end) = (self.bytes.end(), time.saturating_add(frame.duration));
+        // No presentation has as many levels.
+        let level = u32::try_from(level).unwrap_or(u32::MAX);
+        self.marks.push_back(Mark { offset, time, end, level, begins_segment });
         if self.is_dropped {
-            self.read = self.written;
+            self.bytes.skip(bytes.len());
             self.forget_read();
-            return;
-        }
-        /// Frames are collected in chunks of about this size.
-        const CHUNK: usize = 32 * 1024;
-        match self.chunks.back_mut().filter(|chunk| chunk.len() + bytes.len() <= CHUNK) {
-            Some(chunk) => chunk.extend_from_slice(bytes),
-            None => {
-                let mut chunk = Vec::with_capacity(CHUNK.max(bytes.len()));
-                chunk.extend_from_slice(bytes);
-                self.chunks.push_back(chunk);
-            }
+        } else {
+            self.bytes.push(bytes);
         }
     }
 
@@ -206,11 +221,12 @@ impl SectionBuffer {
         let is_like = |(mark, frame): (&Mark, &Frame)| mark.duration() == frame.duration;
         let old = self.marks.range(first..end);
         // What was read must not change.
-        let start = self.marks.get(first).filter(|mark| mark.offset >= self.read)?.offset;
+        let start = self.marks.get(first).filter(|mark| mark.offset >= self.bytes.position())?.offset;
         if old.len() != frames.len() || !old.zip(frames).all(is_like) {
             return None;
         }
-        let behind = self.marks.get(end).map_or(self.written, |mark| mark.offset);
+        let behind = self.marks.get(end).map_or(self.bytes.end(), |mark| mark.offset);
+        let level = u32::try_from(level).unwrap_or(u32::MAX);
         let mut offset = start;
         for (mark, frame) in self.marks.range_mut(first..end).zip(frames) {
             (mark.offset, mark.level) = (offset, level);
@@ -220,60 +236,24 @@ impl SectionBuffer {
             // This order, because `offset - behind` is negative if the new frames are shorter.
             mark.offset = mark.offset - behind + offset;
         }
-        self.written = self.written - behind + offset;
-        self.splice(start, behind, bytes);
+        self.bytes.replace((start, behind), bytes);
         Some((behind - start) as usize)
-    }
-
-    /// Puts `bytes` in the place of those from offset `start` to `end`.
-    fn splice(&mut self, start: u64, end: u64, bytes: &[u8]) {
-        let mut position = self.read - self.front as u64;
-        let mut before = VecDeque::new();
-        // Chunks are moved, and only the two at the ends are copied.
-        while let Some(chunk) = self.chunks.pop_front() {
-            let behind = position + chunk.len() as u64;
-            if behind > start {
-                before.push_back(chunk[..(start - position) as usize].to_vec());
-                self.chunks.push_front(chunk);
-                break;
-            }
-            position = behind;
-            before.push_back(chunk);
-        }
-        before.push_back(bytes.to_vec());
-        while let Some(mut chunk) = self.chunks.pop_front() {
-            let behind = position + chunk.len() as u64;
-            if behind > end {
-                chunk.drain(..end.saturating_sub(position) as usize);
-                before.push_back(chunk);
-                break;
-            }
-            position = behind;
-        }
-        before.append(&mut self.chunks);
-        before.retain(|chunk| !chunk.is_empty());
-        self.chunks = before;
     }
 
     /// Copies bytes that are there. 0 if there are none.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> usize {
-        let mut done = 0;
-        while done < buf.len() {
-            let Some(chunk) = self.chunks.front() else { break };
-            let rest = &chunk[self.front..];
-            let len = rest.len().min(buf.len() - done);
-            buf[done..done + len].copy_from_slice(&rest[..len]);
-            done += len;
-            self.front += len;
-            if self.front == chunk.len() {
-                // The last chunk may still grow, but its bytes were all read.
-                self.chunks.pop_front();
-                self.front = 0;
-            }
-        }
-        self.read += done as u64;
+        let rest = self.head().get(self.head_read..).unwrap_or_default();
+        let of_head = rest.len().min(buf.len());
+        buf[..of_head].copy_from_slice(&rest[..of_head]);
+        self.head_read += of_head;
+        let done = of_head + self.bytes.read(&mut buf[of_head..]);
         self.forget_read();
         done
+    }
+
+    /// What a decoder needs before the first frame. None once the reader was dropped.
+    fn head(&self) -> &[u8] {
+        self.format.head.as_deref().filter(|_| !self.is_dropped).unwrap_or_default()
     }
 
     /// What the encoder has added at the end. `None` until that has arrived.
@@ -288,13 +268,14 @@ impl SectionBuffer {
         self.is_closed && self.is_dropped
     }
 
+    /// Number of bytes that the reader has read.
     pub(crate) fn position(&self) -> u64 {
-        self.read
+        self.head_read as u64 + self.bytes.position() - self.begin
     }
 
     /// Bytes that were not read yet.
     pub(crate) fn len(&self) -> usize {
-        (self.written - self.read) as usize
+        self.head().len().saturating_sub(self.head_read) + self.bytes.unread()
     }
 
     /// Memory of what was not read yet, in bytes, with what is known of its frames.
@@ -302,9 +283,24 @@ impl SectionBuffer {
         self.len() + self.marks.len() * size_of::<Mark>()
     }
 
+    /// Memory of what was read and is kept, in bytes.
+    pub(super) fn kept(&self) -> usize {
+        self.bytes.kept()
+    }
+
+    /// Keeps at most so many bytes that were read.
+    pub(super) fn limit_kept(&mut self, most: usize) {
+        self.bytes.limit_kept(most);
+    }
+
+    /// Index of the next frame to read.
+    fn next_mark(&self) -> usize {
+        self.marks.partition_point(|mark| mark.offset < self.bytes.position())
+    }
+
     /// Presentation time of the next byte to read: the end of what was read.
     pub(crate) fn reader_time(&self) -> Duration {
-        let next = self.marks.partition_point(|mark| mark.offset < self.read);
+        let next = self.next_mark();
         match (self.marks.get(next), next.checked_sub(1).and_then(|last| self.marks.get(last))) {
             (Some(next), _) => next.time,
             (None, Some(last)) => last.end,
@@ -314,77 +310,109 @@ impl SectionBuffer {
 
     /// Level of the frame that the last byte that was read belongs to.
     pub(super) fn level_read(&self) -> Option<usize> {
-        let next = self.marks.partition_point(|mark| mark.offset < self.read);
-        Some(self.marks.get(next.checked_sub(1)?)?.level)
+        let last = self.marks.get(self.next_mark().checked_sub(1)?)?;
+        // What lies before was read by another reader.
+        (last.offset >= self.begin).then_some(last.level as usize)
     }
 
-    /// Presentation time of the frame that the byte at `offset` belongs to.
+    /// Presentation time of the frame that the byte at `offset` belongs to, counted from where the reader has begun.
     pub(crate) fn time_of(&self, offset: u64) -> Option<Duration> {
+        let head = self.format.head.as_ref().map_or(0, |head| head.len()) as u64;
+        let first = self.marks.partition_point(|mark| mark.offset < self.begin);
+        // The head belongs to the first frame.
+        let Some(offset) = offset.checked_sub(head).map(|offset| offset + self.begin) else {
+            return self.marks.get(first).filter(|mark| mark.time == self.info.start).map(|mark| mark.time);
+        };
         let behind = self.marks.partition_point(|mark| mark.offset <= offset);
-        match behind.checked_sub(1) {
-            Some(index) => self.marks.get(index).map(|mark| mark.time),
-            // The head belongs to the first frame.
-            None => self.marks.front().filter(|mark| mark.time == self.info.start).map(|mark| mark.time),
-        }
+        let index = behind.checked_sub(1).filter(|index| *index >= first)?;
+        self.marks.get(index).map(|mark| mark.time)
+    }
+
+    /// Presentation time of the end of the last frame.
+    pub(super) fn end(&self) -> Duration {
+        self.marks.back().map_or(self.info.start, |mark| mark.end)
     }
 
     pub(crate) fn drop_reader(&mut self) {
         self.is_dropped = true;
-        self.chunks = VecDeque::new();
-        self.front = 0;
-        self.read = self.written;
+        self.bytes.clear();
     }
 
     /// True once something was read.
     pub(super) fn is_begun(&self) -> bool {
-        self.read > 0
+        self.position() > 0
     }
 
     /// Lets another reader begin, with the first frame of which nothing was read. False if that frame is not there.
     pub(super) fn reopen(&mut self) -> bool {
-        if self.read == 0 {
+        if !self.is_begun() {
             return true;
         }
-        let first = self.marks.partition_point(|mark| mark.offset < self.read);
-        let Some(Mark { offset, time, level, .. }) = self.marks.get(first).copied() else { return false };
-        // The rest of a frame is of no use without its beginning.
-        self.read(&mut vec![0; (offset - self.read) as usize]);
-        let first = self.marks.partition_point(|mark| mark.offset < offset);
-        let played: Duration = self.marks.drain(..first).map(|mark| mark.duration()).sum();
-        let info = &mut self.info;
-        let passed = time.saturating_sub(info.start);
-        info.date_time = info.date_time.and_then(|date| date.checked_add(passed));
-        info.skip = info.skip.saturating_sub(self.unmarked + played);
-        (info.start, info.level, info.discontinuity) = (time, level, Discontinuity::Reopened);
-        self.unmarked = Duration::ZERO;
-        self.begin_again();
+        let next = self.next_mark();
+        if next == self.marks.len() {
+            return false;
+        }
+        let passed = self.before_mark(next).saturating_sub(self.before);
+        self.info.skip = self.info.skip.saturating_sub(passed);
+        self.info.discontinuity = Discontinuity::Reopened;
+        self.begin_at(next);
         true
     }
 
-    /// Puts a head before what was not read, and counts offsets from there.
-    fn begin_again(&mut self) {
-        if let Some(chunk) = self.chunks.front_mut() {
-            chunk.drain(..self.front);
+    /// Lets another reader begin, with the segment that contains `target`. `None` if that is not stored from its first frame on.
+    pub(super) fn seek(&mut self, target: Duration) -> Option<Duration> {
+        let behind = self.marks.partition_point(|mark| mark.time <= target);
+        let first = self.marks.range(..behind).rposition(|mark| mark.begins_segment)?;
+        let Mark { offset, time, .. } = *self.marks.get(first)?;
+        if self.is_dropped || offset < self.bytes.start() {
+            return None;
         }
-        self.front = 0;
-        self.frame_again();
-        let head = self.format.head.as_deref().map(<[u8]>::to_vec).unwrap_or_default();
-        for mark in &mut self.marks {
-            mark.offset = mark.offset - self.read + head.len() as u64;
-        }
-        self.written = self.written - self.read + head.len() as u64;
-        self.read = 0;
-        self.chunks.push_front(head);
+        let delay = self.delay.saturating_sub(self.before_mark(first));
+        self.info.skip = delay.saturating_add(target.saturating_sub(time));
+        self.info.discontinuity = Discontinuity::Seek;
+        self.begin_at(first);
+        Some(time)
     }
 
-    /// Pages and clusters are numbered from the start of the section.
-    fn frame_again(&mut self) {
+    /// True if all of it is stored, and its reader has begun with its first frame.
+    pub(super) fn can_rewind(&self) -> bool {
+        !self.is_dropped && self.begin == 0 && self.bytes.start() == 0 && self.unmarked.is_zero()
+    }
+
+    /// Lets another reader begin where the last one has begun.
+    pub(super) fn rewind(&mut self) {
+        self.head_read = 0;
+        self.bytes.seek(self.begin);
+    }
+
+    /// Audio of the frames before one of them.
+    fn before_mark(&self, index: usize) -> Duration {
+        self.unmarked + self.marks.range(..index).map(Mark::duration).sum::<Duration>()
+    }
+
+    /// Lets another reader begin with this frame.
+    fn begin_at(&mut self, index: usize) {
+        self.before = self.before_mark(index);
+        let Some(Mark { offset, time, level, .. }) = self.marks.get(index).copied() else { return };
+        let info = &mut self.info;
+        info.date_time = info.date_time.and_then(|date| match time.checked_sub(info.start) {
+            Some(later) => date.checked_add(later),
+            None => date.checked_sub(info.start - time),
+        });
+        (info.start, info.level) = (time, level as usize);
+        (self.begin, self.head_read) = (offset, 0);
+        self.bytes.seek(offset);
+        self.frame_again(index);
+    }
+
+    /// Pages and clusters are numbered from where the reader begins.
+    fn frame_again(&mut self, first: usize) {
         let Some(mut framing) = Framing::of(self.format.codec) else { return };
-        let ends = self.marks.iter().skip(1).map(|mark| mark.offset).chain([self.written]);
-        let mut frames = self.marks.iter().zip(ends);
+        let marks = self.marks.range(first..);
+        let ends = marks.clone().skip(1).map(|mark| mark.offset).chain([self.bytes.end()]);
+        let mut frames = marks.zip(ends);
         // No frame lies in two chunks: those with a framing are never replaced.
-        for chunk in &mut self.chunks {
-            let mut rest = chunk.as_mut_slice();
+        for mut rest in self.bytes.unread_mut() {
             while !rest.is_empty() {
                 let Some((mark, end)) = frames.next() else { return };
                 let len = ((end - mark.offset) as usize).min(rest.len());
@@ -398,9 +426,15 @@ impl SectionBuffer {
 
     fn forget_read(&mut self) {
         let now = self.reader_time();
-        let is_old = |mark: &Mark| mark.end.saturating_add(KEPT) < now;
-        while let Some(mark) = self.marks.front().filter(|mark| mark.offset < self.read) {
-            if !is_old(mark) && self.marks.len() <= MOST_MARKS {
+        let is_old = |mark: &Mark, kept: Duration| mark.end.saturating_add(kept) < now;
+        // The first frame whose bytes are kept.
+        let kept = self.marks.partition_point(|mark| {
+            mark.offset < self.bytes.position() && is_old(mark, self.kept_for.min(KEPT))
+        });
+        let offset = self.marks.get(kept).map_or(self.bytes.position(), |mark| mark.offset);
+        self.bytes.forget_before(offset.min(self.bytes.position()));
+        while let Some(mark) = self.marks.front().filter(|mark| mark.offset < self.bytes.position()) {
+            if !is_old(mark, KEPT) && self.marks.len() <= MOST_MARKS {
                 break;
             }
             self.unmarked += mark.duration();
@@ -416,6 +450,9 @@ mod tests {
     use super::*;
 
     const FRAME: Duration = Duration::from_millis(20);
+
+    /// Frames of a segment.
+    const SEGMENT: usize = 5;
 
     fn format() -> Format {
         Format { codec: AudioCodec::Aac, sample_rate: 48_000, channels: 2, head: None }
@@ -443,6 +480,12 @@ mod tests {
         SectionBuffer::new(0, info, format, 0)
     }
 
+    /// Appends frame `index`.
+    fn push(section: &mut SectionBuffer, index: usize, bytes: &[u8]) {
+        let (time, frame) = (FRAME * index as u32, &frame(bytes.len()));
+        section.push(PlacedFrame { time, level: 0, begins_segment: index % SEGMENT == 0, frame, bytes });
+    }
+
     fn rest(section: &mut SectionBuffer) -> Vec<u8> {
         let mut bytes = vec![0; section.len()];
         section.read(&mut bytes);
@@ -465,9 +508,7 @@ mod tests {
             let frames: Vec<Vec<u8>> = lens.iter().map(|len| vec![31 << 3; *len]).collect();
             let late = (frames.len() as f64 * before) as usize;
             let push = |section: &mut SectionBuffer, range: std::ops::Range<usize>| {
-                for index in range {
-                    section.push(FRAME * index as u32, 0, &frame(lens[index]), &frames[index]);
-                }
+                range.for_each(|index| push(section, index, &frames[index]));
             };
             push(&mut section, 0..late.max(1));
             let mut first = 0;
@@ -492,6 +533,64 @@ mod tests {
         }
 
         #[test]
+        fn a_section_is_read_from_each_segment_that_is_stored_as_one_that_begins_there(
+            lens in proptest::collection::vec(1_usize..12_000, 1..40),
+            (codec, head) in proptest::sample::select(vec![
+                (AudioCodec::Aac, None), (AudioCodec::Flac, Some(42)), (AudioCodec::Opus, Some(80)),
+                (AudioCodec::Alac, Some(200)),
+            ]),
+            kept_for in 0_u32..40,
+            most_kept in prop_oneof![0_usize..200_000, Just(usize::MAX)],
+            steps in proptest::collection::vec((0.0..1.0_f64, proptest::option::of(0.0..1.0_f64)), 1..8),
+        ) {
+            let format = Format { codec, sample_rate: 48_000, channels: 2, head: head.map(|len| vec![9; len].into()) };
+            let frames: Vec<Vec<u8>> = lens.iter().map(|len| vec![31 << 3; *len]).collect();
+            let delay = FRAME * 7;
+            let mut section = section_of(format.clone());
+            (section.delay, section.kept_for) = (delay, FRAME * kept_for);
+            frames.iter().enumerate().for_each(|(index, bytes)| push(&mut section, index, bytes));
+            // How far it was ever read.
+            let mut furthest = Duration::ZERO;
+            for (read, target) in steps {
+                let read = (section.len() as f64 * read) as usize;
+                section.read(&mut vec![0; read]);
+                section.limit_kept(most_kept);
+                prop_assert!(section.kept() <= most_kept);
+                furthest = furthest.max(section.reader_time());
+                let Some(target) = target else {
+                    section.reopen();
+                    continue;
+                };
+                let target = (FRAME * frames.len() as u32).mul_f64(target);
+                let first = (target.as_nanos() / FRAME.as_nanos()) as usize / SEGMENT * SEGMENT;
+                let (time, next) = (FRAME * first as u32, section.reader_time());
+                let Some(start) = section.seek(target) else {
+                    prop_assert!(time < next, "what was not read is there");
+                    let is_old = furthest - time > FRAME * kept_for;
+                    prop_assert!(is_old || most_kept < usize::MAX, "{time:?}, read to {furthest:?}");
+                    continue;
+                };
+                prop_assert_eq!((start, section.info.start), (time, time));
+                prop_assert_eq!(section.info.skip, delay.saturating_sub(time) + (target - time));
+                prop_assert_eq!((section.position(), section.reader_time()), (0, time));
+                let mut anew = section_of(format.clone());
+                anew.info.start = time;
+                (first..frames.len()).for_each(|index| push(&mut anew, index, &frames[index]));
+                let mut offset = 0;
+                while offset <= section.len() as u64 {
+                    prop_assert_eq!(section.time_of(offset), anew.time_of(offset));
+                    offset += 1000;
+                }
+                let len = section.len();
+                prop_assert!(rest(&mut section) == rest(&mut anew));
+                prop_assert_eq!(section.position(), len as u64);
+                furthest = section.reader_time();
+                // Back, to go on from there.
+                section.seek(target);
+            }
+        }
+
+        #[test]
         fn replaced_frames_are_read_in_place_of_the_old_ones_and_no_other_byte_changes(
             old in proptest::collection::vec(1_usize..12_000, 1..30),
             new in proptest::collection::vec(1_usize..12_000, 30),
@@ -502,7 +601,7 @@ mod tests {
             let mut frames: Vec<Vec<u8>> =
                 old.iter().enumerate().map(|(index, len)| vec![index as u8; *len]).collect();
             for (index, bytes) in frames.iter().enumerate() {
-                section.push(FRAME * index as u32, 0, &frame(bytes.len()), bytes);
+                push(&mut section, index, bytes);
             }
             let mut played = vec![0; (section.len() as f64 * read) as usize];
             prop_assert_eq!(section.read(&mut played), played.len());

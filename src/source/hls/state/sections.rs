@@ -17,6 +17,8 @@ pub(super) struct Sections {
     pub(super) next_discontinuity: Option<Discontinuity>,
     /// Target of the last seek.
     pub(super) target: Duration,
+    /// Where the segment of the last frame that was placed starts in the playlist: after a failure, and at another level, it is the same.
+    pub(super) placed: Option<Duration>,
     /// The segments before the first one that was fetched for `target` were considered, too.
     pub(super) has_landed: bool,
     /// Presentation time of the next byte to be read.
@@ -36,6 +38,7 @@ impl Sections {
             handed: 0,
             next_discontinuity: Some(Discontinuity::Start),
             target: start,
+            placed: None,
             has_landed: false,
             reader_time: start,
             level: None,

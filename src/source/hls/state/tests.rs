@@ -17,10 +17,10 @@ use crate::source::hls::ladder::steering::Manifest;
 use crate::source::hls::playlist::{MediaPlaylist, Playlist};
 use crate::types::{Priority, RequestId};
 
-const SEGMENTS: u64 = 12;
-const FRAMES: u64 = 4;
+pub(super) const SEGMENTS: u64 = 12;
+pub(super) const FRAMES: u64 = 4;
 
-fn list() -> MediaPlaylist {
+pub(super) fn list() -> MediaPlaylist {
     let segments: String = (0..SEGMENTS).map(|index| format!("#EXTINF:2,\n{index}\n")).collect();
     let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n{segments}#EXT-X-ENDLIST\n");
     let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
@@ -30,7 +30,7 @@ fn list() -> MediaPlaylist {
 }
 
 /// Frames `range` of a segment, each with one byte: its number and, in the two highest bits, its level.
-fn frames(level: usize, segment: u64, range: std::ops::Range<u64>) -> Output {
+pub(super) fn frames(level: usize, segment: u64, range: std::ops::Range<u64>) -> Output {
     let format = Format { codec: AudioCodec::Aac, sample_rate: 48_000, channels: 2, head: None };
     let mut output = Output::default();
     for frame in range {
@@ -51,7 +51,7 @@ pub(super) fn fast() -> Estimator {
 
 /// How a fetch ends.
 #[derive(Clone, Copy, Debug)]
-enum End {
+pub(super) enum End {
     Whole,
     /// After this many frames.
     Broken(u64, ErrorKind),
@@ -66,17 +66,19 @@ fn end() -> impl Strategy<Value = End> {
     ]
 }
 
-struct Player {
-    state: State,
+pub(super) struct Player {
+    pub(super) state: State,
     /// The downloader asks again: something has changed, or a reader has found that more may be fetched. Where neither says so
     /// nothing is planned, so a test hangs if a wake-up is lost.
-    is_woken: bool,
-    running: Vec<Planned>,
-    now: Instant,
+    pub(super) is_woken: bool,
+    pub(super) running: Vec<Planned>,
+    pub(super) now: Instant,
+    /// Levels whose audio has another sample rate than the lowest one.
+    pub(super) foreign: Vec<usize>,
     /// Numbers of the frames that were read, and their levels.
-    played: Vec<u8>,
+    pub(super) played: Vec<u8>,
     levels: Vec<u8>,
-    section: Option<u64>,
+    pub(super) section: Option<u64>,
     /// Errors that were returned to the reader, and the last one.
     errors: usize,
     error: Option<Error>,
@@ -87,7 +89,7 @@ impl Player {
         Self::with(levels, HlsConfig { quality: Quality::Fixed(0), ..HlsConfig::default() })
     }
 
-    fn with(levels: usize, config: HlsConfig) -> Self {
+    pub(super) fn with(levels: usize, config: HlsConfig) -> Self {
         let url = Url::parse("http://host/l").unwrap();
         let timeline = Timeline::new(list(), url.clone(), Duration::ZERO);
         let mut ladder = Ladder::single(url.clone());
@@ -104,6 +106,7 @@ impl Player {
             is_woken: true,
             running: Vec::new(),
             now: Instant::now(),
+            foreign: Vec::new(),
             played: Vec::new(),
             levels: Vec::new(),
             section: None,
@@ -112,7 +115,7 @@ impl Player {
         }
     }
 
-    fn plan(&mut self) {
+    pub(super) fn plan(&mut self) {
         while self.is_woken {
             match self.state.plan(self.now, Priority::Low) {
                 Some(planned) => self.running.push(planned),
@@ -122,7 +125,7 @@ impl Player {
     }
 
     /// Lets one of the running fetches end.
-    fn end_fetch(&mut self, which: usize, end: End) {
+    pub(super) fn end_fetch(&mut self, which: usize, end: End) {
         self.plan();
         self.end_running(which, end);
     }
@@ -145,8 +148,12 @@ impl Player {
                 let arrived = if let End::Broken(after, _) = end { after } else { FRAMES };
                 let variant = self.state.queued(id).map_or(0, |queued| queued.variant);
                 let level = self.state.ladder.variants[variant].level;
+                let mut output = frames(level, segment, 0..arrived);
+                if self.foreign.contains(&level) {
+                    output.frames.iter_mut().for_each(|frame| frame.format.sample_rate = 44_100);
+                }
                 // A segment that is not needed any more refuses them.
-                let _ = self.state.handle_frames(id, &mut frames(level, segment, 0..arrived));
+                let _ = self.state.handle_frames(id, &mut output);
                 match end {
                     End::Whole => self.state.handle_segment_complete(id),
                     End::Broken(_, kind) => {
@@ -168,11 +175,11 @@ impl Player {
     }
 
     /// Reads what is there. True at the end.
-    fn read(&mut self) -> bool {
+    pub(super) fn read(&mut self) -> bool {
         self.read_frames(usize::MAX)
     }
 
-    fn read_frames(&mut self, most: usize) -> bool {
+    pub(super) fn read_frames(&mut self, most: usize) -> bool {
         let end = self.played.len().saturating_add(most);
         while self.played.len() < end {
             if let Some(section) = self.section {
@@ -222,7 +229,7 @@ impl Abr for Scripted {
     }
 }
 
-fn replacing(choices: Vec<(usize, usize)>) -> Player {
+pub(super) fn replacing(choices: Vec<(usize, usize)>) -> Player {
     let make = MakeAbr::new(move || Box::new(Scripted(choices.clone())));
     let mut player = Player::with(3, HlsConfig { quality: Quality::Custom(make), ..HlsConfig::default() });
     for variant in 1..3 {

@@ -132,6 +132,11 @@ impl Clock {
         Some(shift(anchor.presentation, anchor.passed(media, start)))
     }
 
+    /// True if the last frame that was to be placed is one of this segment.
+    pub(crate) fn is_placing(&self, segment: u64) -> bool {
+        self.segment == Some(segment)
+    }
+
     /// Places a frame of the segment `segment`, which the playlist starts at `start`.
     pub(crate) fn place(
         &mut self,

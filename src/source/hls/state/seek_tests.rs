@@ -1,0 +1,214 @@
+//! Seeks, also inside of what is buffered: whatever happens between them, the frames from the target on are played, each once.
+
+use proptest::prelude::*;
+
+use super::section::SectionBuffer;
+use super::tests::{End, FRAMES, Player, SEGMENTS, frames, list, replacing};
+use super::*;
+use crate::error::ErrorKind;
+use crate::source::hls::demux::Output;
+
+/// Of a frame, and of a segment.
+const FRAME: Duration = Duration::from_millis(500);
+const SEGMENT: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A running fetch ends.
+    End(usize, End),
+    /// So many frames are read, if they are there.
+    Read(usize),
+    /// In milliseconds.
+    Seek(u64),
+    /// The reader drops its section.
+    Drop,
+    Quality(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let end = prop_oneof![
+        4 => Just(End::Whole),
+        1 => (0..FRAMES).prop_map(|after| End::Broken(after, ErrorKind::Disconnected)),
+    ];
+    prop_oneof![
+        6 => (0_usize..8, end).prop_map(|(which, end)| Step::End(which, end)),
+        3 => (0_usize..10).prop_map(Step::Read),
+        3 => (0_u64..24_000).prop_map(Step::Seek),
+        1 => Just(Step::Drop),
+        1 => (0_usize..3).prop_map(Step::Quality),
+    ]
+}
+
+/// A player, and what it should have played since the last seek.
+struct Sought {
+    player: Player,
+    /// Target of the last seek, until its section was checked.
+    target: Option<Duration>,
+    /// First frame since the last seek.
+    first: u8,
+    /// A section may begin inside of a segment, and is not sought to there.
+    is_reopened: bool,
+}
+
+impl Sought {
+    fn new(player: Player) -> Self {
+        Self { player, target: None, first: 0, is_reopened: false }
+    }
+
+    fn step(&mut self, step: Step) {
+        let player = &mut self.player;
+        match step {
+            Step::End(which, end) => player.end_fetch(which, end),
+            Step::Read(most) => drop(player.read_frames(most)),
+            Step::Seek(millis) => self.seek(Duration::from_millis(millis)),
+            Step::Drop => {
+                // One of which nothing was read is skipped.
+                let is_begun =
+                    |section: &u64| player.state.section(*section).is_some_and(|known| known.is_begun());
+                let dropped = player.section.take_if(|section| is_begun(section));
+                self.is_reopened |= dropped.is_some();
+                dropped.into_iter().for_each(|section| player.state.drop_section(section));
+            }
+            Step::Quality(level) => player.state.set_quality(Quality::Fixed(level), player.now),
+        }
+        self.player.now += Duration::from_secs(7);
+        self.check();
+    }
+
+    fn seek(&mut self, target: Duration) {
+        let state = &mut self.player.state;
+        let (reader, end) = (state.reader_time(), state.reader_time() + state.buffered());
+        let landed = state.seek(target).unwrap();
+        assert_eq!(landed, SEGMENT * (target.as_millis() / SEGMENT.as_millis()) as u32);
+        assert_eq!(state.reader_time(), target);
+        if (reader..end).contains(&target) && !self.is_reopened {
+            assert_eq!(target + state.buffered(), end, "nothing is fetched again");
+        }
+        let player = &mut self.player;
+        player.played.clear();
+        (player.section, player.is_woken) = (None, true);
+        self.first = (landed.as_millis() / FRAME.as_millis()) as u8;
+        self.target = Some(target);
+    }
+
+    fn check(&mut self) {
+        let player = &self.player;
+        let expected: Vec<u8> = (self.first..).take(player.played.len()).collect();
+        assert_eq!(player.played, expected);
+        let Some(section) = player.section.and_then(|section| player.state.section(section)) else { return };
+        // The one with the target in it, if there are several before.
+        if let Some(target) = self.target.filter(|target| section.end() > *target) {
+            let info = &section.info;
+            // A later one if several were read at once.
+            assert_eq!(info.start + info.skip, target.max(info.start), "{info:?}");
+            self.target = None;
+        }
+    }
+
+    /// Plays to the end, and nothing fails any more.
+    fn finish(mut self) {
+        for _ in 0..10 * SEGMENTS {
+            self.player.end_fetch(0, End::Whole);
+            self.player.now += Duration::from_secs(7);
+            let is_over = self.player.read();
+            self.check();
+            if is_over {
+                assert_eq!(u64::from(self.first) + self.player.played.len() as u64, SEGMENTS * FRAMES);
+                return;
+            }
+        }
+        panic!("playing ends: {:?}", self.player.state);
+    }
+}
+
+fn levels(buffer: u64) -> Player {
+    let quality = Quality::Fixed(0);
+    let mut player =
+        Player::with(3, HlsConfig { quality, buffer: Duration::from_secs(buffer), ..HlsConfig::default() });
+    for variant in 1..3 {
+        let url = player.state.ladder.variants[variant].url.clone();
+        player.state.handle_playlist(variant, list(), url);
+    }
+    player
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn after_any_seeks_each_frame_from_the_target_on_is_played_once(
+        steps in proptest::collection::vec(step(), 0..80),
+        is_mixed in any::<bool>(),
+        buffer in 4_u64..40,
+    ) {
+        let mut player = levels(buffer);
+        // A change to another format begins a section.
+        player.foreign = if is_mixed { vec![1] } else { Vec::new() };
+        let mut sought = Sought::new(player);
+        steps.into_iter().for_each(|step| sought.step(step));
+        sought.finish();
+    }
+
+    #[test]
+    fn replacements_follow_their_sections_over_seeks(
+        choices in proptest::collection::vec((0_usize..8, 0_usize..5), 0..40),
+        steps in proptest::collection::vec(step(), 0..80),
+    ) {
+        let mut sought = Sought::new(replacing(choices));
+        for step in steps {
+            // The application keeps its rule.
+            if !matches!(step, Step::Quality(_)) {
+                sought.step(step);
+            }
+        }
+        sought.finish();
+    }
+}
+
+/// Frames of a whole segment, of 60 kB each.
+fn large(segment: u64) -> Output {
+    let mut output = frames(0, segment, 0..FRAMES);
+    output.data = output.data.iter().flat_map(|byte| vec![*byte; 60_000]).collect();
+    output.frames.iter_mut().for_each(|frame| frame.len = 60_000);
+    output
+}
+
+#[test]
+fn what_is_kept_for_seeks_back_fits_beside_what_is_buffered() {
+    const MOST: usize = 1_500_000;
+    let mut player =
+        Player::with(1, HlsConfig { quality: Quality::Fixed(0), buffer_bytes: MOST, ..HlsConfig::default() });
+    let (mut most_kept, mut kept_last) = (0, 0);
+    let mut section = None;
+    for round in 0..200 {
+        player.is_woken = true;
+        player.plan();
+        for planned in std::mem::take(&mut player.running) {
+            let Planned::Segment { id, url, .. } = planned else { panic!("{planned:?}") };
+            let segment = url.path().trim_start_matches('/').parse().unwrap();
+            let _ = player.state.handle_frames(id, &mut large(segment));
+            player.state.handle_segment_complete(id);
+        }
+        let state = &player.state;
+        let unread = state.buffered_bytes();
+        let kept: usize = state.sections.buffers.iter().map(SectionBuffer::kept).sum();
+        // A segment that was requested below the limit may exceed it.
+        assert!(unread + kept <= MOST.max(unread), "{unread} and {kept}");
+        (most_kept, kept_last) = (most_kept.max(kept), kept);
+        match section {
+            None => {
+                if let SectionResult::Section(id, _) = player.state.next_section() {
+                    section = Some(id);
+                }
+            }
+            Some(id) if round % 3 == 0 => drop(player.state.read(id, &mut [0; 60_000])),
+            Some(_) => {}
+        }
+    }
+    assert!(most_kept > 200_000 && kept_last > 1_000_000, "{most_kept} {kept_last}");
+    // All of it is there: 120 s of buffer keep 30 s.
+    let requested = player.state.next_id;
+    let reader = player.state.reader_time();
+    player.state.seek(reader - Duration::from_secs(5)).unwrap();
+    assert_eq!((player.state.next_id, player.state.is_finished()), (requested, true));
+}

@@ -1,0 +1,109 @@
+//! Seeks inside of what is buffered: nothing is fetched again.
+#![cfg(feature = "hls")]
+
+#[path = "support/mux.rs"]
+mod mux;
+#[path = "support/presentation.rs"]
+mod presentation;
+mod support;
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use mux::Random;
+use presentation::{FRAMES, SEGMENT, all, downloader, numbers, open, segment_frames, site};
+use support::link::{Link, LinkConfig};
+use support::{Origin, poll_until};
+use windway::hls::{Discontinuity, Hls, HlsConfig, HlsHandle, Section};
+use windway::stream::Phase;
+
+/// Blocks until the buffer is full and nothing is being fetched.
+fn settle(handle: &HlsHandle) {
+    poll_until("the buffer is full", || matches!(handle.phase(), Phase::Idle | Phase::Complete));
+}
+
+/// Reads frames up to about this presentation time.
+fn read_to(section: &mut Section, handle: &HlsHandle, time: Duration) {
+    while handle.position() < time {
+        section.read_exact(&mut [0; 300]).unwrap();
+    }
+}
+
+/// Seeks, and reads the first frame. Returns the section, and the number of the frame.
+fn seek(hls: &mut Hls, target: Duration) -> (Section, u64) {
+    let landed = hls.seek(target).unwrap();
+    let mut section = hls.next_section().unwrap().unwrap();
+    let info = section.info().clone();
+    assert_eq!(info.discontinuity, Discontinuity::Seek);
+    assert_eq!(info.start + info.skip, target);
+    assert!(landed.abs_diff(info.start) < Duration::from_millis(1), "{landed:?} {info:?}");
+    let mut head = [0; 15];
+    section.read_exact(&mut head).unwrap();
+    let first = u64::from_be_bytes(head[7..15].try_into().unwrap());
+    assert_eq!(first, (info.start.as_secs_f64() / SEGMENT).round() as u64 * FRAMES);
+    (section, first)
+}
+
+#[test]
+fn seeks_inside_of_the_buffer_request_nothing() {
+    let origin = site(100).serve();
+    for path in ["/ts.m3u8", "/mp4.m3u8"] {
+        let mut hls = open(&origin, path, |config| config.buffer = Duration::from_secs(60));
+        let handle = hls.handle();
+        let mut section = hls.next_section().unwrap().unwrap();
+        read_to(&mut section, &handle, Duration::from_secs(20));
+        settle(&handle);
+        let before = origin.log().requests.len();
+        let mut at = 20.0;
+        let mut random = Random(7);
+        for step in [5.0, -5.0, -5.0, 10.0, 30.0, -5.0, 5.0, -9.0] {
+            at += step + random.below(900) as f64 / 1000.0;
+            let (next, _) = seek(&mut hls, Duration::from_secs_f64(at));
+            let mut old = std::mem::replace(&mut section, next);
+            assert_eq!(old.read(&mut [0; 9]).unwrap(), 0, "the section before the seek ends");
+            assert_eq!(origin.log().requests.len(), before, "{path} at {at}");
+        }
+        let (mut section, first) = seek(&mut hls, Duration::from_secs_f64(at));
+        let mut bytes = segment_frames(first / FRAMES)[0][..15].to_vec();
+        bytes.extend(all(&mut section));
+        assert_eq!(numbers(&bytes), (first..100 * FRAMES).collect::<Vec<_>>(), "{path}");
+        assert!(hls.next_section().unwrap().is_none());
+    }
+}
+
+#[test]
+#[ignore = "measures real time"]
+fn twenty_seeks_of_five_seconds_in_a_buffer_of_a_minute() {
+    const RTT: Duration = Duration::from_millis(40);
+    let own = site(300);
+    let origin = Origin::start(move |request| own.answer(request));
+    let link = Link::start(origin.address(), LinkConfig::with_rtt(RTT));
+    let mut config = HlsConfig::default();
+    config.buffer = Duration::from_secs(60);
+    let mut hls = downloader().open_hls(&link.url("/mp4.m3u8"), config).unwrap();
+    let handle = hls.handle();
+    let mut section = hls.next_section().unwrap().unwrap();
+    read_to(&mut section, &handle, Duration::from_secs(30));
+    settle(&handle);
+    let before = handle.stats();
+    let mut times: Vec<Duration> = (0..20)
+        .map(|round| {
+            let step = if round % 2 == 0 { -5.0 } else { 5.0 };
+            let target = Duration::from_secs_f64(30.0 + f64::min(step, 0.0));
+            let began = Instant::now();
+            section = seek(&mut hls, target).0;
+            let took = began.elapsed();
+            settle(&handle);
+            took
+        })
+        .collect();
+    let after = handle.stats();
+    times.sort_unstable();
+    println!(
+        "20 seeks at {RTT:?}: median {:.2?}, at most {:.2?}, {} requests, {} KiB",
+        times[10],
+        times[19],
+        after.requests - before.requests,
+        (after.bytes_fetched - before.bytes_fetched) / 1024,
+    );
+}
