@@ -17,16 +17,31 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// A function that is called at a deadline.
 pub(super) trait Call: Send + Sync {
-    /// Returns the next deadline; `None` waits for [`Alarms::recheck`]. Must not block.
-    fn call(self: Arc<Self>, now: Instant) -> Option<Instant>;
+    /// Returns when to call it next. Must not block.
+    fn call(self: Arc<Self>, now: Instant) -> Next;
+}
+
+/// When a function is called next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    At(Instant),
+    /// At this time, or at the next [recheck](Alarms::recheck) before it.
+    AtOrRecheck(Instant),
+    Recheck,
+}
+
+impl From<Option<Instant>> for Next {
+    fn from(at: Option<Instant>) -> Self {
+        at.map_or(Self::Recheck, Self::At)
+    }
 }
 
 /// Calls its function at a deadline, at those that it returns, and at each recheck after the last one.
 pub(super) struct AtDeadline<F>(pub(super) F);
 
 impl<F: Fn(Instant) -> Option<Instant> + Send + Sync> Call for AtDeadline<F> {
-    fn call(self: Arc<Self>, now: Instant) -> Option<Instant> {
-        (self.0)(now)
+    fn call(self: Arc<Self>, now: Instant) -> Next {
+        (self.0)(now).into()
     }
 }
 
@@ -50,6 +65,8 @@ struct State {
 struct Entry {
     /// Deadline. `None`: called at the next recheck.
     at: Option<Instant>,
+    /// A recheck calls it although it has a deadline.
+    is_rechecked: bool,
     call: Arc<dyn Call>,
 }
 
@@ -63,20 +80,22 @@ impl Alarms {
     /// Calls `call` at `at`, and then at each deadline that it returns.
     pub(super) fn set(self: &Arc<Self>, at: Instant, call: Arc<dyn Call>) -> Alarm {
         let mut state = self.state.lock();
-        let key = state.alarms.insert(Entry { at: Some(at), call });
+        let key = state.alarms.insert(Entry { at: Some(at), is_rechecked: false, call });
         self.wake_by(&mut state, at);
         drop(state);
         Alarm { alarms: Arc::clone(self), key }
     }
 
-    /// Calls every alarm that has no deadline, soon.
+    /// Calls every alarm that has no deadline or waits for a recheck, soon.
     pub(super) fn recheck(self: &Arc<Self>) {
         let mut state = self.state.lock();
         let now = Instant::now();
         let mut found = false;
         for (_, entry) in &mut state.alarms {
-            found |= entry.at.is_none();
-            entry.at.get_or_insert(now);
+            if entry.at.is_none() || entry.is_rechecked {
+                found = true;
+                entry.at = Some(entry.at.map_or(now, |at| at.min(now)));
+            }
         }
         if found {
             self.wake_by(&mut state, now);
@@ -143,6 +162,7 @@ impl Alarms {
             // The entry has no deadline during its call, so that a recheck in that time sets one: the call may have read the
             // state before it changed.
             if entry.at.take_if(|at| *at <= now).is_some() {
+                entry.is_rechecked = false;
                 due.push((key, Arc::clone(&entry.call)));
             }
         }
@@ -151,11 +171,17 @@ impl Alarms {
             let (next, call) = MutexGuard::unlocked(state, move || {
                 // A panic must not end the thread: the other alarms would never be called.
                 let next = catch_unwind(AssertUnwindSafe(|| Arc::clone(&call).call(now)));
-                (next.unwrap_or_default(), call)
+                (next.unwrap_or(Next::Recheck), call)
             });
+            let (next, is_rechecked) = match next {
+                Next::At(at) => (Some(at), false),
+                Next::AtOrRecheck(at) => (Some(at), true),
+                Next::Recheck => (None, true),
+            };
             // The slab may have given this key to another alarm meanwhile.
             if let Some(entry) = state.alarms.get_mut(key).filter(|entry| Arc::ptr_eq(&entry.call, &call)) {
                 entry.at = [next, entry.at].into_iter().flatten().min();
+                entry.is_rechecked = is_rechecked;
             }
             // This may be the last owner, and what a drop runs must not find the lock taken.
             MutexGuard::unlocked(state, || drop(call));
@@ -191,8 +217,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     impl<F: Fn(Instant) -> Option<Instant> + Send + Sync> Call for F {
-        fn call(self: Arc<Self>, now: Instant) -> Option<Instant> {
-            self(now)
+        fn call(self: Arc<Self>, now: Instant) -> Next {
+            self(now).into()
         }
     }
 
@@ -251,6 +277,34 @@ mod tests {
             calls.recv_timeout(Duration::from_secs(60)).expect("called twice");
         }
         alarms.close();
+    }
+
+    #[test]
+    fn a_recheck_calls_an_alarm_before_its_deadline_only_if_it_waits_for_both() {
+        struct Waits(Next, crossbeam_channel::Sender<Next>);
+        impl Call for Waits {
+            fn call(self: Arc<Self>, _: Instant) -> Next {
+                self.1.send(self.0).unwrap_or_default();
+                self.0
+            }
+        }
+        let alarms = Arc::new(Alarms::default());
+        let (calls_tx, calls) = unbounded();
+        let now = Instant::now();
+        let late = now + Duration::from_secs(3600);
+        let set = |next| alarms.set(now, Arc::new(Waits(next, calls_tx.clone())));
+        let _set = [Next::At(late), Next::AtOrRecheck(late), Next::Recheck].map(set);
+        assert_eq!(calls.iter().take(3).count(), 3);
+        // A call that has been made may not have returned.
+        while alarms.state.lock().alarms.iter().any(|(_, entry)| entry.at.is_none() && !entry.is_rechecked) {
+            thread::yield_now();
+        }
+        alarms.recheck();
+        let mut called: Vec<_> = calls.iter().take(2).collect();
+        called.sort_unstable_by_key(|next| *next == Next::Recheck);
+        assert_eq!(called, [Next::AtOrRecheck(late), Next::Recheck]);
+        alarms.close();
+        assert!(calls.is_empty());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::alarm::Call;
+use super::alarm::{Call, Next};
 use super::exchange::{Exchange, Over};
 use super::hedge_policy::{HedgePolicy, Hedging, Waiting};
 use super::request::Request;
@@ -130,14 +130,14 @@ impl Hedge {
     }
 
     /// Sends a hedged request if one is due. Returns when to check again.
-    fn poll(self: &Arc<Self>, now: Instant) -> Option<Instant> {
+    fn poll(self: &Arc<Self>, now: Instant) -> Next {
         let mut state = self.state.lock();
         if state.is_over || state.winner.is_some() {
-            return None;
+            return Next::Recheck;
         }
         let Some((since, is_reused, is_pooled)) = self.first.silent_since() else {
             // No connection yet: happy eyeballs already tries all addresses, and another connection would try the same ones.
-            return Some(now + state.policy.delay);
+            return Next::At(now + state.policy.delay);
         };
         let origin = self.url.origin();
         let pool = &self.sender.pool;
@@ -149,6 +149,11 @@ impl Hedge {
             has_proven: pool.has_proven(origin),
             is_single_connection: pool.is_single_connection(origin),
         };
+        if state.policy.due(waiting).is_some() {
+            if let Err(at) = self.sender.take_hedge(origin, waiting.is_urgent, now) {
+                return Next::AtOrRecheck(at);
+            }
+        }
         let begun = state.policy.poll(waiting).map(|over| self.begin(&mut state, over, since));
         let next = state.policy.next_silence(waiting);
         drop(state);
@@ -157,10 +162,13 @@ impl Hedge {
                 log::debug!("{} waits for its response head; hedging it over another connection", self.url);
             }
             // The first attempt continues without a hedge.
-            Some(Err(error)) => log::warn!("can't start a thread for a hedged request: {error}"),
+            Some(Err(error)) => {
+                self.sender.give_hedge_back(origin);
+                log::warn!("can't start a thread for a hedged request: {error}");
+            }
             None => {}
         }
-        Some(since + next?)
+        next.map(|next| since + next).into()
     }
 
     /// Hedges the first attempt, which was sent at `since`. Fails if no thread can be started.
@@ -225,7 +233,7 @@ impl Hedge {
             self.record_win(exchange, &unresponsive);
         }
         if is_to_decide {
-            self.sender.alarms.recheck();
+            self.sender.give_hedge_back(self.url.origin());
         }
     }
 
@@ -233,6 +241,7 @@ impl Hedge {
     fn record_win(&self, exchange: &Exchange, unresponsive: &[SocketAddr]) {
         let origin = self.url.origin();
         let pool = &self.sender.pool;
+        self.sender.record_hedge_won(origin);
         if exchange.over == Over::Proven {
             return pool.record_unanswered(origin);
         }
@@ -293,7 +302,7 @@ impl Hedge {
 }
 
 impl Call for Hedge {
-    fn call(self: Arc<Self>, now: Instant) -> Option<Instant> {
+    fn call(self: Arc<Self>, now: Instant) -> Next {
         self.poll(now)
     }
 }

@@ -51,19 +51,26 @@ impl HedgePolicy {
         Self { delay, over_proven: false, over_new: 0, new_at: delay }
     }
 
-    /// The connection over which to send a hedged request now. `None` if none is due.
-    pub(super) fn poll(&mut self, waiting: Waiting) -> Option<Over> {
+    /// The connection over which a hedged request is due now. `None` if none is due. [`poll`](Self::poll) must follow if it is
+    /// sent.
+    pub(super) fn due(&self, waiting: Waiting) -> Option<Over> {
         if self.may_use_proven(waiting) && waiting.has_proven && waiting.silence >= self.delay / 2 {
-            self.over_proven = true;
             return Some(Over::Proven);
         }
-        if self.new_at(waiting).is_some_and(|at| waiting.silence >= at) {
+        self.new_at(waiting).is_some_and(|at| waiting.silence >= at).then_some(Over::New)
+    }
+
+    /// The connection over which to send a hedged request now. `None` if none is due.
+    pub(super) fn poll(&mut self, waiting: Waiting) -> Option<Over> {
+        let over = self.due(waiting)?;
+        if over == Over::Proven {
+            self.over_proven = true;
+        } else {
             // Counted from now, even if this one is late: each attempt gets its whole time.
             self.new_at = waiting.silence + self.delay * 2_u32.pow(self.over_new);
             self.over_new += 1;
-            return Some(Over::New);
         }
-        None
+        Some(over)
     }
 
     /// The silence at which to decide again. `None` if nothing follows unless the request becomes urgent.

@@ -11,6 +11,7 @@ use super::response::Response;
 use super::silence::{SilenceHedge, Successor};
 use crate::cancel::CancelToken;
 use crate::error::Error;
+use crate::origin::Origin;
 
 /// What to request if a body is silent.
 pub(crate) enum Rest {
@@ -33,8 +34,9 @@ pub(super) fn hedge_body(
         return;
     }
     let Some(token) = body.token().cloned() else { return };
-    let (own, pool) = (Arc::clone(opener), Arc::clone(&opener.sender.pool));
-    let (request, origin) = (request.clone().over(Over::New), request.origin().clone());
+    let (own, request) = (Arc::clone(opener), request.clone().over(Over::New));
+    let [sender, winning] = [&opener.sender; 2].map(Arc::clone);
+    let [origin, won] = [request.origin(); 2].map(Origin::clone);
     let successor = Successor {
         is_live: matches!(rest, Rest::Live(_)),
         open: Box::new(move |position, token| {
@@ -44,8 +46,13 @@ pub(super) fn hedge_body(
             );
             rest.open(&own, request.clone(), position, token)
         }),
-        // The connections that were idle in that time used the same broken path: close them.
-        handle_win: Box::new(move |since| pool.forget_older(&origin, since)),
+        // A reader waits for these bytes, so it is urgent.
+        take_token: Box::new(move |now| sender.take_hedge(&origin, true, now)),
+        handle_win: Box::new(move |since| {
+            winning.record_hedge_won(&won);
+            // The connections that were idle in that time used the same broken path: close them.
+            winning.pool.forget_older(&won, since);
+        }),
     };
     body.watch_silence(|exchange| {
         SilenceHedge::watch(&opener.sender.alarms, hedging, successor, token, exchange)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use ureq::http::{self, HeaderMap, HeaderValue, header, response};
 
 use super::acceptance::is_short;
@@ -17,6 +18,7 @@ use super::h1::agent::Http1;
 #[cfg(feature = "http3")]
 use super::h3::{Http3, Quic, Sent};
 use super::header_fields::take_userinfo;
+use super::hedge_budget::HedgeBudget;
 use super::pool::ConnectionPool;
 use super::request::Request;
 use super::stats::Counters;
@@ -46,6 +48,7 @@ pub(super) struct Sender {
     pub(super) counters: Arc<Counters>,
     /// Runs the checks of requests that wait too long.
     pub(super) alarms: Arc<Alarms>,
+    pub(super) hedge_budget: Mutex<HedgeBudget>,
     /// Header fields of every request.
     pub(super) headers: HeaderMap,
     /// `Authorization` value of each origin. No other origin gets it.
@@ -185,6 +188,23 @@ impl Sender {
             http3.record_head(origin, &head.headers);
         }
         Ok((head, body))
+    }
+
+    /// Takes the token for a hedged request to `origin`. If there is none, returns when to ask again.
+    pub(super) fn take_hedge(&self, origin: &Origin, is_urgent: bool, now: Instant) -> Result<(), Instant> {
+        self.hedge_budget.lock().take(origin, is_urgent, now)
+    }
+
+    /// Returns the token of a hedged request to `origin` that was not sent.
+    pub(super) fn give_hedge_back(&self, origin: &Origin) {
+        self.hedge_budget.lock().give_back(origin);
+        self.alarms.recheck();
+    }
+
+    /// Records that a hedged request to `origin` won: others that were refused a token may be sent now.
+    pub(super) fn record_hedge_won(&self, origin: &Origin) {
+        self.hedge_budget.lock().record_win(origin);
+        self.alarms.recheck();
     }
 
     /// Aborts `exchange` when `cancel` is cancelled, also while it waits for a lookup or a connect.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use ureq::Agent;
 use ureq::http::{HeaderMap, HeaderValue, header};
 
@@ -70,6 +71,7 @@ pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
         lookups,
         counters,
         alarms: Arc::default(),
+        hedge_budget: Mutex::default(),
         headers,
         auth,
         cookies: config.cookies.clone(),

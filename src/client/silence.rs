@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::alarm::{Alarm, Alarms, Call};
+use super::alarm::{Alarm, Alarms, Call, Next};
 use super::exchange::Exchange;
 use super::hedge_policy::Hedging;
 use super::silence_watch::{OnSilence, SilenceWatch};
@@ -37,6 +37,8 @@ pub(super) struct Successor<R> {
     /// Requests the bytes from a position on, under a token. `None` if the response can't continue the body. Blocks like a
     /// request.
     pub(super) open: Box<Open<R>>,
+    /// Takes the token for a hedged request at a time. If there is none, returns when to ask again.
+    pub(super) take_token: Box<dyn Fn(Instant) -> Result<(), Instant> + Send + Sync>,
     /// Called when a hedged request wins, with the beginning of the silence.
     pub(super) handle_win: Box<dyn Fn(Instant) + Send + Sync>,
     /// The body is a live stream: it becomes urgent without a notification when its buffer runs low.
@@ -159,34 +161,37 @@ impl<R: Send + 'static> OnSilence for Shared<R> {
 }
 
 impl<R: Send + 'static> Call for Shared<R> {
-    fn call(self: Arc<Self>, now: Instant) -> Option<Instant> {
+    fn call(self: Arc<Self>, now: Instant) -> Next {
         self.poll(now)
     }
 }
 
 impl<R: Send + 'static> Shared<R> {
     /// Starts a hedged request if one is due. Returns when to check again.
-    fn poll(self: &Arc<Self>, now: Instant) -> Option<Instant> {
+    fn poll(self: &Arc<Self>, now: Instant) -> Next {
         if !self.urgency.is_urgent() {
             // A recheck follows when the fetch becomes urgent. Nothing reports that the buffer of a live stream runs low, so
             // poll that.
-            return self.successor.is_live.then(|| now + self.delay);
+            return self.successor.is_live.then(|| now + self.delay).into();
         }
         let mut state = self.state.lock();
-        let since = state.since?;
+        let Some(since) = state.since else { return Next::Recheck };
         if state.is_over || state.winner.is_some() || state.begun == MAX_HEDGES {
-            return None;
+            return Next::Recheck;
         }
         let at = since + state.next_at.max(self.delay);
         if now < at {
-            return Some(at);
+            return Next::At(at);
+        }
+        if let Err(at) = (self.successor.take_token)(now) {
+            return Next::AtOrRecheck(at);
         }
         let silence = now.saturating_duration_since(since);
         self.begin(&mut state, since);
         let pause = self.delay * 2_u32.pow(state.begun);
         state.begun += 1;
         state.next_at = silence + pause;
-        Some(now + pause)
+        Next::At(now + pause)
     }
 
     fn begin(self: &Arc<Self>, state: &mut State<R>, since: Instant) {
