@@ -305,6 +305,27 @@ fn a_connection_is_kept_alive_while_a_response_is_not_read() {
 }
 
 #[test]
+fn a_connection_is_kept_alive_within_the_idle_limit_of_the_server() {
+    in_time("a server with a short idle limit", || {
+        let mut options = Options::default();
+        options.transport.max_idle_timeout(Some(quinn_proto::VarInt::from_u32(1500).into()));
+        let server = Server::start_with(options, |_, reply| {
+            let _ = reply.send([head(&[(":status", "200")]), data(b"first")].concat());
+            reply.await_stop();
+        });
+        let client = ClientConfig::new().extra_roots([server.root_pem()]);
+        let config = DownloaderConfig::new().client(client.http3(Http3::Always(vec![server.url("/")])));
+        let downloader = Downloader::new(config).unwrap();
+        let held = hold(&downloader, &server.url("/held"));
+        // Six is more than the tests of the path's MTU need.
+        let before = server.pings();
+        server.wait_until("PINGs", |server| server.pings() >= before + 12 || server.lost() > 0);
+        assert_eq!((server.connections(), server.lost()), (1, 0));
+        drop(held);
+    });
+}
+
+#[test]
 fn a_file_is_right_over_a_path_that_loses_packets() {
     in_time("loss", || {
         let (_origin, gateway, relay) = serve();

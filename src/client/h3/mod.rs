@@ -19,6 +19,7 @@ mod driver;
 mod frame;
 pub(super) mod keep_alive;
 mod limits;
+mod parameters;
 mod poller;
 mod qpack;
 mod receiver;

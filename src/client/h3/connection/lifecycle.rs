@@ -7,6 +7,8 @@ use quinn_proto::{ConnectionError, Dir, Event, StreamEvent, VarInt};
 use super::state::{State, not_processed, varint};
 use crate::client::h3::code::{Code, Violation};
 use crate::client::h3::control::{Control, UniStream};
+use crate::client::h3::limits::Limits;
+use crate::client::h3::parameters::idle_limit;
 use crate::error::{Error, ErrorKind};
 
 impl State {
@@ -44,6 +46,11 @@ impl State {
 
     pub(super) fn handle_connected(&mut self, now: Instant) {
         self.is_ready = true;
+        let parameters = self.quic.crypto_session().transport_parameters().ok().flatten();
+        if let Some(idle) = parameters.and_then(|parameters| idle_limit(&parameters)) {
+            // RFC 9000, section 10.1: the shorter limit of both sides counts.
+            self.ping_interval = self.ping_interval.min(Limits::keep_alive_within(idle));
+        }
         for request in self.requests.values_mut().filter(|request| !request.is_early) {
             request.began = now;
         }
