@@ -262,6 +262,12 @@ impl Error {
         self.edit(|report| report.detail += &format!(", through the proxy {proxy}"))
     }
 
+    /// Adds why QUIC, which was tried first, did not work either.
+    #[cfg(feature = "http3")]
+    pub(crate) fn and_over_quic(self, error: &Self) -> Self {
+        self.edit(|report| report.detail += &format!("; over QUIC: {}", error.0.detail))
+    }
+
     pub(crate) fn with_challenge(self, challenge: &str) -> Self {
         self.edit(|report| report.challenge = Some(challenge.into()))
     }

@@ -95,6 +95,20 @@ fn answers() -> Vec<(&'static str, Vec<u8>, Then, ErrorKind)> {
 }
 
 #[test]
+fn the_error_of_a_refused_certificate_says_why() {
+    in_time("a certificate", || {
+        let server = Server::start(|_, reply| good(&reply));
+        let client = ClientConfig::new().http3(Http3::Always(vec![server.url("/")]));
+        let mut config = DownloaderConfig::new().client(client);
+        config.max_retries = 0;
+        let error = get(&Downloader::new(config).unwrap(), &server.url("/a")).unwrap_err();
+        // Nothing listens over TCP.
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error:?}");
+        assert!(error.to_string().contains("UnknownIssuer"), "{error}");
+    });
+}
+
+#[test]
 fn each_broken_answer_is_an_error_and_the_next_request_succeeds() {
     in_time("answers", || {
         let server = Server::start(|request: Request, reply| {

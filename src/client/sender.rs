@@ -179,6 +179,10 @@ impl Sender {
                     Sent::UseTcp(_) => Err(error),
                 };
             }
+            // The server may be reached over QUIC only, and then this is what its operator has to know.
+            (Err(error), Quic::Unreachable(Some(over_quic)), _) if error.is_unreachable() => {
+                return Err(error.and_over_quic(over_quic));
+            }
             (Err(error), ..) => return Err(error),
         };
         if let Some(origin) = &exchange.origin {

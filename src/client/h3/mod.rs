@@ -91,8 +91,8 @@ pub(super) enum Sent {
 /// What came of QUIC before TCP is used.
 pub(super) enum Quic {
     Unused,
-    /// There was no connection in time.
-    Unreachable,
+    /// There was no connection in time. With the error if the handshake failed.
+    Unreachable(Option<Error>),
     /// This connection, which had not worked before, failed with the request.
     Failed(Arc<Connection>, Error),
     /// This connection has answered no request yet, and one has waited for so long that it is hedged.
@@ -110,7 +110,7 @@ impl Route {
     /// RFC 7838, section 2.4: without its alternative, an origin is used as if it had none.
     fn unusable(origin: &Origin, error: &Error) -> Self {
         log::debug!("no QUIC connection to {}: {error:?}", origin.host);
-        Self::Tcp(Quic::Unreachable)
+        Self::Tcp(Quic::Unreachable(None))
     }
 }
 
@@ -272,9 +272,9 @@ impl Http3 {
         let mut stream = enter(&connection, exchange)?;
         // As long as no packet comes back, TCP is tried beside it as well: all requests are GETs, so both may be answered.
         let sent_early = if may_be_early { stream.send_early(&head) } else { None };
-        if !self.await_ready(&stream, origin, is_broken)? {
+        if let Err(unreachable) = self.await_ready(&stream, origin, is_broken) {
             exchange.unbind_stream();
-            return Ok(Sent::UseTcp(Quic::Unreachable));
+            return Ok(Sent::UseTcp(unreachable));
         }
         // A connection without a response proves nothing about the server, however old it is.
         let is_reused = connection.load().1 > 0;
@@ -321,7 +321,7 @@ impl Http3 {
             // Another request was answered since.
             Quic::Failed(connection, _) | Quic::Unanswered(connection) if connection.load().1 > 0 => return,
             // The handshake of a connection that was not there in time may succeed after all.
-            Quic::Unreachable | Quic::Failed(..) | Quic::Unanswered(_) => {}
+            Quic::Unreachable(_) | Quic::Failed(..) | Quic::Unanswered(_) => {}
         }
         let is_marked = {
             let (mut state, now) = (self.state.lock(), Instant::now());
@@ -590,8 +590,8 @@ impl Http3 {
         Ok(config)
     }
 
-    /// Blocks until the handshake of the connection of `stream` is complete. False if TCP was faster, or QUIC does not work.
-    fn await_ready(&self, stream: &RequestStream, origin: &Origin, is_broken: bool) -> Result<bool, Error> {
+    /// Blocks until the handshake of the connection of `stream` is complete. Fails if TCP was faster, or QUIC does not work.
+    fn await_ready(&self, stream: &RequestStream, origin: &Origin, is_broken: bool) -> Result<(), Quic> {
         let began = Instant::now();
         let wait = |until: Instant, is_decided: &dyn Fn() -> bool| stream.await_ready(until, is_decided);
         // While it is broken, nothing waits for a handshake.
@@ -606,11 +606,11 @@ impl Http3 {
             readiness = wait(began + self.limits.connect, &|| attempt.0.load(Ordering::Acquire) == TCP_OPEN);
         }
         match readiness {
-            Ok(Readiness::Ready) => Ok(true),
-            Ok(Readiness::NotYet { .. }) => Ok(false),
+            Ok(Readiness::Ready) => Ok(()),
+            Ok(Readiness::NotYet { .. }) => Err(Quic::Unreachable(None)),
             Err(error) => {
                 log::debug!("no QUIC connection to {}: {error}", origin.host);
-                Ok(false)
+                Err(Quic::Unreachable(Some(error)))
             }
         }
     }
