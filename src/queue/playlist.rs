@@ -119,7 +119,7 @@ impl Playlist {
             match resolve(&url, &entry.location, rules) {
                 Ok(target) => {
                     let remote = origin.remote(target, rules);
-                    tracks.push(Track::remote(remote, entry.title, entry.duration).identified(entry.id));
+                    tracks.push(Track::of_entry(remote, entry));
                 }
                 Err(error) => refused.push(at_line(entry.line, error)),
             }
@@ -145,7 +145,8 @@ impl Playlist {
         self.title.as_deref()
     }
 
-    /// The tracks, in the order of the list. At least one, but for a feed without episodes. Most podcasts begin with the newest episode; dates are not read.
+    /// The tracks, in the order of the list. At least one, but for a feed without episodes. Most podcasts begin with the
+    /// newest episode: sort by [`Track::published`] to be sure.
     pub fn tracks(&self) -> &[Track] {
         &self.tracks
     }

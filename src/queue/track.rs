@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::client::{Request, UriPolicy};
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::{HttpUrl, SafeUrl};
 use crate::stream::Stream;
+
+use super::list::Entry;
 
 /// A track of a [`Queue`](super::Queue) or of a [`Playlist`](super::Playlist). Cheap to clone.
 ///
@@ -27,6 +29,9 @@ pub struct Track {
     title: Option<Arc<str>>,
     duration: Option<Duration>,
     guid: Option<Arc<str>>,
+    published: Option<SystemTime>,
+    media_type: Option<Arc<str>>,
+    byte_len: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -60,11 +65,8 @@ impl Track {
     /// [`ErrorKind::UnsupportedScheme`].
     pub fn new(url: &str) -> Result<Self, Error> {
         let url = HttpUrl::parse(url)?;
-        Ok(Self::remote(
-            Remote { url, policy: None, is_public_only: false, gets_headers: true, depth: 0 },
-            None,
-            None,
-        ))
+        let remote = Remote { url, policy: None, is_public_only: false, gets_headers: true, depth: 0 };
+        Ok(Self::at(Place::Url(remote)))
     }
 
     /// A track that `open` opens when its turn comes, for example a local file. It is not opened before, and may be opened
@@ -72,16 +74,32 @@ impl Track {
     ///
     /// `open` runs in [`Queue::next`](super::Queue::next), and may block as long as that may.
     pub fn opened_by(open: impl Fn() -> Result<Stream, Error> + Send + Sync + 'static) -> Self {
-        Self { place: Place::Opener(Arc::new(open)), title: None, duration: None, guid: None }
+        Self::at(Place::Opener(Arc::new(open)))
     }
 
-    pub(super) fn remote(remote: Remote, title: Option<String>, duration: Option<Duration>) -> Self {
-        Self { place: Place::Url(remote), title: title.map(Arc::from), duration, guid: None }
+    fn at(place: Place) -> Self {
+        Self {
+            place,
+            title: None,
+            duration: None,
+            guid: None,
+            published: None,
+            media_type: None,
+            byte_len: None,
+        }
     }
 
-    pub(super) fn identified(mut self, guid: Option<String>) -> Self {
-        self.guid = guid.map(Arc::from);
-        self
+    /// The track of a list that `entry` describes and that `remote` leads to.
+    pub(super) fn of_entry(remote: Remote, entry: Entry) -> Self {
+        Self {
+            place: Place::Url(remote),
+            title: entry.title.map(Arc::from),
+            duration: entry.duration,
+            guid: entry.id.map(Arc::from),
+            published: entry.published,
+            media_type: entry.media_type.map(Arc::from),
+            byte_len: entry.len,
+        }
     }
 
     /// Sets the title.
@@ -115,6 +133,36 @@ impl Track {
     /// ```
     pub fn guid(&self) -> Option<&str> {
         self.guid.as_deref()
+    }
+
+    /// When the episode was published, as its feed says: `pubDate` of RSS, `published` of Atom or else `updated`. `None` for other
+    /// lists.
+    ///
+    /// ```
+    /// # use windway::queue::{ListRules, Playlist};
+    /// let feed = br#"<rss><channel>
+    ///     <item><pubDate>Mon, 6 Nov 2023 06:00:00 +0100</pubDate><enclosure url="/1.mp3" type="audio/mpeg" length="48000000"/></item>
+    ///     <item><pubDate>Mon, 13 Nov 2023 06:00:00 +0100</pubDate><enclosure url="/2.mp3" type="audio/mpeg" length="0"/></item>
+    /// </channel></rss>"#;
+    /// let feed = Playlist::parse(feed, "https://example.com/feed", ListRules::default())?;
+    /// let newest = feed.tracks().iter().max_by_key(|track| track.published()).unwrap();
+    /// assert_eq!(newest.url().unwrap().expose(), "https://example.com/2.mp3");
+    /// assert_eq!((newest.media_type(), newest.byte_len()), (Some("audio/mpeg"), None));
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    pub fn published(&self) -> Option<SystemTime> {
+        self.published
+    }
+
+    /// The content type that a feed says. The response may have another one, and
+    /// [`media_info`](crate::StreamHandle::media_info) looks at the bytes.
+    pub fn media_type(&self) -> Option<&str> {
+        self.media_type.as_deref()
+    }
+
+    /// Length of the file in bytes that a feed says, for example to ask before a download. It may be wrong.
+    pub fn byte_len(&self) -> Option<u64> {
+        self.byte_len
     }
 
     /// The URL. `None` for a track that a closure opens.

@@ -4,12 +4,13 @@
 //! stop at the first line that they do not know, or do not know the line of an entry. XML is read by `quick-xml`, which
 //! expands no entities but the five of XML, so that a short document can't become a long one.
 
+mod date;
 mod duration;
 mod m3u;
 mod pls;
 mod xml;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind};
 use crate::media::{self, ListFormat};
@@ -33,6 +34,10 @@ pub(super) struct Entry {
     pub(super) title: Option<String>,
     pub(super) duration: Option<Duration>,
     pub(super) id: Option<String>,
+    pub(super) published: Option<SystemTime>,
+    pub(super) media_type: Option<String>,
+    /// Bytes of what the location leads to.
+    pub(super) len: Option<u64>,
 }
 
 impl List {

@@ -105,6 +105,35 @@ fn feeds_have_enclosures() {
 }
 
 #[test]
+fn episodes_have_the_date_the_type_and_the_length_that_their_feed_says() {
+    let facts = |text: &str| -> Vec<(Option<u64>, Option<String>, Option<u64>)> {
+        let seconds = |date: SystemTime| date.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let entries = parse(ListFormat::Feed, text).entries.into_iter();
+        entries.map(|entry| (entry.published.map(seconds), entry.media_type, entry.len)).collect()
+    };
+    // The date of the channel, and that of an element inside, are others. A length of 0 is not known.
+    let rss = "<rss><channel><pubDate>Thu, 1 Jan 1970 00:00:09 GMT</pubDate>
+        <item><source><pubDate>Thu, 1 Jan 1970 00:00:08 GMT</pubDate></source>
+        <enclosure url='1' length=' 5000000000 ' type='audio/mpeg'/><pubDate>Thu, 1 Jan 1970 00:00:07 GMT</pubDate></item>
+        <item><enclosure url='2' length='0' type=''/><dc:date>1970-01-01T00:00:06Z</dc:date></item>
+        <item><pubDate>soon</pubDate><enclosure url='3' length='many'/></item></channel></rss>";
+    assert_eq!(
+        facts(rss),
+        [
+            (Some(7), Some("audio/mpeg".into()), Some(5_000_000_000)),
+            (Some(6), None, None),
+            (None, None, None)
+        ]
+    );
+    // The first place counts, with its type and length.
+    let atom = "<feed><updated>1970-01-01T00:00:09Z</updated><entry><updated>1970-01-01T00:00:08Z</updated>
+        <published>1970-01-01T00:00:07Z</published><link rel='enclosure' href='1' type='audio/ogg' length='5'/>
+        <link rel='enclosure' href='2' type='audio/mpeg' length='6'/></entry>
+        <entry><link rel='enclosure' href='3'/><updated>1970-01-01T00:00:06Z</updated></entry></feed>";
+    assert_eq!(facts(atom), [(Some(7), Some("audio/ogg".into()), Some(5)), (Some(6), None, None)]);
+}
+
+#[test]
 fn what_is_cut_or_too_much_is_read_as_far_as_it_goes_or_an_error_with_its_line() {
     let cut =
         "<rss><channel>\n<item><enclosure url=\"1.mp3\"/></item>\n<item><enclosure url=\"2.mp3\"/><title>T";

@@ -2,12 +2,12 @@
 //! hide the structure are passed over: many ASX files are not well formed.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::reader::Reader;
 
-use super::{Entry, List, duration, not_empty};
+use super::{Entry, List, date, duration, not_empty};
 use crate::error::{Error, ErrorKind};
 
 /// Maximum depth of nested elements. The formats have their tracks at three or four levels; the limit bounds memory.
@@ -26,6 +26,8 @@ pub(super) struct Format {
     duration: (&'static str, fn(&str) -> Option<Duration>),
     /// Children of a track whose text identifies it.
     ids: &'static [&'static str],
+    /// Children of a track whose text is its date. The first one counts that a track has.
+    dates: &'static [&'static str],
     /// Elements without content, which many lists do not close.
     empty: &'static [&'static str],
 }
@@ -44,6 +46,7 @@ pub(super) static XSPF: Format = Format {
     location: Location::Text("location"),
     duration: ("duration", |text| duration::of_seconds(text.trim().parse::<f64>().ok()? / 1000.0)),
     ids: &["identifier"],
+    dates: &[],
     empty: &[],
 };
 
@@ -56,6 +59,7 @@ pub(super) static ASX: Format = Format {
     }),
     duration: ("duration", duration::parse),
     ids: &[],
+    dates: &[],
     empty: &["ref", "entryref"],
 };
 
@@ -70,6 +74,8 @@ pub(super) static FEED: Format = Format {
     duration: ("duration", duration::parse),
     // RSS 2.0, and RFC 4287, section 4.2.6.
     ids: &["guid", "id"],
+    // RFC 4287, sections 4.2.9 and 4.2.15; RSS 2.0; Dublin Core, which RSS 1.0 uses.
+    dates: &["published", "pubdate", "date", "updated"],
     // Not `link`, which has content in RSS.
     empty: &[],
 };
@@ -96,8 +102,14 @@ pub(super) fn parse(text: &str, format: &Format) -> Result<List, Error> {
     config.check_end_names = false;
     config.allow_unmatched_ends = true;
     config.allow_dangling_amp = true;
-    let mut builder =
-        Builder { format, list: List::default(), open: Vec::new(), track: None, value: String::new() };
+    let mut builder = Builder {
+        format,
+        list: List::default(),
+        open: Vec::new(),
+        track: None,
+        dates: Vec::new(),
+        value: String::new(),
+    };
     let mut lines = Lines { text, counted: 0, line: 1 };
     loop {
         let event = reader.read_event();
@@ -174,6 +186,8 @@ struct Builder<'a> {
     open: Vec<String>,
     /// The track that is open, and how many elements are open around it.
     track: Option<(Entry, usize)>,
+    /// Its dates, each with the index of its element in [`Format::dates`].
+    dates: Vec<(usize, SystemTime)>,
     /// Text of the innermost element, up to the next tag.
     value: String,
 }
@@ -191,6 +205,10 @@ impl Builder<'_> {
             // Further ones are other places for the same track.
             if let Some(location) = location(element).filter(|_| track.location.is_empty()) {
                 (track.line, track.location) = (line, location.trim().to_owned());
+                // Feeds write a length of 0 if they do not know it.
+                let len = element.attribute("length").and_then(|len| len.trim().parse().ok());
+                track.len = len.filter(|len| *len > 0);
+                track.media_type = element.attribute("type").and_then(not_empty);
             }
         }
         if let (Location::Text(name), Some((track, _))) = (&self.format.location, &mut self.track) {
@@ -226,9 +244,7 @@ impl Builder<'_> {
         let value = std::mem::take(&mut self.value);
         match &mut self.track {
             Some((_, depth)) if self.open.len() <= *depth => {
-                if let Some((track, _)) = self.track.take() {
-                    self.list.add(track)?;
-                }
+                self.add_track()?;
             }
             Some((track, depth)) => {
                 // Not the `id` of an element inside, such as Atom's `source`.
@@ -243,6 +259,9 @@ impl Builder<'_> {
                     track.id = not_empty(&value);
                 } else if name == self.format.duration.0 && track.duration.is_none() {
                     track.duration = (self.format.duration.1)(&value);
+                } else if is_child {
+                    let rank = self.format.dates.iter().position(|date| *date == name);
+                    self.dates.extend(rank.zip(date::parse(&value)));
                 }
             }
             // The title of the list, and not that of an image in it.
@@ -256,9 +275,16 @@ impl Builder<'_> {
 
     fn finish(mut self) -> Result<List, Error> {
         // The text may end inside of its last track.
-        if let Some((track, _)) = self.track.take() {
-            self.list.add(track)?;
-        }
+        self.add_track()?;
         Ok(self.list)
+    }
+
+    /// Adds the track that was open.
+    fn add_track(&mut self) -> Result<(), Error> {
+        let published = self.dates.drain(..).min_by_key(|(rank, _)| *rank);
+        match self.track.take() {
+            Some((track, _)) => self.list.add(Entry { published: published.map(|(_, date)| date), ..track }),
+            None => Ok(()),
+        }
     }
 }
