@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use support::content::assert_pattern;
@@ -449,6 +450,62 @@ fn a_paused_download_asks_for_nothing_and_goes_on_where_it_was() {
     assert_eq!(download.wait().unwrap(), LEN);
     assert!(origin.log().requests.len() > requests);
     place.check();
+}
+
+#[test]
+fn a_handle_watches_and_cancels_a_download_of_another_thread() {
+    let (place, (origin, _)) = (Place::new(), stalling());
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    let handle = download.handle();
+    let observer = handle.clone();
+    let (looked, looks) = mpsc::channel();
+    let watching = std::thread::spawn(move || {
+        // An hour: only the end of the download can end the wait.
+        let mut watch = observer.watch(Duration::from_secs(3600));
+        looked.send(watch.next().unwrap()).unwrap();
+        watch.map(|progress| progress.phase).collect::<Vec<_>>()
+    });
+    assert!(!looks.recv().unwrap().phase.is_over());
+    poll_until("half of the file", || handle.progress().stored >= LEN / 2);
+    handle.pause();
+    assert_eq!(download.progress().phase, DownloadPhase::Paused);
+    handle.resume();
+    handle.cancel();
+    let seen = support::in_time("the watch", move || watching.join().unwrap());
+    assert_eq!(seen, [DownloadPhase::Cancelled]);
+    assert!(download.wait().unwrap_err().is_cancelled());
+}
+
+#[test]
+fn a_handle_neither_keeps_a_download_running_nor_forgets_how_it_ended() {
+    let (place, (origin, goes_on)) = (Place::new(), stalling());
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    let cancelled = download.handle();
+    drop(download);
+    assert_eq!(cancelled.progress().phase, DownloadPhase::Cancelled);
+    assert_eq!(cancelled.watch(Duration::from_secs(3600)).count(), 1);
+    goes_on.store(1, Ordering::SeqCst);
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    let done = download.handle();
+    download.wait().unwrap();
+    drop(download);
+    let last = done.progress();
+    assert_eq!((last.phase, last.stored, last.len), (DownloadPhase::Done, LEN, Some(LEN)));
+    // Nothing to do.
+    done.cancel();
+    done.pause();
+    done.resume();
+}
+
+#[test]
+fn the_stored_bytes_do_not_become_fewer_by_a_cancel() {
+    let (place, (origin, _)) = (Place::new(), stalling());
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    poll_until("half of the file", || download.progress().stored >= LEN / 2);
+    let before = download.progress().stored;
+    download.cancel();
+    assert!(download.wait().unwrap_err().is_cancelled());
+    assert!(download.progress().stored >= before, "{:?}, {before} before", download.progress());
 }
 
 #[test]

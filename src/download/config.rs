@@ -101,6 +101,13 @@ pub struct Progress {
     pub last_error: Option<Error>,
 }
 
+impl Progress {
+    /// That of a download that has just begun.
+    pub(super) fn first() -> Self {
+        Self { phase: DownloadPhase::Fetching, stored: 0, len: None, bandwidth: None, last_error: None }
+    }
+}
+
 /// What a download does.
 ///
 /// [`Download`](super::Download) shows an example.
@@ -121,4 +128,11 @@ pub enum DownloadPhase {
     Failed,
     /// It was cancelled.
     Cancelled,
+}
+
+impl DownloadPhase {
+    /// True if the download has ended: it is done, has failed, or was cancelled.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
 }

@@ -24,6 +24,8 @@
 //! (`Content-Disposition`) is never used.
 
 mod config;
+mod handle;
+mod outcome;
 mod run;
 
 use std::fmt;
@@ -39,8 +41,10 @@ use crate::queue::Track;
 use crate::stream::Stream;
 
 pub use config::{DownloadConfig, DownloadPhase, Progress};
+pub use handle::{DownloadHandle, Watch};
 
-/// A file that is being downloaded. Its drop stops the download; what was fetched stays, for the next one.
+/// A file that is being downloaded. Its drop stops the download; what was fetched stays, for the next one. Other threads use its
+/// [`handle`](Self::handle).
 ///
 /// ```no_run
 /// use windway::Downloader;
@@ -109,6 +113,11 @@ impl Downloader {
 }
 
 impl Download {
+    /// A handle for other threads. It does not keep the download running.
+    pub fn handle(&self) -> DownloadHandle {
+        DownloadHandle::new(&self.0)
+    }
+
     /// How far it has come.
     pub fn progress(&self) -> Progress {
         self.0.progress()

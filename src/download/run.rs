@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle, ThreadId};
@@ -10,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use ring::digest::{Context, SHA256};
 
 use super::config::{DownloadConfig, DownloadPhase, Progress};
+use super::outcome::Outcome;
 use crate::cache::PartFile;
 use crate::cancel::CancelReason;
 use crate::client::Request;
@@ -35,6 +37,8 @@ pub(super) struct Running {
     applying: Mutex<()>,
     /// Notified when the download has ended.
     ended: Condvar,
+    /// For handles that outlive the download.
+    outcome: Arc<Outcome>,
     thread: Mutex<Option<(ThreadId, JoinHandle<()>)>>,
 }
 
@@ -48,6 +52,8 @@ struct State {
     is_finishing: bool,
     /// Streams of the file.
     players: usize,
+    /// Bytes that were there when it ended. The file then drops those that only its memory has.
+    stored: Option<u64>,
     /// The length of the file, or why there is none.
     end: Option<Result<u64, Error>>,
 }
@@ -76,6 +82,7 @@ impl Running {
             state: Mutex::default(),
             applying: Mutex::default(),
             ended: Condvar::new(),
+            outcome: Outcome::new(),
             thread: Mutex::default(),
         });
         running.open(path)?;
@@ -117,15 +124,23 @@ impl Running {
         let end = contain("a download", || self.fetch(path)).unwrap_or_else(|panic| Err(panic.into()));
         // First: a thread that sees the end may begin another download to the path.
         self.close_part();
+        let file = self.state.lock().file.clone();
+        let stored = file.map(|file| bytes_of(&file.shared().buffered()));
         let fetcher = {
             let mut state = self.state.lock();
             state.is_finishing = false;
+            state.stored = stored;
             state.end = Some(end);
             state.fetcher.take()
         };
         // Before the waiting threads wake: its drop ends the transfers of the file.
         drop(fetcher);
         self.ended.notify_all();
+        self.outcome.record(self.progress());
+    }
+
+    pub(super) fn outcome(&self) -> &Arc<Outcome> {
+        &self.outcome
     }
 
     /// Ends the lock on the files. What waits to be written gets there before.
@@ -211,9 +226,9 @@ impl Running {
     }
 
     pub(super) fn progress(&self) -> Progress {
-        let (file, phase, end) = {
+        let (file, phase, stored, end) = {
             let state = self.state.lock();
-            (state.file.clone(), state.phase(), state.end.clone())
+            (state.file.clone(), state.phase(), state.stored, state.end.clone())
         };
         let shared = file.as_ref().map(|file| file.shared());
         let buffered = shared.map(|shared| shared.buffered()).unwrap_or_default();
@@ -226,7 +241,7 @@ impl Running {
         let is_retrying = phase == DownloadPhase::Fetching && last_error.is_some();
         Progress {
             phase: if is_retrying { DownloadPhase::Retrying } else { phase },
-            stored: buffered.iter().map(|range| range.end - range.start).sum(),
+            stored: stored.unwrap_or_else(|| bytes_of(&buffered)),
             len: shared.and_then(|shared| shared.len()),
             bandwidth: shared.and_then(|shared| shared.bandwidth()),
             last_error,
@@ -350,6 +365,10 @@ impl Drop for Player {
         self.download.state.lock().players -= 1;
         self.download.apply();
     }
+}
+
+fn bytes_of(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().map(|range| range.end - range.start).sum()
 }
 
 fn storage_error(what: &str, cause: io::Error) -> Error {

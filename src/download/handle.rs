@@ -1,0 +1,114 @@
+//! The handle of a download, for other threads.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::config::Progress;
+use super::outcome::Outcome;
+use super::run::Running;
+
+/// Observes and controls a [`Download`](super::Download) from other threads. Cheap to clone. No call blocks, but for the
+/// iterator of [`watch`](Self::watch).
+///
+/// It does not keep the download running. After the download has ended or was dropped, the handle still returns its last
+/// progress, and other calls do nothing.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use windway::Downloader;
+/// use windway::download::DownloadConfig;
+///
+/// let url = "https://example.com/episode.mp3";
+/// let download = Downloader::global()?.download(url, "/home/me/episode.mp3", DownloadConfig::new())?;
+/// let handle = download.handle(); // for the "cancel" button
+/// let watch = handle.watch(Duration::from_millis(200));
+/// std::thread::spawn(move || {
+///     for progress in watch {
+///         println!("{:?}, {} of {:?} bytes", progress.phase, progress.stored, progress.len);
+///     }
+/// });
+/// handle.cancel();
+/// # Ok::<(), windway::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct DownloadHandle {
+    running: Weak<Running>,
+    outcome: Arc<Outcome>,
+}
+
+impl DownloadHandle {
+    pub(super) fn new(running: &Arc<Running>) -> Self {
+        Self { running: Arc::downgrade(running), outcome: Arc::clone(running.outcome()) }
+    }
+
+    /// How far the download has come.
+    pub fn progress(&self) -> Progress {
+        // The thread of a download keeps it until the outcome is recorded.
+        self.running.upgrade().map_or_else(|| self.outcome.last(), |running| running.progress())
+    }
+
+    /// Returns the progress now, and again after each `every`. The last one is that of a download that has ended, or was dropped:
+    /// it comes at once. The iterator blocks the thread that uses it; no other thread wakes for it.
+    pub fn watch(&self, every: Duration) -> Watch {
+        Watch { handle: self.clone(), every, state: WatchState::New }
+    }
+
+    /// As [`Download::pause`](super::Download::pause).
+    pub fn pause(&self) {
+        self.with_running(|running| running.set_paused(true));
+    }
+
+    /// As [`Download::resume`](super::Download::resume).
+    pub fn resume(&self) {
+        self.with_running(|running| running.set_paused(false));
+    }
+
+    /// As [`Download::cancel`](super::Download::cancel).
+    pub fn cancel(&self) {
+        self.with_running(|running| running.cancel());
+    }
+
+    fn with_running(&self, call: impl FnOnce(&Running)) {
+        if let Some(running) = self.running.upgrade() {
+            call(&running);
+        }
+    }
+}
+
+impl fmt::Debug for DownloadHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DownloadHandle").field("progress", &self.progress()).finish_non_exhaustive()
+    }
+}
+
+/// Returns the [`Progress`] of a download at an interval. [`DownloadHandle`] shows an example.
+#[derive(Debug)]
+pub struct Watch {
+    handle: DownloadHandle,
+    every: Duration,
+    state: WatchState,
+}
+
+#[derive(Debug)]
+enum WatchState {
+    New,
+    /// The next progress is due after the interval.
+    Waiting,
+    Over,
+}
+
+impl Iterator for Watch {
+    type Item = Progress;
+
+    fn next(&mut self) -> Option<Progress> {
+        match self.state {
+            WatchState::New => {}
+            WatchState::Over => return None,
+            WatchState::Waiting => self.handle.outcome.await_end(self.every),
+        }
+        let progress = self.handle.progress();
+        self.state = if progress.phase.is_over() { WatchState::Over } else { WatchState::Waiting };
+        Some(progress)
+    }
+}
