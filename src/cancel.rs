@@ -311,6 +311,70 @@ impl fmt::Debug for CancelGuard {
     }
 }
 
+/// Cancels the opening of a URL from another thread: see [`OpenConfig::cancel`](crate::OpenConfig::cancel). Cheap to clone; the
+/// clones are the same handle. Its drop cancels nothing.
+///
+/// ```no_run
+/// use std::thread;
+/// use windway::{CancelHandle, Downloader, OpenConfig};
+///
+/// let downloader = Downloader::global()?;
+/// let cancel = CancelHandle::new(); // the window keeps it for its "stop" button
+/// let config = OpenConfig::new().cancel(cancel.clone());
+/// let opener = thread::spawn(move || downloader.open_any_with("https://example.com/from-the-user", config));
+/// cancel.cancel();
+/// if let Err(error) = opener.join().unwrap() {
+///     assert!(error.is_cancelled() || !cancel.is_cancelled());
+/// }
+/// # Ok::<(), windway::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct CancelHandle(CancelToken);
+
+impl CancelHandle {
+    /// A handle that was not cancelled.
+    #[must_use]
+    pub fn new() -> Self {
+        // As the errors of a stream that was cancelled by its handle.
+        Self(CancelToken::new(CancelReason::Peer))
+    }
+
+    /// Ends the calls that use this handle, and those that will: they fail with
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled). What they have already returned goes on. Does not block on the
+    /// network.
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+
+    /// True once it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Cancels `token` with this handle, for as long as the guard lives.
+    pub(crate) fn cancels(&self, token: &CancelToken) -> CancelGuard {
+        let token = token.clone();
+        self.0.on_cancel(CancelStage::Abort, move |_| token.cancel())
+    }
+
+    /// The reason, once it was cancelled.
+    pub(crate) fn reason(&self) -> Option<CancelReason> {
+        self.0.reason()
+    }
+}
+
+impl Default for CancelHandle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for CancelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelHandle").field("is_cancelled", &self.is_cancelled()).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -121,6 +121,7 @@ pub mod radio {
     pub use crate::source::radio::{Radio, RadioEvent, RadioHandle, RadioInfo, RadioStats, Title};
 }
 
+pub use cancel::CancelHandle;
 pub use config::{ClientConfig, DownloaderConfig, FileConfig, RadioConfig};
 pub use downloader::{Downloader, Fetch, Response};
 pub use error::{Error, ErrorKind};

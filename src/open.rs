@@ -3,6 +3,7 @@
 mod config;
 mod kind;
 
+use crate::cancel::CancelHandle;
 use crate::client::Request;
 #[cfg(feature = "queue")]
 use crate::client::is_private;
@@ -103,8 +104,8 @@ impl Downloader {
     ///
     /// The file's [`read_timeout`](crate::FileConfig::read_timeout) limits how long it blocks without progress until it is known
     /// what `url` leads to, and while a list is read; that of `HlsConfig` limits the loading of the playlists behind the first one.
-    /// To cancel it earlier, call it on a thread of its own, with a downloader of its own, which another thread
-    /// [stops](Self::stop).
+    /// To cancel it earlier, from another thread, call [`open_any_with`](Self::open_any_with) with a
+    /// [`CancelHandle`](OpenConfig::cancel).
     ///
     /// If you know that `url` leads to a file, [`open`](Self::open) is faster for some formats, because it requests the end of
     /// the file beside its beginning.
@@ -213,13 +214,21 @@ impl Target {
     }
 
     fn send(&self, downloader: &Downloader, request: Request, config: OpenConfig) -> Result<Opened, Error> {
+        // What the cache has needs no request, which would fail.
+        check_cancel(config.cancel.as_ref())?;
         #[cfg(feature = "cache")]
         if let Some(media) = self.open_cached(downloader, &request, &config)? {
             return Ok(Opened::Media(media));
         }
-        let mut opening = Opening::send(downloader, request, config.file.read_timeout)?;
+        let cancel = config.cancel.clone();
+        let mut opening = Opening::send(downloader, request, config.file.read_timeout, cancel.as_ref())?;
+        let on_cancel = opening.on_cancel.take();
         let kind = opening.read_first(kind::decide)?;
-        self.open_as(opening, kind, config)
+        let opened = self.open_as(opening, kind, config)?;
+        // Removed before the look: a later cancel leaves alone what is returned.
+        drop(on_cancel);
+        check_cancel(cancel.as_ref())?;
+        Ok(opened)
     }
 
     /// Opens what is stored and may be used before a request.
@@ -298,6 +307,14 @@ impl Target {
             _ => Ok(Opened::Media(Media::Playlist(list))),
         }
     }
+}
+
+/// # Errors
+///
+/// [`ErrorKind::Cancelled`] once the handle was cancelled.
+fn check_cancel(cancel: Option<&CancelHandle>) -> Result<(), Error> {
+    let reason = cancel.and_then(CancelHandle::reason);
+    reason.map_or(Ok(()), |reason| Err(Error::cancelled(reason)))
 }
 
 /// Why a document is not opened.

@@ -3,6 +3,7 @@
 mod support;
 
 use std::io::{Read, Seek, SeekFrom};
+use std::thread;
 use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
@@ -11,7 +12,8 @@ use windway::config::StorageConfig;
 use windway::radio::RadioEvent;
 use windway::stream::Phase;
 use windway::{
-    Downloader, DownloaderConfig, Error, ErrorKind, Media, OpenConfig, Radio, RadioConfig, Stream,
+    CancelHandle, Downloader, DownloaderConfig, Error, ErrorKind, Media, OpenConfig, Radio, RadioConfig,
+    Stream,
 };
 
 fn downloader() -> Downloader {
@@ -446,6 +448,66 @@ fn a_silent_playlist_ends_the_opening_of_hls_after_the_read_timeout() {
         assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
         assert!(error.url().is_some());
     }
+}
+
+/// Fails unless a cancel ends an opening that waits for `origin`, and a later one too.
+fn check_cancel(origin: &Origin, is_waiting: impl Fn() -> bool) {
+    let (cancel, downloader) = (CancelHandle::new(), downloader());
+    let config = OpenConfig::new().cancel(cancel.clone());
+    let opener = {
+        let (downloader, config, url) = (downloader.clone(), config.clone(), origin.url("/a"));
+        thread::spawn(move || downloader.open_any_with(&url, config))
+    };
+    poll_until("the opening that waits", is_waiting);
+    cancel.cancel();
+    let result = support::in_time("the cancelled opening", move || opener.join().unwrap());
+    assert!(error(result).is_cancelled());
+    let before = requests(origin);
+    assert!(error(downloader.open_any_with(&origin.url("/a"), config)).is_cancelled());
+    assert_eq!(requests(origin), before);
+    // Not the downloader, which others use.
+    file(downloader.open_any(&Origin::serving(Content::pattern(1000)).url("/b")).unwrap());
+}
+
+#[test]
+fn a_cancel_ends_an_opening_whatever_it_waits_for() {
+    type Silence = fn(Answer) -> Answer;
+    let content = Content::pattern(100_000);
+    let silences: [Silence; 3] =
+        [Answer::latency_until_released, |answer| answer.stall_after(0), |answer| answer.stall_after(20)];
+    for silence in silences {
+        let content = content.clone();
+        let origin = Origin::start(move |request| silence(Answer::file(request, &content)));
+        check_cancel(&origin, || requests(&origin) == 1);
+    }
+    // A delay between two attempts.
+    let busy = Origin::start(|_| Answer::status(503).header("Retry-After", "20"));
+    check_cancel(&busy, || requests(&busy) == 1);
+}
+
+#[cfg(all(feature = "queue", feature = "hls"))]
+#[test]
+fn a_cancel_ends_the_opening_of_what_a_list_leads_to() {
+    for list in [
+        "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000,CODECS=\"mp4a.40.2\"\n/next\n",
+        "#EXTM3U\n#EXTINF:1,One\n/next\n",
+    ] {
+        let origin = Origin::start(move |request| match &*request.path {
+            "/a" => Answer::file(request, &Content::bytes(list.as_bytes())),
+            _ => Answer::status(404).latency_until_released(),
+        });
+        check_cancel(&origin, || origin.log().requests.iter().any(|request| request.path == "/next"));
+    }
+}
+
+#[test]
+fn a_cancel_after_the_opening_leaves_alone_what_it_has_returned() {
+    let content = Content::pattern(2_000_000);
+    let origin = Origin::start(move |request| Answer::file(request, &content));
+    let cancel = CancelHandle::new();
+    let media = downloader().open_any_with(&origin.url("/a"), OpenConfig::new().cancel(cancel.clone()));
+    cancel.cancel();
+    read_pattern(&mut file(media.unwrap()), 2_000_000);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::cancel::CancelHandle;
 use crate::config::setters::setters;
 use crate::config::{FileConfig, RadioConfig};
 #[cfg(feature = "queue")]
@@ -39,6 +40,8 @@ pub struct OpenConfig {
     /// Headers sent to the URL's origin, and to no other, with every request. Those of `file`, `radio` and `hls` are sent in
     /// addition, but not with the first request. Default: none.
     pub headers: Vec<(String, String)>,
+    /// Cancels the opening from another thread, and not what it returns, which has a handle of its own. Default: none.
+    pub cancel: Option<CancelHandle>,
 }
 
 setters!(OpenConfig {
@@ -46,6 +49,7 @@ setters!(OpenConfig {
     radio: RadioConfig,
 } into {
     headers: Vec<(String, String)>,
+    cancel: Option<CancelHandle>,
 });
 
 #[cfg(feature = "hls")]
@@ -105,6 +109,7 @@ impl fmt::Debug for OpenConfig {
         shown.field("hls", &self.hls);
         #[cfg(feature = "queue")]
         shown.field("lists", &self.lists);
+        shown.field("cancel", &self.cancel);
         shown.field("headers", &format_args!("{} headers", self.headers.len())).finish_non_exhaustive()
     }
 }

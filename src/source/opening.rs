@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::opening_limit::OpeningLimit;
+use crate::cancel::{CancelGuard, CancelHandle};
 use crate::client::{Request, ResponseHead};
 use crate::downloader::{Downloader, Epoch, Fetch, Next, Peer, PeerHandle, Response};
 use crate::error::{Error, ErrorKind};
@@ -32,6 +33,8 @@ pub(crate) struct Opening {
     pub(crate) first: Vec<u8>,
     /// Ends before what the URL leads to begins.
     pub(crate) limit: OpeningLimit,
+    /// While it lives, the handle of the caller cancels the peer.
+    pub(crate) on_cancel: Option<CancelGuard>,
 }
 
 /// What the peer of an opening fetches, once that is known.
@@ -70,9 +73,11 @@ impl Opening {
         downloader: &Downloader,
         request: Request,
         read_timeout: Option<Duration>,
+        cancel: Option<&CancelHandle>,
     ) -> Result<Self, Error> {
         let role = Role::default();
         let peer = downloader.register(role.clone(), Priority::High)?;
+        let on_cancel = cancel.map(|cancel| cancel.cancels(peer.token()));
         let limit = OpeningLimit::new(&peer, read_timeout);
         let epoch = peer.epoch().child_as_peer();
         let part = epoch.child();
@@ -86,7 +91,18 @@ impl Opening {
         };
         let response = response.or_else(|error| limit.end(Err(error)))?;
         let downloader = downloader.clone();
-        Ok(Self { downloader, request, peer, role, epoch, part, response, first: Vec::new(), limit })
+        Ok(Self {
+            downloader,
+            request,
+            peer,
+            role,
+            epoch,
+            part,
+            response,
+            first: Vec::new(),
+            limit,
+            on_cancel,
+        })
     }
 
     pub(crate) fn head(&self) -> &ResponseHead {

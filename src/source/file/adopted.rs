@@ -22,7 +22,7 @@ const CHUNK: usize = 64 * 1024;
 
 /// Makes a file of an opening. Blocks until the first bytes are stored, which have been received already.
 pub(crate) fn adopt(opening: Opening, config: FileConfig) -> Result<(Arc<HttpFile>, ReaderId), Error> {
-    let Opening { downloader, request, peer, role, epoch, part, mut response, first, limit } = opening;
+    let Opening { downloader, request, peer, role, epoch, part, mut response, first, limit, .. } = opening;
     limit.end(Ok(()))?;
     let priority = config.priority;
     let shared = Arc::new(Shared::new(request, config)?);
