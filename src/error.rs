@@ -54,6 +54,7 @@ struct Report {
 /// | `Silent`, `Disconnected`, `Truncated` | waiting for the response head or the body | yes | try later |
 /// | `Protocol` | reading the response | no | report it to the server's operator |
 /// | `Status` 408, 425, 429, 500 to 599 | response head | yes | try later, after [`Error::retry_after`] |
+/// | `Status` 304 | response head | no | use what an earlier fetch has returned |
 /// | `Status`, all others | response head | no | check the URL and the credentials |
 /// | `ProxyStatus` 408, 425, 429, 500 to 599 | connecting | yes | try later |
 /// | `ProxyStatus`, all others | connecting | no | check the credentials for the proxy, and what it allows |
@@ -124,7 +125,8 @@ pub enum ErrorKind {
     Truncated,
     /// The response is not valid HTTP.
     Protocol,
-    /// The server sent this status, which is not a success.
+    /// The server sent this status, which is not a success. 304 is the answer to
+    /// [`Fetch::if_none_match`](crate::Fetch::if_none_match): nothing has changed.
     Status(u16),
     /// The proxy sent this status for a tunnel to the server, so there is no tunnel. It says nothing of the file: a status that a
     /// proxy sends must not look like one that came over TLS.

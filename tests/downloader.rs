@@ -1029,3 +1029,37 @@ fn a_held_fetch_runs_by_execute_only() {
         "{outcome:?}"
     );
 }
+
+#[test]
+fn what_has_not_changed_is_a_304_and_what_has_changed_is_read_to_its_end() {
+    let content = Content::pattern(500_000);
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content).header("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT");
+        match request.header("if-none-match").or(request.header("if-modified-since")) {
+            // The length is that of the body that is not sent (RFC 9110, section 8.6).
+            Some("W/\"v1\"" | "Tue, 14 Nov 2023 22:13:20 GMT") => {
+                Answer::raw("HTTP/1.1 304 Not Modified\r\nETag: W/\"v1\"\r\nContent-Length: 500000\r\n\r\n")
+            }
+            // Broken once.
+            Some(_) => answer.close_after(60_000),
+            None => answer,
+        }
+    });
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let fetch = || get(&origin, "/a").max_retries(1);
+    for same in [
+        fetch().if_none_match("W/\"v1\"").unwrap(),
+        fetch().if_modified_since("Tue, 14 Nov 2023 22:13:20 GMT").unwrap(),
+    ] {
+        assert_eq!(peer.execute(same).unwrap_err().kind(), ErrorKind::Status(304));
+    }
+    let changed = fetch().if_none_match("\"v0\"").unwrap();
+    assert_whole(&mut peer.execute(changed).unwrap(), 500_000);
+    // The rest is requested without the condition, which the beginning has answered.
+    let rest = origin.log().requests.pop().unwrap();
+    assert!(rest.range().is_some() && rest.header("if-none-match").is_none());
+    assert_eq!(fetch().if_none_match("\n").unwrap_err().kind(), ErrorKind::InvalidInput);
+    // A server that sends a 304 by itself breaks HTTP.
+    let wrong = Origin::start(|_| Answer::raw("HTTP/1.1 304 Not Modified\r\n\r\n"));
+    assert_eq!(peer.execute(get(&wrong, "/a")).unwrap_err().kind(), ErrorKind::Protocol);
+}

@@ -98,7 +98,14 @@ fn check_status(request: &Request, status: u16, headers: &HeaderMap, body: &Body
         }
     }
     // RFC 9110, section 15.3.4: a 203 is the origin's 200, transformed by a proxy.
-    if matches!(status, 200 | 203 | 206) { Ok(()) } else { Err(refusal(status, headers)) }
+    match status {
+        200 | 203 | 206 => Ok(()),
+        // RFC 9110, section 15.4.5: the answer to a condition.
+        304 if !request.conditions.is_empty() => {
+            Err(Error::new(ErrorKind::Status(304), "the resource has not changed (status 304)"))
+        }
+        _ => Err(refusal(status, headers)),
+    }
 }
 
 /// Refuses encoded and multipart bodies: their offsets are not those of the resource.

@@ -44,6 +44,8 @@ pub(crate) struct Parts {
     /// Other places of the resource: mirrors, and a hook for fresh URLs.
     pub(super) alternates: Option<Arc<Alternates>>,
     pub(super) if_range: Option<Validator>,
+    /// `If-None-Match` and `If-Modified-Since`. Not secret: the validators are those of a redirect's target.
+    pub(super) conditions: HeaderMap,
     /// See [`known`](Request::known).
     known: Option<Known>,
     /// Which connection the request uses.
@@ -88,6 +90,7 @@ impl Request {
             scoped: None,
             alternates: None,
             if_range: None,
+            conditions: HeaderMap::new(),
             known: None,
             over: Over::Any,
             requires_range: false,
@@ -334,6 +337,28 @@ impl Request {
         let given = self.alternates.as_ref().map(|alternates| alternates.given()).unwrap_or_default();
         let own = self.headers.keys().chain(self.open_headers.keys()).map(|name| name.as_str().to_owned());
         own.chain(given).collect()
+    }
+
+    /// Requests the resource only if it has changed: sets `If-None-Match` or `If-Modified-Since`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if HTTP does not allow the value.
+    pub(crate) fn set_condition(&mut self, name: &'static str, value: &str) -> Result<(), Error> {
+        let wrong = |cause| {
+            let why = format!("HTTP does not allow the value of the header {name}");
+            Error::new(ErrorKind::InvalidInput, why).with_cause(cause)
+        };
+        let value = HeaderValue::from_str(value).map_err(wrong)?;
+        self.parts().conditions.insert(HeaderName::from_static(name), value);
+        Ok(())
+    }
+
+    /// Requests the rest of a body, whose beginning has answered the conditions.
+    pub(crate) fn forget_conditions(&mut self) {
+        if !self.conditions.is_empty() {
+            self.parts().conditions.clear();
+        }
     }
 
     pub(crate) fn set_if_range(&mut self, validator: Validator) {

@@ -80,6 +80,7 @@ impl Rest {
         let Some(continuation) = continuation else { return Ok(None) };
         let Some(range) = continuation.range() else { return Ok(None) };
         request.set_range(range);
+        request.forget_conditions();
         if let Some(validator) = continuation.if_range() {
             request.set_if_range(validator.clone());
         }

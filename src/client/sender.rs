@@ -236,6 +236,9 @@ impl Sender {
         if !request.open_headers.is_empty() {
             headers.extend(request.open_headers.clone());
         }
+        if !request.conditions.is_empty() {
+            headers.extend(request.conditions.clone());
+        }
         if request.accepts_gzip {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }

@@ -139,6 +139,42 @@ impl Fetch {
         self
     }
 
+    /// Fetches the resource only if its entity tag is not `etag`, the value of the header `ETag` of an earlier response, also one that
+    /// begins with `W/`. If it is, the fetch fails with [`ErrorKind::Status`] 304. For a playlist or a feed that is
+    /// polled: [`guide::offline`](crate::guide::offline) shows it. Together with
+    /// [`if_modified_since`](Self::if_modified_since) it serves a server that knows only one of them.
+    ///
+    /// ```no_run
+    /// use windway::{Downloader, ErrorKind, Fetch, Priority};
+    ///
+    /// let peer = Downloader::global()?.register((), Priority::High)?;
+    /// match peer.execute(Fetch::get("https://example.com/feed.xml")?.if_none_match("\"17\"")?) {
+    ///     Ok(response) => println!("{} bytes", response.text(16 << 20)?.len()),
+    ///     Err(error) if error.kind() == ErrorKind::Status(304) => println!("nothing new"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if HTTP does not allow the value.
+    pub fn if_none_match(mut self, etag: &str) -> Result<Self, Error> {
+        self.request.set_condition("if-none-match", etag)?;
+        Ok(self)
+    }
+
+    /// As [`if_none_match`](Self::if_none_match), by `date`, the value of the header `Last-Modified`. A server that compares entity
+    /// tags ignores it (RFC 9110, section 13.2.2).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if HTTP does not allow the value.
+    pub fn if_modified_since(mut self, date: &str) -> Result<Self, Error> {
+        self.request.set_condition("if-modified-since", date)?;
+        Ok(self)
+    }
+
     /// For a live stream that is read by [`Response::read_live`](super::Response::read_live): while it sends nothing and
     /// `urgency` is true, the same request is sent over another connection too.
     pub(crate) fn redial(mut self, urgency: Arc<dyn Urgency>) -> Self {

@@ -106,6 +106,7 @@ impl RetryState {
         self.flowed = false;
         if let Some(range) = self.continuation.range() {
             self.request.set_range(range);
+            self.request.forget_conditions();
             // RFC 9110, 13.1.5: if the resource has changed, the server sends the whole of it, with status 200.
             if let Some(validator) = self.continuation.if_range() {
                 self.request.set_if_range(validator.clone());
