@@ -43,6 +43,7 @@ fn a_handle_moves_no_reader_after_the_presentation() {
         } else {
             handle.cancel();
         }
+        assert!(handle.last_error().is_none());
         let cancelled = ErrorKind::Cancelled(CancelReason::Peer);
         assert_eq!(handle.seek(Duration::ZERO).unwrap_err().kind(), cancelled);
         assert_eq!(handle.go_live().unwrap_err().kind(), cancelled);

@@ -199,9 +199,9 @@ impl HlsHandle {
     }
 
     /// The error that stopped fetching, or that is being retried: then it stays until bytes arrive, and the phase is
-    /// [`Phase::Retrying`].
+    /// [`Phase::Retrying`]. Cancelling does not count as an error.
     pub fn last_error(&self) -> Option<Error> {
-        self.shared.last_error()
+        self.shared.last_error().filter(|error| !error.is_cancelled())
     }
 
     /// Subscribes to the events from now on. The subscription ends with the presentation.
