@@ -112,6 +112,8 @@ struct Total {
     quality: f64,
     /// Per hour of audio.
     stalled: f64,
+    /// Seconds without audio inside the first segment, if that plays while it arrives: mean of the traces.
+    early: f64,
     switches: f64,
     replaced: f64,
     /// As a share of what was played.
@@ -128,6 +130,7 @@ impl Total {
         Self {
             quality: sum(|figures| figures.quality) / figures.len() as f64,
             stalled: sum(|figures| figures.stalled) / hours,
+            early: sum(|figures| figures.early) / figures.len() as f64,
             switches: sum(|figures| figures.switches) / hours,
             replaced: sum(|figures| figures.replaced) / hours,
             wasted: sum(|figures| figures.wasted) / played,
@@ -137,9 +140,10 @@ impl Total {
 
     fn show(&self, name: &str) {
         println!(
-            "  {name:<10} quality {:>7.4}  stalled {:>6.2} s/h  switches {:>5.1} /h  replaced {:>5.1} /h  wasted {:>4.1} %  {:>4.0} kbit/s",
+            "  {name:<10} quality {:>7.4}  stalled {:>6.2} s/h  early {:>5.2} s  switches {:>5.1} /h  replaced {:>5.1} /h  wasted {:>4.1} %  {:>4.0} kbit/s",
             self.quality,
             self.stalled,
+            self.early,
             self.switches,
             self.replaced,
             100.0 * self.wasted,

@@ -95,6 +95,8 @@ pub(crate) struct Figures {
     pub(crate) played: f64,
     /// Seconds of media.
     pub(crate) media: f64,
+    /// Seconds without audio inside the first segment, if the application plays it while it arrives.
+    pub(crate) early: f64,
 }
 
 /// Weights: 8 for a second of rebuffering, 2 for a second until the start, 0.5 for a step of an octave.
@@ -113,6 +115,7 @@ pub(crate) fn simulate(video: &Video, trace: &Trace, player: &mut dyn Player) ->
         levels: Vec::new(),
         stalled: 0.0,
         startup: 0.0,
+        early: 0.0,
         wasted: 0.0,
         replaced: 0.0,
     };
@@ -136,6 +139,8 @@ struct Session<'a> {
     levels: Vec<usize>,
     stalled: f64,
     startup: f64,
+    /// Seconds without audio inside the first segment.
+    early: f64,
     /// Bits of segments that were cancelled or replaced.
     wasted: f64,
     replaced: f64,
@@ -168,12 +173,15 @@ impl Session<'_> {
         let video = self.video;
         let mut level = player.choose(&self.view()).min(video.bitrates.len() - 1);
         let mut begun = self.now;
+        let mut early = Early::default();
         loop {
             let first = begun + video.latency;
             let end = self.trace.arrival(first, video.bits(level));
             let request = Request { level, asked: self.now, first, end, buffered: self.buffered };
             let is_starting = self.levels.is_empty();
-            match abandoned(video, self.trace, player, &request, is_starting) {
+            let abandoned = abandoned(video, self.trace, player, &request, is_starting);
+            early.receive(video, self.trace, &request, abandoned.map_or(end, |(at, ..)| at));
+            match abandoned {
                 Some((at, other, bits)) => {
                     self.wasted += bits;
                     player.handle(&Transfer { bits, seconds: at - first, latency: video.latency }, at);
@@ -188,7 +196,7 @@ impl Session<'_> {
             }
         }
         if self.levels.is_empty() {
-            self.startup = self.now;
+            (self.startup, self.early) = (self.now, early.waited);
         }
         self.buffered += video.segment;
         self.levels.push(level);
@@ -249,6 +257,32 @@ impl Session<'_> {
             replaced: self.replaced,
             played: levels.iter().map(|level| video.bits(*level)).sum(),
             media: video.segments as f64 * video.segment,
+            early: self.early,
+        }
+    }
+}
+
+/// An application that plays the first segment while it arrives.
+#[derive(Default)]
+struct Early {
+    /// When the first byte of any transfer came.
+    began: Option<f64>,
+    /// Seconds of the segment that have arrived.
+    arrived: f64,
+    waited: f64,
+}
+
+impl Early {
+    /// A transfer of the segment, up to `end`. What an earlier one has brought was played from it.
+    fn receive(&mut self, video: &Video, trace: &Trace, request: &Request, end: f64) {
+        let began = *self.began.get_or_insert(request.first);
+        let bitrate = video.bitrates[request.level] as f64;
+        let mut at = request.first;
+        while at < end {
+            self.arrived = self.arrived.max(trace.bits_between(request.first, at) / bitrate);
+            // What plays without a gap has played as much as there was time for.
+            self.waited = self.waited.max(at - began - self.arrived);
+            at += 0.05;
         }
     }
 }

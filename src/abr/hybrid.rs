@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::{Abr, AbrConfig, Buffered, Running, Snapshot, replacement};
 
 // The values below were tuned on the synthetic traces of `benches/abr` with seeds 1 to 4, and checked on seeds 11 to 16. Those of
-// `FILL` on seeds 1 to 64, and checked on seeds 101 to 124. Those of holes on seeds 1 to 16, and checked on seeds 101 to 164.
+// `FILL` on seeds 1 to 64, and checked on seeds 101 to 124. Those of holes on seeds 1 to 16, and checked on seeds 101 to 164. `STAY`,
+// `STEADY` and `SOON` on seeds 1 to 16, and checked on seeds 101 to 140.
 
 /// A rate is sustained if its segments arrive in this share of their duration. The estimate is cautious already, so no
 /// second margin is needed.
@@ -15,14 +16,26 @@ const SUSTAINED: f64 = 1.0;
 /// finds it empty.
 const FILL: f64 = 0.7;
 
+/// The level of the last segment may take this many times that share. With the short buffer of a live stream, a part that takes
+/// longer to arrive leaves less of it, so the share would not allow the level that it has allowed just before.
+const STEADY: f64 = 1.15;
+
 /// The share grows from [`FILL`] to [`SUSTAINED`] up to this share of the capacity, at most this many seconds.
 const FILLED: (f64, f64) = (0.3, 15.0);
 
 /// The first segment is one that arrives in this share of its duration: a lower one would start sooner, but would be heard.
 const QUICK: f64 = 1.0;
 
+/// After a first segment that was abandoned, the next one has to arrive in this share of its duration. Half a second has shown that
+/// the network is slow, which is little to go by, and the wait for the first one is lost already.
+const SOON: f64 = 0.8;
+
 /// A sustained rate is chosen only if the buffer is this many times as long as its segment is expected to take.
 const SAFETY: f64 = 1.5;
+
+/// [`SAFETY`] for the level of the last segment. Below it, because a switch there and back costs more than it saves: the buffer
+/// grows with each segment.
+const STAY: f64 = 1.4;
 
 /// A variant that is not sustained is kept while the buffer stays above this share of its capacity, at most this many seconds.
 const KEEP: (f64, f64) = (0.2, 10.0);
@@ -162,16 +175,23 @@ impl Abr for Hybrid {
                 return is_better.then_some(lowest);
             }
         }
-        let left = running.left as f64 * 8.0 / running.throughput.max(1.0);
+        // After a hole the mean is low for as long as the hole has lasted, although the network is back.
+        let recent = running.recent.filter(|_| !snapshot.is_starting);
+        let rate = recent.map_or(running.throughput, |recent| recent.max(running.throughput));
+        let left = running.left as f64 * 8.0 / rate.max(1.0);
+        let segment = snapshot.segment_seconds();
+        let buffered = snapshot.buffered.as_secs_f64();
         // At the start nothing is buffered and nothing plays: the first segment may take as long as it was chosen for.
-        let quick = snapshot.segment_seconds() * QUICK;
-        let limit = if snapshot.is_starting { quick } else { snapshot.buffered.as_secs_f64() * ABANDON };
+        let (limit, other) = match snapshot.is_starting {
+            true => (segment * QUICK, segment * SOON),
+            false => (buffered * ABANDON, buffered * ABANDON),
+        };
         if current <= lowest || left < limit {
             return None;
         }
         // Worth it only if the other one, from its first byte on, arrives earlier.
-        let time = |level: &usize| snapshot.fetch_seconds(*level, running.throughput);
-        let better = (lowest..current).rev().find(|level| time(level) < left.min(limit));
+        let time = |level: &usize| snapshot.fetch_seconds(*level, rate);
+        let better = (lowest..current).rev().find(|level| time(level) < left.min(other));
         better.or_else(|| Some(lowest).filter(|lowest| time(lowest) < left))
     }
 
@@ -223,10 +243,14 @@ fn fits(snapshot: &Snapshot<'_>, level: usize, throughput: f64, has_holes: bool)
     let fetch = snapshot.fetch_seconds(level, throughput);
     let filled = (buffered / (capacity * FILLED.0).min(FILLED.1)).min(1.0);
     let most = segment * (FILL + (SUSTAINED - FILL) * filled);
+    // A level that takes longer to arrive leaves less in the buffer: without a margin it would go down, and up again.
+    let margin = if snapshot.current == Some(level) { STEADY } else { 1.0 };
+    let most = (most * margin).min(segment * SUSTAINED);
     let is_sustained = |level: usize| snapshot.fetch_seconds(level, throughput) <= most;
     let keep = |(share, most): (f64, f64)| (capacity * share).min(most);
     // Segments that arrive faster than they play fill the buffer: it only has to last until the next one is there.
-    if is_sustained(level) && buffered >= (fetch * SAFETY).min(keep(KEEP)) {
+    let safety = if snapshot.current == Some(level) { STAY } else { SAFETY };
+    if is_sustained(level) && buffered >= (fetch * safety).min(keep(KEEP)) {
         return true;
     }
     let reserve = if has_holes { keep(KEEP_FOR_HOLES) - keep(KEEP) } else { 0.0 };
@@ -280,9 +304,11 @@ mod tests {
     #[test]
     fn while_little_is_buffered_the_choice_fills_the_buffer() {
         // 350 kbit/s sustain 320 kbit/s, but would add only half a second of audio with each segment.
-        assert_eq!(choose(AbrConfig::default(), Some(3), 9, Some(350_000.0)), 2);
-        assert_eq!(choose(AbrConfig::default(), Some(3), 20, Some(350_000.0)), 3);
-        assert_eq!(choose(AbrConfig::default(), Some(3), 9, Some(500_000.0)), 3);
+        assert_eq!(choose(AbrConfig::default(), Some(2), 9, Some(350_000.0)), 2);
+        assert_eq!(choose(AbrConfig::default(), Some(2), 20, Some(350_000.0)), 3);
+        assert_eq!(choose(AbrConfig::default(), Some(2), 9, Some(500_000.0)), 3);
+        assert_eq!(choose(AbrConfig::default(), Some(3), 9, Some(350_000.0)), 3, "it plays already");
+        assert_eq!(choose(AbrConfig::default(), Some(3), 5, Some(350_000.0)), 2);
     }
 
     #[test]
@@ -303,8 +329,9 @@ mod tests {
         snapshot.current = Some(3);
         let abandon =
             |left, rate| Hybrid::default().abandon(Instant::now(), &snapshot, &Running::new(left, rate));
-        // 1.6 Mbit are left: 5.3 s at 300 kbit/s, and 16 s at 100 kbit/s, where only the two lowest come within 6 s.
-        assert_eq!((abandon(200_000, 300_000.0), abandon(200_000, 100_000.0)), (None, Some(1)));
+        // 1.6 Mbit are left: 5.3 s at 300 kbit/s, and 12.8 s at 125 kbit/s, where only the two lowest come within 4.8 s.
+        assert_eq!((abandon(200_000, 300_000.0), abandon(200_000, 125_000.0)), (None, Some(1)));
+        assert_eq!(abandon(200_000, 100_000.0), Some(0), "the second one would need 5.8 s");
         assert_eq!(abandon(200_000, 20_000.0), Some(0));
     }
 
@@ -334,6 +361,26 @@ mod tests {
         // At 20 kbit/s the rest takes 30 s, and the lowest level 14.4 s.
         assert_eq!((abandon(16, None), abandon(16, Some(20_000.0))), (None, Some(0)));
         assert_eq!(abandon(40, Some(20_000.0)), None, "there is time to wait for the end of the hole");
+    }
+
+    #[test]
+    fn a_segment_that_a_hole_has_delayed_is_kept_when_the_network_is_back() {
+        let mut snapshot = Snapshot::new(&BITRATES, Duration::from_secs(4), Duration::from_secs(120));
+        (snapshot.current, snapshot.is_starting) = (Some(3), false);
+        snapshot.buffered = Duration::from_secs(24);
+        let mut abandon = |recent| {
+            // By its mean, the rest takes 20 s.
+            let running = Running { recent, ..Running::new(75_000, 30_000.0) };
+            Hybrid::default().abandon(Instant::now(), &snapshot, &running)
+        };
+        // At 500 kbit/s it takes 1.2 s, and at 50 kbit/s 12 s, before 24 s have played.
+        assert_eq!([abandon(Some(500_000.0)), abandon(Some(50_000.0))], [None, None]);
+        snapshot.buffered = Duration::from_secs(10);
+        let mut abandon = |recent| {
+            let running = Running { recent: Some(recent), ..Running::new(75_000, 30_000.0) };
+            Hybrid::default().abandon(Instant::now(), &snapshot, &running)
+        };
+        assert_eq!([abandon(500_000.0), abandon(50_000.0)], [None, Some(0)]);
     }
 
     #[test]
