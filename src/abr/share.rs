@@ -10,12 +10,14 @@ pub struct Demand {
     pub rank: u8,
     /// Bits per second. 0 if it needs nothing more.
     pub bitrate: f64,
+    /// Bits per second of its lowest variant: with less it stalls.
+    pub least: f64,
 }
 
 impl Demand {
-    /// A stream of this rank that needs this bitrate.
+    /// A stream of this rank that needs this bitrate, and can't do with less.
     pub fn new(rank: u8, bitrate: f64) -> Self {
-        Self { rank, bitrate }
+        Self { rank, bitrate, least: bitrate }
     }
 
     /// What a stream with these variants needs, if it may expect this throughput: the highest bitrate that this sustains.
@@ -23,34 +25,50 @@ impl Demand {
     pub fn of_variants(rank: u8, bitrates: &[u64], throughput: Option<f64>) -> Self {
         let below = throughput
             .map_or(bitrates.len(), |most| bitrates.partition_point(|bitrate| *bitrate as f64 <= most));
-        let bitrate = bitrates.get(below.saturating_sub(1)).map_or(0.0, |bitrate| *bitrate as f64);
-        Self::new(rank, bitrate)
+        let bitrate = |index: usize| bitrates.get(index).map_or(0.0, |bitrate| *bitrate as f64);
+        Self { rank, bitrate: bitrate(below.saturating_sub(1)), least: bitrate(0) }
     }
 }
 
 /// Throughput that a stream of rank `own` may expect beside `others`, if all of them together get `total`, in bits per second.
 ///
-/// Streams of a higher rank get what they need. The rest is divided evenly among those of the same rank, and what one of them
-/// does not need goes to the others. Streams of a lower rank do not count: they adapt. For these it is a limit too:
-/// [`Snapshot::limit`](super::Snapshot::limit).
+/// Streams of a higher rank get what they need. The rest is divided evenly among those of the same rank: what one of them does not
+/// need goes to the others, and one whose lowest variant needs more gets that. Streams of a lower rank do not count: they adapt. For
+/// these it is a limit too: [`Snapshot::limit`](super::Snapshot::limit).
 ///
 /// ```
 /// use windway::abr::{Demand, share};
 ///
-/// let others = [Demand::new(1, 700_000.0), Demand::new(0, 100_000.0)];
+/// let others = [Demand::of_variants(1, &[64_000, 700_000], None), Demand::new(0, 100_000.0)];
 /// assert_eq!(share(1_000_000.0, 1, &others), 500_000.0);
 /// assert_eq!(share(1_000_000.0, 0, &others), 200_000.0);
+/// // It plays nothing below 700 kbit/s.
+/// assert_eq!(share(1_000_000.0, 1, &[Demand::new(1, 700_000.0)]), 300_000.0);
 /// ```
 pub fn share(total: f64, own: u8, others: &[Demand]) -> f64 {
     let sum = |is_wanted: &dyn Fn(&Demand) -> bool| -> f64 {
         others.iter().filter(|other| is_wanted(other)).map(|other| other.bitrate).sum()
     };
     let rest = (total - sum(&|other| other.rank > own)).max(0.0);
-    let equals = others.iter().filter(|other| other.rank == own && other.bitrate > 0.0).count();
     // Those that need nothing more (a bitrate of 0) leave their part to the others.
-    let even = rest / (equals + 1) as f64;
+    let equals = others.iter().filter(|other| other.rank == own && other.bitrate > 0.0);
     // Not less than an even part, since the others adapt; more, if they need less than theirs.
-    even.max(rest - sum(&|other| other.rank == own))
+    even_part(rest, equals).max(rest - sum(&|other| other.rank == own))
+}
+
+/// An even part of `rest`. Streams that can't adapt to it get what they need at least.
+fn even_part<'a>(rest: f64, equals: impl Iterator<Item = &'a Demand>) -> f64 {
+    let mut least: Vec<f64> = equals.map(|other| other.least).collect();
+    least.sort_by(f64::total_cmp);
+    let mut rest = rest;
+    while let Some(most) = least.pop() {
+        let even = rest / (least.len() + 2) as f64;
+        if most <= even {
+            return even;
+        }
+        rest = (rest - most).max(0.0);
+    }
+    rest
 }
 
 #[cfg(test)]
@@ -191,18 +209,32 @@ mod tests {
         assert_eq!((one.1, other.1), (0.0, 0.0), "no stalls");
     }
 
+    #[test]
+    fn a_stream_that_can_not_go_lower_gets_its_lowest_level_before_the_rest_is_divided() {
+        let needs = |least: u64| Demand::of_variants(0, &[least, 400_000], None);
+        // An even part is 100 kbit/s, which is too little for the one that needs 120.
+        assert_eq!(share(300_000.0, 0, &[needs(120_000), needs(30_000)]), 90_000.0);
+        assert_eq!(share(300_000.0, 0, &[needs(100_000), needs(30_000)]), 100_000.0);
+        assert_eq!(share(300_000.0, 0, &[needs(200_000), needs(200_000)]), 0.0);
+    }
+
     proptest! {
         #[test]
         fn shares_are_never_more_than_the_network_and_never_less_for_a_higher_rank(
             total in 0.0..1e7_f64,
             own in 0_u8..3,
-            others in proptest::collection::vec((0_u8..3, 0.0..2e6_f64), 0..5),
+            others in proptest::collection::vec((0_u8..3, 0.0..2e6_f64, 0.0..1.0_f64), 0..5),
         ) {
-            let others: Vec<Demand> = others.iter().map(|(rank, bitrate)| Demand::new(*rank, *bitrate)).collect();
+            let others: Vec<Demand> = others
+                .iter()
+                .map(|(rank, bitrate, least)| Demand { least: bitrate * least, ..Demand::new(*rank, *bitrate) })
+                .collect();
             let expected = share(total, own, &others);
             prop_assert!((0.0..=total).contains(&expected));
             prop_assert!(share(total, own + 1, &others) >= expected * 0.999);
-            prop_assert!(own < 2 || expected >= total / (others.len() + 1) as f64 * 0.999);
+            let even = total / (others.len() + 1) as f64;
+            let adapt = others.iter().all(|other| other.least <= even);
+            prop_assert!(own < 2 || !adapt || expected >= even * 0.999);
         }
     }
 }
