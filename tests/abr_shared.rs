@@ -198,7 +198,7 @@ impl Stream {
             .skip(1)
             .map(|(index, level)| {
                 let starts_in = index as f64 * segment - self.playing.1;
-                Buffered::new(*level, Duration::from_secs_f64(starts_in))
+                Buffered::new(self.playing.0 + index as u64, *level, Duration::from_secs_f64(starts_in))
             })
             .collect();
         let (index, level) = abr.replace(at, &self.snapshot(others), &buffered)?;
@@ -237,7 +237,10 @@ impl Stream {
         let Some(transfer) = self.handle_transfer(now, latency) else { return };
         let index = transfer.segment.checked_sub(self.playing.0);
         match index.and_then(|index| self.levels.get_mut(index as usize)) {
-            Some(level) if transfer.segment > self.playing.0 => *level = transfer.level,
+            Some(level) if transfer.segment > self.playing.0 => {
+                *level = transfer.level;
+                self.abr.handle_replaced(transfer.segment);
+            }
             // It plays already.
             Some(_) => {}
             None if index.is_none() => {}

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::{Abr, AbrConfig, Buffered, Running, Snapshot, replacement};
 
 // The values below were tuned on the synthetic traces of `benches/abr` with seeds 1 to 4, and checked on seeds 11 to 16. Those of
-// `FILL` on seeds 1 to 64, and checked on seeds 101 to 124. Those of holes on seeds 1 to 16, and checked on seeds 101 to 164. `STAY`,
-// `STEADY` and `SOON` on seeds 1 to 16, and checked on seeds 101 to 140.
+// `FILL` on seeds 1 to 64, and checked on seeds 101 to 124. Those of holes on seeds 1 to 16, and checked on seeds 101 to 164. `STAY`
+// and `SOON` on seeds 1 to 16, and checked on seeds 101 to 140. `STEADY` comes from `tests/abr_low_latency.rs`.
 
 /// A rate is sustained if its segments arrive in this share of their duration. The estimate is cautious already, so no
 /// second margin is needed.
@@ -368,7 +368,7 @@ mod tests {
         let mut snapshot = Snapshot::new(&BITRATES, Duration::from_secs(4), Duration::from_secs(120));
         (snapshot.current, snapshot.is_starting) = (Some(3), false);
         snapshot.buffered = Duration::from_secs(24);
-        let mut abandon = |recent| {
+        let abandon = |recent| {
             // By its mean, the rest takes 20 s.
             let running = Running { recent, ..Running::new(75_000, 30_000.0) };
             Hybrid::default().abandon(Instant::now(), &snapshot, &running)
@@ -376,7 +376,7 @@ mod tests {
         // At 500 kbit/s it takes 1.2 s, and at 50 kbit/s 12 s, before 24 s have played.
         assert_eq!([abandon(Some(500_000.0)), abandon(Some(50_000.0))], [None, None]);
         snapshot.buffered = Duration::from_secs(10);
-        let mut abandon = |recent| {
+        let abandon = |recent| {
             let running = Running { recent: Some(recent), ..Running::new(75_000, 30_000.0) };
             Hybrid::default().abandon(Instant::now(), &snapshot, &running)
         };
