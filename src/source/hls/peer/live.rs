@@ -63,9 +63,10 @@ fn run(shared: &Shared, peer: &PeerHandle) {
             }
         };
         if let Some(why) = check_age(shared, &reload, variant, &list) {
-            // Without the cause it would be the playlist's fault that the server can't be reached.
-            let error = failure.into_iter().fold(why, Error::with_cause).with_url(url.as_str());
-            shared.change(|state| state.handle_stuck(variant, error, Instant::now()));
+            let is_outage = failure.as_ref().is_some_and(Error::is_retryable);
+            // A server that refuses the playlist has not shown that it is unchanged.
+            let error = failure.unwrap_or(why).with_url(url.as_str());
+            shared.change(|state| state.handle_stuck(variant, error, is_outage, Instant::now()));
         }
     }
 }
@@ -80,14 +81,13 @@ fn first_reload(shared: &Shared) -> Reload {
 /// Lets another variant be used if the playlist of this one has not changed for some time. Returns the error if it has not changed
 /// for too long.
 fn check_age(shared: &Shared, reload: &Reload, variant: usize, list: &MediaPlaylist) -> Option<Error> {
-    let now = Instant::now();
-    if reload.is_stuck(now, list) {
+    if reload.is_stuck(list) {
         let seconds = Reload::stuck_after(list).as_secs_f64();
         let why = format!("the playlist has not changed for {seconds:.1} s");
         return Some(Error::new(ErrorKind::TimedOut, why));
     }
-    if reload.is_stale(now, list) {
-        shared.change(|state| state.handle_stale(variant, now));
+    if reload.is_stale(list) {
+        shared.change(|state| state.handle_stale(variant, Instant::now()));
     }
     None
 }

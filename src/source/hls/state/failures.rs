@@ -6,6 +6,8 @@
 //! | the server (5xx) | another server; another level; the same again for [`SERVER_ERROR_LIMIT`]; skip the segment |
 //! | the URL (401, 403, 404, 410) | a fresh one from the application, or from the playlist; another level; skip |
 //! | the bytes | another variant or level; skip |
+//!
+//! On demand nothing is skipped while much is buffered: all of it is tried again first, each time that half of the buffer has played.
 
 use std::time::{Duration, Instant};
 
@@ -38,6 +40,10 @@ const MOST_RELOADS: u32 = 3;
 
 /// Time for which a segment is requested again from a server that answers with 5xx, before the segment is skipped.
 const SERVER_ERROR_LIMIT: Duration = Duration::from_secs(30);
+
+/// With less audio than this before a segment that nothing has, the segment is skipped. With more there is time to try again: the
+/// network may have shown its login page, or a server of a CDN may not have the segment yet.
+const LEAST_BUFFERED: Duration = Duration::from_secs(10);
 
 /// Delay before the first attempt in an outage, and the longest one. The downloader has retried before.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(500), LONGEST_DELAY);
@@ -116,13 +122,13 @@ impl State {
                 if failing_for < SERVER_ERROR_LIMIT {
                     self.pause(error, now, false);
                 } else {
-                    self.skip(id, error, now);
+                    self.skip_unless_early(id, error, now);
                 }
             }
             Failure::Url | Failure::Bytes => {
                 self.exclude(variant, now, EXCLUSION);
                 if !self.move_on(id, now) {
-                    self.skip(id, error, now);
+                    self.skip_unless_early(id, error, now);
                 }
             }
         }
@@ -171,11 +177,10 @@ impl State {
         self.exclude(variant, now, EXCLUSION);
     }
 
-    /// A live playlist has not changed for too long.
-    pub(crate) fn handle_stuck(&mut self, variant: usize, error: Error, now: Instant) {
+    /// A live playlist has not changed for too long. `is_outage` if the server could not be reached.
+    pub(crate) fn handle_stuck(&mut self, variant: usize, error: Error, is_outage: bool, now: Instant) {
         self.exclude(variant, now, EXCLUSION);
         // In an outage a reader waits, as for a segment.
-        let is_outage = error.cause().is_some_and(Error::is_retryable);
         if !is_outage && self.pick(self.level(), now, |_| true).is_none() {
             self.recovery.error.get_or_insert(error);
         }
@@ -258,6 +263,24 @@ impl State {
         oldest.map(|(index, _)| index)
     }
 
+    /// Nothing has this segment: skips it, or tries all again when half of what is buffered has played.
+    fn skip_unless_early(&mut self, id: u64, error: Error, now: Instant) {
+        let buffered = self.buffered();
+        // A live segment leaves its playlist meanwhile, and what is behind it is missing as well.
+        if !self.is_on_demand || buffered < LEAST_BUFFERED {
+            return self.skip(id, error, now);
+        }
+        self.recovery.tried = None;
+        if let Some(queued) = self.queued(id) {
+            queued.reloads = 0;
+            let variant = queued.variant;
+            self.ladder.variants[variant].excluded_until = None;
+        }
+        self.note_retrying(&error, false);
+        let rest = buffered / 2;
+        self.recovery.outage = Some(Outage { retry_at: now + rest, rest, permanent: None });
+    }
+
     fn skip(&mut self, id: u64, error: Error, now: Instant) {
         self.recovery.skipped += 1;
         self.recovery.last_skip = Some(error.clone());
@@ -271,7 +294,7 @@ impl State {
             self.recovery.skipped = 0;
             // An application that calls again at once would get the next error after as many requests, as fast as the server answers.
             let retry_at = now + self.next_delay(&error);
-            self.recovery.outage = Some(Outage { retry_at, permanent: None });
+            self.recovery.outage = Some(Outage { retry_at, rest: Duration::ZERO, permanent: None });
             self.recovery.error.get_or_insert(error);
         }
         self.commit();
@@ -282,7 +305,7 @@ impl State {
         let retry_at = now + self.next_delay(&error);
         self.note_retrying(&error, is_playlist);
         let permanent = Some(error).filter(|error| !error.is_retryable());
-        self.recovery.outage = Some(Outage { retry_at, permanent });
+        self.recovery.outage = Some(Outage { retry_at, rest: Duration::ZERO, permanent });
     }
 
     /// Delay before the next attempt. It grows until something arrives.
@@ -308,7 +331,8 @@ impl State {
 
     /// True during an outage.
     pub(super) fn is_out(&self, now: Instant) -> bool {
-        self.recovery.outage.as_ref().is_some_and(|outage| now < outage.retry_at)
+        let Some(Outage { retry_at, rest, .. }) = self.recovery.outage.as_ref() else { return false };
+        now < *retry_at && (rest.is_zero() || self.buffered() > *rest)
     }
 
     /// When fetching goes on after an outage.
@@ -318,7 +342,7 @@ impl State {
 
     /// True once after an outage.
     pub(super) fn end_outage(&mut self, now: Instant) -> bool {
-        let is_over = self.recovery.outage.as_ref().is_some_and(|outage| outage.retry_at <= now);
+        let is_over = self.recovery.outage.is_some() && !self.is_out(now);
         if is_over {
             self.recovery.outage = None;
         }

@@ -7,7 +7,10 @@ use crate::error::Error;
 /// Fetching waits: no server can be reached, or what they answer is of no use.
 #[derive(Debug)]
 pub(super) struct Outage {
+    /// When the next attempt is made, at the latest.
     pub(super) retry_at: Instant,
+    /// If not zero, it is made as soon as no more audio than this is buffered: a reader may be faster than the clock.
+    pub(super) rest: Duration,
     /// For a reader without audio. `None` if the error may pass: then the reader waits for the next attempt.
     pub(super) permanent: Option<Error>,
 }

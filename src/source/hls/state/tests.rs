@@ -323,13 +323,64 @@ fn the_error_of_an_outage_stays_until_bytes_arrive_and_no_reader_gets_it() {
     assert!(player.state.last_error().is_none() && !player.state.facts().is_retrying);
 }
 
+/// As with a network that shows its login page for a moment.
+#[test]
+fn a_segment_that_nothing_has_is_tried_again_while_much_is_buffered() {
+    for kind in [ErrorKind::Status(404), ErrorKind::NotMedia] {
+        let mut player = Player::new(1);
+        while player.state.buffered() < Duration::from_secs(16) {
+            player.end_fetch(0, End::Whole);
+        }
+        for _ in 0..20 {
+            player.end_fetch(0, End::Broken(0, kind));
+        }
+        // The clock stands, so it is not the time that lets it be tried again.
+        while player.state.buffered() > Duration::from_secs(8) {
+            player.plan();
+            assert!(player.running.is_empty(), "{:?}", player.running);
+            player.read_frames(1);
+        }
+        player.plan();
+        assert_ne!(player.segments(), 0, "half of what was buffered is left");
+        while !player.read() {
+            player.end_fetch(0, End::Whole);
+            player.now += Duration::from_secs(1);
+        }
+        let all: Vec<u8> = (0..(SEGMENTS * FRAMES) as u8).collect();
+        assert_eq!(player.played, all);
+        let is_skip = |event: &HlsEvent| matches!(event, HlsEvent::Skipped { .. });
+        assert!(!player.state.take_events().iter().any(is_skip), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_segment_that_nothing_has_is_skipped_when_little_is_buffered() {
+    let mut player = Player::new(1);
+    while player.state.buffered() < Duration::from_secs(16) {
+        player.end_fetch(0, End::Whole);
+    }
+    let (began, mut attempts) = (player.now, 0);
+    let is_skip = |event: &HlsEvent| matches!(event, HlsEvent::Skipped { .. });
+    while !player.state.take_events().iter().any(is_skip) {
+        attempts += 1;
+        assert!(attempts < 10, "it is never skipped");
+        player.end_fetch(0, End::Broken(0, ErrorKind::NotMedia));
+        if let Some(at) = player.state.retry_at() {
+            let played = (at - player.now).as_secs_f64() / 0.5;
+            player.now = at;
+            player.read_frames(played as usize);
+        }
+    }
+    assert!(player.now - began <= Duration::from_secs(16), "the reader does not run out of audio");
+}
+
 #[test]
 fn a_live_playlist_that_does_not_change_is_an_error_unless_the_server_is_out() {
     let mut player = Player::new(1);
     let stuck = || Error::new(ErrorKind::TimedOut, "the playlist has not changed");
-    player.state.handle_stuck(0, stuck().with_cause(Error::new(ErrorKind::Refused, "as asked")), player.now);
+    player.state.handle_stuck(0, Error::new(ErrorKind::Refused, "as asked"), true, player.now);
     assert!(matches!(player.state.next_section(), SectionResult::Wait(_)));
-    player.state.handle_stuck(0, stuck(), player.now);
+    player.state.handle_stuck(0, stuck(), false, player.now);
     assert!(matches!(player.state.next_section(), SectionResult::Failed(_)));
 }
 

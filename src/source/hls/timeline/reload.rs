@@ -81,14 +81,20 @@ impl Reload {
         self.began + wait.clamp(LEAST, most)
     }
 
-    /// The playlist should have changed by now.
-    pub(crate) fn is_stale(&self, now: Instant, list: &MediaPlaylist) -> bool {
-        now.saturating_duration_since(self.unchanged_since) >= target(list).mul_f64(STALE)
+    /// The playlist should have changed.
+    pub(crate) fn is_stale(&self, list: &MediaPlaylist) -> bool {
+        self.unchanged_for() >= target(list).mul_f64(STALE)
     }
 
     /// It will not change any more.
-    pub(crate) fn is_stuck(&self, now: Instant, list: &MediaPlaylist) -> bool {
-        now.saturating_duration_since(self.unchanged_since) >= Self::stuck_after(list)
+    pub(crate) fn is_stuck(&self, list: &MediaPlaylist) -> bool {
+        self.unchanged_for() >= Self::stuck_after(list)
+    }
+
+    /// Up to the beginning of the last load: a response that a broken network delivers late shows how the playlist was then, and not
+    /// that it has not changed since.
+    fn unchanged_for(&self) -> Duration {
+        self.began.saturating_duration_since(self.unchanged_since)
     }
 
     /// For how long the playlist may stay as it is.
@@ -119,11 +125,15 @@ mod tests {
         reload.handle_loaded(at(5), false);
         assert_eq!(reload.due(&list), at(8));
         reload.handle_loaded(at(8), false);
-        assert!(!reload.is_stale(at(8), &list) && reload.is_stale(at(9), &list));
-        assert!(!reload.is_stuck(at(20), &list) && reload.is_stuck(at(21), &list));
-        reload.handle_loaded(at(11), true);
-        assert_eq!(reload.due(&list), at(16));
-        assert!(!reload.is_stale(at(12), &list));
+        for (seconds, is_stale, is_stuck) in
+            [(8, false, false), (9, true, false), (20, true, false), (21, true, true)]
+        {
+            reload.handle_loaded(at(seconds), false);
+            assert_eq!((reload.is_stale(&list), reload.is_stuck(&list)), (is_stale, is_stuck), "{seconds} s");
+        }
+        reload.handle_loaded(at(22), true);
+        assert_eq!(reload.due(&list), at(27));
+        assert!(!reload.is_stale(&list));
     }
 
     #[test]
@@ -135,9 +145,11 @@ mod tests {
         reload.handle_failed(at(10), true);
         assert_eq!(reload.due(&list), at(12));
         reload.handle_failed(at(40), true);
-        assert!(reload.is_stuck(at(40), &list));
+        assert!(reload.is_stuck(&list));
         reload.handle_loaded(at(41), false);
-        assert!(!reload.is_stuck(at(41), &list) && reload.is_stuck(at(76), &list));
+        assert!(!reload.is_stuck(&list));
+        reload.handle_loaded(at(76), false);
+        assert!(reload.is_stuck(&list));
         reload.handle_failed(at(77), false);
         assert_eq!(reload.due(&list), at(82));
     }
@@ -150,12 +162,24 @@ mod tests {
         let list = parse("#EXT-X-TARGETDURATION:10\n#EXTINF:10,\na\n");
         let mut reload = Reload::after(start, at(60));
         assert_eq!(reload.due(&list), at(10));
-        reload.handle_failed(at(60), false);
-        assert!(!reload.is_stale(at(74), &list) && reload.is_stale(at(75), &list));
-        assert!(!reload.is_stuck(at(94), &list) && reload.is_stuck(at(95), &list));
+        for (seconds, is_stale, is_stuck) in [(60, false, false), (75, true, false), (95, true, true)] {
+            reload.handle_failed(at(seconds), false);
+            assert_eq!((reload.is_stale(&list), reload.is_stuck(&list)), (is_stale, is_stuck), "{seconds} s");
+        }
         // A load that brings the same shows that the playlist has not changed in all that time.
+        let mut reload = Reload::after(start, at(60));
         reload.handle_loaded(at(65), false);
-        assert!(reload.is_stuck(at(65), &list));
+        assert!(reload.is_stuck(&list));
+    }
+
+    #[test]
+    fn a_response_that_a_broken_network_has_delayed_does_not_show_a_playlist_that_does_not_change() {
+        let start = Instant::now();
+        let list = parse("#EXT-X-TARGETDURATION:4\n#EXTINF:4,\na\n");
+        let mut reload = Reload::after(start, start);
+        // It comes half a minute later, and shows how the playlist was here.
+        reload.handle_loaded(start + Duration::from_secs(4), false);
+        assert!(!reload.is_stale(&list) && !reload.is_stuck(&list));
     }
 
     fn parse(lines: &str) -> MediaPlaylist {
@@ -176,11 +200,19 @@ mod tests {
             assert_eq!(reload.due(&list), at(5000));
             reload.handle_loaded(at(5000), false);
             assert_eq!(reload.due(&list), at(8000));
-            assert!(!reload.is_stale(at(8999), &list) && reload.is_stale(at(9000), &list));
-            assert!(!reload.is_stuck(at(20_999), &list) && reload.is_stuck(at(21_000), &list));
+            for (millis, is_stale, is_stuck) in
+                [(8999, false, false), (9000, true, false), (20_999, true, false), (21_000, true, true)]
+            {
+                reload.handle_loaded(at(millis), false);
+                assert_eq!(
+                    (reload.is_stale(&list), reload.is_stuck(&list)),
+                    (is_stale, is_stuck),
+                    "{millis} ms"
+                );
+            }
         }
         let empty = parse("#EXT-X-TARGETDURATION:0\n");
-        assert!(!Reload::after(start, start).is_stuck(start, &empty));
+        assert!(!Reload::after(start, start).is_stuck(&empty));
     }
 
     #[test]
