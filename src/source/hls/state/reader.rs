@@ -161,7 +161,10 @@ impl State {
             is_complete: self.is_finished(),
             has_failed: self.recovery.error.is_some(),
             is_retrying: self.recovery.retrying.is_some(),
-            is_fetching: self.queue.iter().any(is_fetching) || self.pending_playlist.is_some(),
+            // After a wake-up the next fetch is about to begin: between two segments nothing else shows it.
+            is_fetching: self.queue.iter().any(is_fetching)
+                || self.pending_playlist.is_some()
+                || self.woken.is_some(),
             ..Facts::default()
         }
     }
