@@ -381,6 +381,8 @@ impl SectionBuffer {
 
     /// Lets another reader begin where the last one has begun.
     pub(super) fn rewind(&mut self) {
+        // The target of the last seek may have been in it. That of the next one is before it.
+        self.info.skip = self.delay;
         self.head_read = 0;
         self.bytes.seek(self.begin);
     }
