@@ -376,7 +376,9 @@ impl SectionBuffer {
 
     /// True if all of it is stored, and its reader has begun with its first frame.
     pub(super) fn can_rewind(&self) -> bool {
-        !self.is_dropped && self.begin == 0 && self.bytes.start() == 0 && self.unmarked.is_zero()
+        // One that was reopened has forgotten why it began.
+        let is_first = self.begin == 0 && self.info.discontinuity != Discontinuity::Reopened;
+        !self.is_dropped && is_first && self.bytes.start() == 0 && self.unmarked.is_zero()
     }
 
     /// Lets another reader begin where the last one has begun.
@@ -492,6 +494,20 @@ mod tests {
         let mut bytes = vec![0; section.len()];
         section.read(&mut bytes);
         bytes
+    }
+
+    #[test]
+    fn a_section_that_was_reopened_has_forgotten_why_it_began_and_is_not_rewound() {
+        let mut section = section_of(Format { head: Some(vec![9; 42].into()), ..format() });
+        push(&mut section, 0, &[1]);
+        assert!(section.can_rewind());
+        section.read(&mut [0; 10]);
+        assert!(section.can_rewind() && section.reopen());
+        assert_eq!(
+            (section.info.discontinuity, section.info.start),
+            (Discontinuity::Reopened, Duration::ZERO)
+        );
+        assert!(!section.can_rewind());
     }
 
     proptest! {
