@@ -236,6 +236,9 @@ impl SectionBuffer {
             // This order, because `offset - behind` is negative if the new frames are shorter.
             mark.offset = mark.offset - behind + offset;
         }
+        if start == self.begin {
+            self.info.level = level as usize;
+        }
         self.bytes.replace((start, behind), bytes);
         Some((behind - start) as usize)
     }
@@ -508,6 +511,18 @@ mod tests {
             (Discontinuity::Reopened, Duration::ZERO)
         );
         assert!(!section.can_rewind());
+    }
+
+    #[test]
+    fn a_section_whose_first_frame_is_replaced_begins_with_the_new_level() {
+        let mut section = section();
+        (0..3).for_each(|index| push(&mut section, index, &[1]));
+        let mut replace = |index: u32, level| {
+            let range = (FRAME * index, FRAME * (index + 1));
+            assert_eq!(section.replace(range, level, &[frame(2)], &[2, 2]), Some(1));
+            section.info.level
+        };
+        assert_eq!([replace(1, 2), replace(0, 1)], [0, 1]);
     }
 
     proptest! {
