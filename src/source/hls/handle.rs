@@ -171,12 +171,13 @@ impl HlsHandle {
     /// Where the times in the media show that the playlist is wrong about durations, that section begins with a segment before.
     ///
     /// Where the target is buffered nothing is fetched again, and the levels are those that were fetched. That includes audio that was
-    /// read up to a quarter of [`HlsConfig::buffer`](super::HlsConfig::buffer) ago, as far as
-    /// [`HlsConfig::buffer_bytes`](super::HlsConfig::buffer_bytes) has room for it.
+    /// read, up to a quarter of [`HlsConfig::buffer`](super::HlsConfig::buffer) and at most a minute before the reader, as far as
+    /// [`HlsConfig::buffer_bytes`](super::HlsConfig::buffer_bytes) has room for it. A [`Section`](super::Section) that was read to its
+    /// end and dropped is not kept.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::OutOfWindow`] if the target is not in [`seekable`](Self::seekable), and is not buffered from before it has left that;
+    /// [`ErrorKind::OutOfWindow`] if the target is not in [`seekable`](Self::seekable), unless it has left that and is still buffered;
     /// [`ErrorKind::Cancelled`] once the presentation was dropped or cancelled.
     pub fn seek(&self, target: Duration) -> Result<Duration, Error> {
         self.shared.seek(target)

@@ -7,7 +7,9 @@
 //! | a segment that has arrived, or arrives, behind that one | it, and all behind it | the sections, the segments before |
 //! | something else | nothing | everything |
 //!
-//! A section begins with a segment in any case, so that a decoder has the frames before the target that it needs.
+//! A section begins with a segment, or with a part of one, in any case, so that a decoder has the frames before the target that it
+//! needs. If another section behind the target can't be read again from its begin, because its reader was dropped or has read more than
+//! is kept, everything is dropped.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -18,8 +20,8 @@ use super::section::{Discontinuity, SectionBuffer};
 use super::sections::Sections;
 use crate::error::{Error, ErrorKind};
 
-/// What was read is kept for this part of [`HlsConfig::buffer`](crate::hls::HlsConfig::buffer): a player seeks back by a few seconds, and
-/// one that is to be small has a short buffer.
+/// What was read is kept for this part of [`HlsConfig::buffer`](crate::hls::HlsConfig::buffer): a listener seeks back by a few seconds,
+/// and an application that has to use little memory has a short buffer.
 const KEPT_PART: u32 = 4;
 
 impl State {

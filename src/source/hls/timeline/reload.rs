@@ -33,7 +33,7 @@ pub(crate) struct Reload {
 }
 
 impl Reload {
-    /// The playlist was loaded by a request at `began`, and is loaded again from `now` on: before, nobody asked for changes.
+    /// The playlist was loaded by a request at `began`, and is loaded again from `now` on: before, no load could show a change.
     pub(crate) fn after(began: Instant, now: Instant) -> Self {
         Self { began, changed: began, unchanged_since: now, is_out: false }
     }
