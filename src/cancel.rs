@@ -78,13 +78,14 @@ struct Slots<T> {
     others: Slab<T>,
 }
 
-type Hook = Foreign<Box<dyn FnOnce(CancelReason) + Send>>;
+/// Returns true if it has woken a thread.
+type Hook = Foreign<Box<dyn FnOnce(CancelReason) -> bool + Send>>;
 
 /// The order in which a cancel runs the hooks of a subtree: all of one stage before the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CancelStage {
-    /// Notifies a thread that only looks at the token and returns. First, because to close a socket takes 20 µs and wakes
-    /// threads that compete with this one for the processor.
+    /// Notifies a thread that only looks at the token and returns: see [`wake_on_cancel`](CancelToken::wake_on_cancel). First,
+    /// because to close a socket takes 20 µs and wakes threads that compete with this one for the processor.
     Wake,
     /// Closes a socket on which a thread is blocked.
     Abort,
@@ -92,10 +93,11 @@ pub(crate) enum CancelStage {
     Report,
 }
 
-/// Runs `hook`. A panic in it is logged and stopped here, because other hooks have to run too.
-fn run(hook: Hook, reason: CancelReason) {
+/// Runs `hook`. Returns true if it has woken a thread. A panic in it is logged and stopped here, because other hooks have to run
+/// too.
+fn run(hook: Hook, reason: CancelReason) -> bool {
     // The panic is logged already, and no caller waits for the hook.
-    let _ = hook.consume("on_cancel", |hook| hook(reason));
+    hook.consume("on_cancel", |hook| hook(reason)).unwrap_or(false)
 }
 
 impl<T> Default for Slots<T> {
@@ -200,6 +202,23 @@ impl CancelToken {
         stage: CancelStage,
         hook: impl FnOnce(CancelReason) + Send + 'static,
     ) -> CancelGuard {
+        self.add_hook(stage, move |reason| {
+            hook(reason);
+            false
+        })
+    }
+
+    /// As [`on_cancel`](Self::on_cancel), before all other stages. `wake` notifies the threads that look at the token, and
+    /// returns true if there were any: then they run before the next stage.
+    pub(crate) fn wake_on_cancel(&self, wake: impl FnOnce() -> bool + Send + 'static) -> CancelGuard {
+        self.add_hook(CancelStage::Wake, |_| wake())
+    }
+
+    fn add_hook(
+        &self,
+        stage: CancelStage,
+        hook: impl FnOnce(CancelReason) -> bool + Send + 'static,
+    ) -> CancelGuard {
         let hook: Hook = Foreign::new(Box::new(hook));
         let mut below = self.0.below.lock();
         if let Some(reason) = self.reason() {
@@ -236,15 +255,13 @@ impl Node {
         // Only now, when the whole subtree is marked: a hook that looks at another token of it finds it cancelled.
         let mut has_woken = false;
         for (stage, hook) in hooks {
-            if stage == CancelStage::Wake {
-                has_woken = true;
-            } else if std::mem::take(&mut has_woken) && reason != CancelReason::Epoch {
+            if stage != CancelStage::Wake && std::mem::take(&mut has_woken) && reason != CancelReason::Epoch {
                 // Linux often puts the woken thread on this processor, where it would wait until all sockets are closed: 100 µs
                 // to the return of a read instead of 40. Not for a seek, whose thread goes on itself: on a busy machine this
-                // may cost a time slice.
+                // may cost a time slice. For the same reason not if no thread has waited.
                 std::thread::yield_now();
             }
-            run(hook, reason);
+            has_woken |= run(hook, reason);
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::cancel::{CancelStage, CancelToken};
+use crate::cancel::CancelToken;
 use crate::error::{Error, ErrorKind};
 
 /// The open bodies of a downloader.
@@ -162,10 +162,10 @@ impl OpenBodies {
         stuck: &mut Option<Progress>,
     ) -> Result<(), Error> {
         let bodies = Arc::clone(self);
-        let _on_cancel = token.on_cancel(CancelStage::Wake, move |_| {
+        let _on_cancel = token.wake_on_cancel(move || {
             // Under the lock, so that no thread is between the look at the token and the wait.
             let _state = bodies.state.lock();
-            bodies.changed.notify_all();
+            bodies.changed.notify_all() > 0
         });
         let mut state = self.state.lock();
         let mut wait_limit = WaitLimit::new(self.wait_limit, self.progress(state.closed), Instant::now());

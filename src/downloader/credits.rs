@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::cancel::{CancelStage, CancelToken};
+use crate::cancel::CancelToken;
 use crate::error::Error;
 
 /// How many more fetches of a peer may wait for their response. Open bodies do not count: a caller that holds bodies and
@@ -30,7 +30,7 @@ impl Credits {
         }
         let credits = Arc::clone(self);
         // Before the first look at the token. A cancellation between that look and the wait would wake no thread.
-        let _on_cancel = token.on_cancel(CancelStage::Wake, move |_| credits.wake_all());
+        let _on_cancel = token.wake_on_cancel(move || credits.wake_all());
         let mut left = self.left.lock();
         while *left == 0 {
             if let Some(reason) = token.reason() {
@@ -52,10 +52,11 @@ impl Credits {
         Some(Credit(Arc::clone(self)))
     }
 
-    fn wake_all(&self) {
+    /// True if there was a thread to wake.
+    fn wake_all(&self) -> bool {
         // Under the lock: a thread between its check of the token and its wait would miss the notification.
         let _left = self.left.lock();
-        self.changed.notify_all();
+        self.changed.notify_all() > 0
     }
 }
 

@@ -136,12 +136,11 @@ impl Pacer {
         }
     }
 
-    /// Makes the waiting threads look again at the priorities of their fetches, and whether they are interrupted.
-    pub(super) fn recheck(&self) {
-        if self.limit.load(Ordering::Relaxed) > 0 {
-            // With the lock: a thread between its look and its wait would miss the notification.
-            self.state.lock().notify_all();
-        }
+    /// Makes the waiting threads look again at the priorities of their fetches, and whether they are interrupted. Returns true if
+    /// there were any.
+    pub(super) fn recheck(&self) -> bool {
+        // With the lock: a thread between its look and its wait would miss the notification.
+        self.limit.load(Ordering::Relaxed) > 0 && self.state.lock().notify_all()
     }
 }
 
@@ -178,10 +177,10 @@ impl State {
         is_urgent
     }
 
-    fn notify_all(&self) {
-        for waiting in &self.waiting {
-            waiting.changed.notify_one();
-        }
+    /// True if there was a thread to notify.
+    fn notify_all(&self) -> bool {
+        // Each of them, so not `any`.
+        self.waiting.iter().filter(|waiting| waiting.changed.notify_one()).count() > 0
     }
 
     fn take(&mut self, wanted: usize, is_urgent: bool) -> Share {

@@ -264,12 +264,11 @@ impl Resource {
         }
     }
 
-    /// Makes waiters look again: something outside of storage has changed.
-    pub(crate) fn notify(&self) {
+    /// Makes waiters look again: something outside of storage has changed. Returns true if there were any.
+    pub(crate) fn notify(&self) -> bool {
         // Under the lock, so that no waiter is between its look and its wait.
         let _state = self.state.lock();
-        self.changed.notify_all();
-        self.written.notify_all();
+        self.changed.notify_all() + self.written.notify_all() > 0
     }
 
     /// Sets whether writers wait for the disk thread. Takes no lock; [`notify`](Self::notify) wakes those that wait already.

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use slab::Slab;
 
-use crate::cancel::{CancelStage, CancelToken};
+use crate::cancel::CancelToken;
 use crate::error::Error;
 use crate::foreign::contain;
 
@@ -217,10 +217,10 @@ impl Handoff {
         (self.wake)();
         let _on_cancel = token.as_ref().map(|token| {
             let handoff = Arc::clone(&self);
-            token.on_cancel(CancelStage::Wake, move |_| {
+            token.wake_on_cancel(move || {
                 // Under the lock: a worker between its check and its wait would miss the notification.
                 let _state = handoff.state.lock();
-                handoff.changed.notify_all();
+                handoff.changed.notify_all() > 0
             })
         });
         let step = self.wait_for(key, || token.as_ref().is_some_and(CancelToken::is_cancelled));

@@ -121,7 +121,9 @@ impl Job {
                 (Err(error), Some(reason)) if error.is_retryable() => Outcome::Cancelled(reason),
                 (result, _) => Outcome::from(result),
             }),
-            (Target::Caller(reply), Err(error)) => reply.put(Err(error)),
+            (Target::Caller(reply), Err(error)) => {
+                reply.put(Err(error));
+            }
             (Target::Caller(_), Ok(())) => unreachable!("a caller gets the open body"),
         }
     }

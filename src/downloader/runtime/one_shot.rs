@@ -17,14 +17,15 @@ impl<T> Default for OneShot<T> {
 }
 
 impl<T> OneShot<T> {
-    /// Puts `value` there. What was there and not taken is replaced.
-    pub(crate) fn put(&self, value: T) {
+    /// Puts `value` there. What was there and not taken is replaced. Returns true if a thread waits for it.
+    pub(crate) fn put(&self, value: T) -> bool {
         let old = self.value.lock().replace(value);
         // One thread waits, and the value is for one. Without the lock: the value was put under it, so it is found or its
         // notification is.
-        self.filled.notify_one();
+        let has_woken = self.filled.notify_one();
         // After the lock: a task that was never taken runs user code when it is dropped.
         drop(old);
+        has_woken
     }
 
     /// Blocks until a value is there and takes it.

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::control::Control;
-use crate::cancel::{CancelReason, CancelStage, CancelToken};
+use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{self, Urgency};
 use crate::downloader::pacer::Pacer;
 use crate::downloader::rules::Measured;
@@ -145,9 +145,9 @@ impl BodyMeter {
     ) -> Option<usize> {
         let began = Instant::now();
         let [_, all] = &self.control.all_stats;
-        let _on_cancel = token.on_cancel(CancelStage::Wake, {
+        let _on_cancel = token.wake_on_cancel({
             let all = Arc::clone(all);
-            move |_| all.pacer().recheck()
+            move || all.pacer().recheck()
         });
         self.control.set_paced(true, began);
         let urgency = Arc::clone(&self.control) as Arc<dyn Urgency>;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::control::Control;
 use super::one_shot::OneShot;
-use crate::cancel::{CancelStage, CancelToken};
+use crate::cancel::CancelToken;
 use crate::client::retry::{self, Absence, Backoff};
 use crate::client::{self, Continuation, Hedging, HttpClient, Request, ResponseHead, Rest, Urgency};
 use crate::downloader::rules::{OtherTags, Rules, Validate};
@@ -306,9 +306,9 @@ fn hedge_delay(control: &Control) -> Duration {
 /// Blocks until `after` has passed or `token` is cancelled.
 pub(crate) fn pause(token: &CancelToken, after: Duration) {
     let cancelled = Arc::new(OneShot::default());
-    let _on_cancel = token.on_cancel(CancelStage::Wake, {
+    let _on_cancel = token.wake_on_cancel({
         let cancelled = Arc::clone(&cancelled);
-        move |_| cancelled.put(())
+        move || cancelled.put(())
     });
     cancelled.take_until(Some(Instant::now() + after));
 }

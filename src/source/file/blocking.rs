@@ -316,7 +316,10 @@ impl Shared {
     ) -> Option<T> {
         let resource = Arc::clone(&self.resource);
         // Lent before the wait, so that a task that comes at once ends that wait.
-        let lent = self.link.get().and_then(|link| link.waker.lend(move || resource.notify()));
+        let wake = move || {
+            resource.notify();
+        };
+        let lent = self.link.get().and_then(|link| link.waker.lend(wake));
         let woken = self.resource.wait(deadline, |view| {
             let has_task = || lent.as_ref().is_some_and(Lent::has_task).then_some(Woken::ToRun);
             ended(view.ranges).map(Woken::Over).or_else(has_task)

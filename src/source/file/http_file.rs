@@ -6,7 +6,7 @@ use super::peer::FilePeer;
 use super::shared::{Link, ReaderId, Shared};
 use super::state::OpenCall;
 use super::suffix::{self, Suffix};
-use crate::cancel::{CancelGuard, CancelStage};
+use crate::cancel::CancelGuard;
 use crate::client::Request;
 use crate::config::{FileConfig, StorageConfig};
 use crate::downloader::{BesideOpening, Downloader, Epoch, PeerHandle};
@@ -131,11 +131,10 @@ impl HttpFile {
         epoch: Epoch,
     ) -> Arc<Self> {
         let weak = Arc::downgrade(&shared);
-        let on_cancel = epoch.token().on_cancel(CancelStage::Wake, move |_| {
-            if let Some(shared) = weak.upgrade() {
-                shared.resource.set_interrupted(true);
-                shared.resource.notify();
-            }
+        let on_cancel = epoch.token().wake_on_cancel(move || {
+            let Some(shared) = weak.upgrade() else { return false };
+            shared.resource.set_interrupted(true);
+            shared.resource.notify()
         });
         // The other storages keep all, or keep it on disk: there is nothing that the budget could take back.
         let buffers = shared.config.storage == StorageConfig::Memory;

@@ -108,7 +108,9 @@ impl Shared {
             link: OnceLock::new(),
             sequential: Mutex::default(),
             preconnect: Mutex::default(),
-            handoff: Arc::new(Handoff::new(move || woken.notify())),
+            handoff: Arc::new(Handoff::new(move || {
+                woken.notify();
+            })),
             #[cfg(feature = "cache")]
             backing,
             #[cfg(feature = "cache")]

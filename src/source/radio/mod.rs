@@ -28,7 +28,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use self::shared::Shared;
-use crate::cancel::{CancelGuard, CancelStage};
+use crate::cancel::CancelGuard;
 use crate::client::Request;
 use crate::config::{RadioConfig, RequestKind};
 use crate::downloader::{Downloader, Epoch, PeerHandle, Response};
@@ -156,11 +156,8 @@ impl Radio {
         let shared = Arc::new(Shared::new(request, config, epoch)?);
         // Weak: the epoch is a part of `Shared`, which a strong reference would keep alive through itself.
         let weak = Arc::downgrade(&shared);
-        let on_cancel = shared.epoch.token().on_cancel(CancelStage::Wake, move |_| {
-            if let Some(shared) = weak.upgrade() {
-                shared.notify();
-            }
-        });
+        let on_cancel =
+            shared.epoch.token().wake_on_cancel(move || weak.upgrade().is_some_and(|shared| shared.notify()));
         let thread = receiver::start(&shared, &peer, first)?;
         Ok(Self { shared, thread: Some(thread), _on_cancel: on_cancel, peer })
     }

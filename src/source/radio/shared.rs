@@ -126,9 +126,9 @@ impl Shared {
         self.request.url().into()
     }
 
-    /// Makes all blocked threads check their conditions again.
-    pub(crate) fn notify(&self) {
-        self.resource.notify();
+    /// Makes all blocked threads check their conditions again. Returns true if there were any.
+    pub(crate) fn notify(&self) -> bool {
+        self.resource.notify()
     }
 }
 
