@@ -218,6 +218,24 @@ fn a_slow_response_head_wins_over_its_hedged_request_if_it_arrives_first() {
     assert_eq!(origin.log().requests.len(), 3);
 }
 
+#[test]
+fn a_connection_is_reused_after_a_304() {
+    for length in [None, Some("500000")] {
+        let origin = Origin::start(move |_| {
+            let answer = Answer::whole(&Content::bytes(Vec::new())).with_status(304);
+            // That of the body that is not sent (RFC 9110, section 8.6).
+            length.map_or(answer.clone(), |length| answer.header("Content-Length", length))
+        });
+        let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+        for _ in 0..3 {
+            let fetch = get(&origin, "/a").if_none_match("\"a\"").unwrap();
+            assert_eq!(peer.execute(fetch).unwrap_err().status(), Some(304));
+        }
+        let log = origin.log();
+        assert_eq!((log.connections, log.requests.len()), (1, 3), "{length:?}");
+    }
+}
+
 /// The server lets other connections wait for as long as one is kept alive.
 #[test]
 fn a_server_that_serves_one_connection_at_a_time_is_detected() {

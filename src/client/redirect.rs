@@ -41,9 +41,9 @@ pub(super) fn target(
 /// way.
 pub(super) fn is_targets_own(error: &Error) -> bool {
     match error.kind() {
-        // 408, 425 and 429 ask the client to wait, and 416 is about the range. All others may be the target's own: some object
-        // stores answer 400 if a signature has expired.
-        ErrorKind::Status(408 | 416 | 425 | 429) => false,
+        // A 304 answers a condition, 408, 425 and 429 ask the client to wait, and 416 is about the range. All others may be the
+        // target's own: some object stores answer 400 if a signature has expired.
+        ErrorKind::Status(304 | 408 | 416 | 425 | 429) => false,
         ErrorKind::Status(_)
         | ErrorKind::ProxyStatus(_)
         | ErrorKind::HostNotFound

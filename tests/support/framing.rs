@@ -13,7 +13,8 @@ impl Answer {
         }
         let has_length = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
         match self.framing {
-            Framing::Length if !has_length => {
+            // A 304 has no body (RFC 9110, section 15.4.5), and most servers send no length of another one.
+            Framing::Length if !has_length && self.status != 304 => {
                 head.push_str(&format!("Content-Length: {}\r\n", self.part.end - self.part.start));
             }
             Framing::Close => head.push_str("Connection: close\r\n"),
