@@ -46,10 +46,10 @@ fn many_requests_to_a_slow_server_are_not_all_sent_again() {
     assert!(sent <= WAITING + MOST_HEDGES, "{sent} requests");
 }
 
-#[test]
-fn many_bodies_that_fall_silent_are_not_all_requested_again() {
+/// A server whose bodies fall silent for longer than the delay of a hedged request.
+fn silent_bodies() -> Origin {
     let content = Content::pattern(1_000_000);
-    let origin = Origin::start(move |request| {
+    Origin::start(move |request| {
         let is_rest = request.header("range").is_some();
         let answer = Answer::file(request, &content);
         if is_rest {
@@ -57,8 +57,34 @@ fn many_bodies_that_fall_silent_are_not_all_requested_again() {
         } else {
             answer.chunks_of(600_000, Duration::from_millis(1800))
         }
-    });
+    })
+}
+
+#[test]
+fn many_bodies_that_fall_silent_are_not_all_requested_again() {
+    let origin = silent_bodies();
     read_at_once(&wide_downloader(), &origin, "/a");
+    let sent = origin.log().requests.len();
+    assert!(sent <= WAITING + MOST_HEDGES, "{sent} requests");
+}
+
+/// As podcasts, whose feeds name hosts that count downloads and redirect to one network of servers.
+#[test]
+fn the_silent_bodies_of_a_server_have_one_budget_wherever_their_redirects_begin() {
+    let origin = silent_bodies();
+    let target = origin.url("/a");
+    let redirecting = || {
+        let target = target.clone();
+        Origin::start(move |_| Answer::redirect(302, &target))
+    };
+    let redirecting: Vec<_> = (0..8).map(|_| redirecting()).collect();
+    let peer = wide_downloader().register((), Priority::High).unwrap();
+    thread::scope(|scope| {
+        for index in 0..WAITING {
+            let (peer, from) = (&peer, &redirecting[index % redirecting.len()]);
+            scope.spawn(move || assert_pattern(0, &read_all(peer, get(from, "/"))));
+        }
+    });
     let sent = origin.log().requests.len();
     assert!(sent <= WAITING + MOST_HEDGES, "{sent} requests");
 }

@@ -36,7 +36,8 @@ pub(super) fn hedge_body(
     let Some(token) = body.token().cloned() else { return };
     let (own, request) = (Arc::clone(opener), request.clone().over(Over::New));
     let [sender, winning] = [&opener.sender; 2].map(Arc::clone);
-    let [origin, won] = [request.origin(); 2].map(Origin::clone);
+    // The origin that sends the body. The one of the request may only redirect to it.
+    let [origin, won] = [body.origin().unwrap_or_else(|| request.origin()); 2].map(Origin::clone);
     let successor = Successor {
         is_live: matches!(rest, Rest::Live(_)),
         open: Box::new(move |position, token| {
