@@ -47,16 +47,26 @@ fn of_mail(text: &str) -> Option<i64> {
     Some(days(year, i64::try_from(month).ok()?, day)? * 86_400 + time - zone)
 }
 
-/// `2023-11-14T22:13:20.5+01:00`, or the date alone.
+/// `2023-11-14T22:13:20.5+01:00`, or the date alone. Also with a space before the time and the zone, as many programs print it.
 fn of_rfc_3339(text: &str) -> Option<i64> {
     let (date, rest) = (text.get(..10)?, text.get(10..)?);
     let mut parts = date.split('-').map(number);
     let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    if parts.next().is_some() {
+        return None;
+    }
     let midnight = days(year, month, day)? * 86_400;
-    let Some(rest) = rest.get(1..) else { return Some(midnight) };
-    let end = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
+    if rest.is_empty() {
+        return Some(midnight);
+    }
+    let rest = rest.get(1..)?;
+    let end =
+        rest.find(|char: char| !char.is_ascii_digit() && !matches!(char, ':' | '.')).unwrap_or(rest.len());
     let (clock, zone) = rest.split_at(end);
-    let zone = if zone.starts_with(['+', '-']) { offset(zone)? } else { 0 };
+    let zone = match zone.trim_start() {
+        "" | "Z" | "z" | "UTC" => 0,
+        zone => offset(zone)?,
+    };
     Some(midnight + time(clock)? - zone)
 }
 
@@ -70,11 +80,17 @@ fn time(text: &str) -> Option<i64> {
     is_time.then_some(hours * 3600 + minutes * 60 + seconds)
 }
 
-/// Seconds of `+hhmm` or `+hh:mm`.
+/// Seconds of `+hhmm`, `+hh:mm` or `+hh`.
 fn offset(text: &str) -> Option<i64> {
-    let sign = if text.starts_with('-') { -1 } else { 1 };
+    let sign = match text.chars().next()? {
+        '+' => 1,
+        '-' => -1,
+        _ => return None,
+    };
     let digits: String = text.get(1..)?.chars().filter(|char| *char != ':').collect();
-    let (hours, minutes) = (number(digits.get(..2)?)?, number(digits.get(2..)?)?);
+    let minutes = digits.get(2..)?;
+    let minutes = if minutes.is_empty() { 0 } else { number(minutes)? };
+    let hours = number(digits.get(..2)?)?;
     (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
 }
 
@@ -130,6 +146,12 @@ mod tests {
             ("2023-11-14T23:13:20.123+01:00", Some(1_700_000_000)),
             ("2023-11-14 22:13:20", Some(1_700_000_000)),
             ("2023-11-14", Some(1_699_920_000)),
+            ("2023-11-14 23:13:20 +0100", Some(1_700_000_000)),
+            ("2023-11-14 22:13:20 UTC", Some(1_700_000_000)),
+            ("2023-11-14 22:13:20+00", Some(1_700_000_000)),
+            ("2023-11-14é", None),
+            ("2023-1-1-1", None),
+            ("2023-11-14T22:13:20 noon", None),
             ("Thu, 30 Feb 2023 00:00:00 +0000", None),
             ("2023-13-01", None),
             ("2023-11-14T25:00:00Z", None),
