@@ -49,7 +49,8 @@ impl DownloadHandle {
     }
 
     /// Returns the progress now, and again after each `every`. The last one is that of a download that has ended, or was dropped:
-    /// it comes at once. The iterator blocks the thread that uses it; no other thread wakes for it.
+    /// it comes at once. The iterator blocks the thread that uses it, which must not be one that runs a callback of windway; no other
+    /// thread wakes for it. With an `every` of zero it does not block.
     pub fn watch(&self, every: Duration) -> Watch {
         Watch { handle: self.clone(), every, state: WatchState::New }
     }
@@ -84,6 +85,7 @@ impl fmt::Debug for DownloadHandle {
 
 /// Returns the [`Progress`] of a download at an interval. [`DownloadHandle`] shows an example.
 #[derive(Debug)]
+#[must_use = "it observes only when it is iterated"]
 pub struct Watch {
     handle: DownloadHandle,
     every: Duration,

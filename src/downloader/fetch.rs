@@ -125,7 +125,8 @@ impl Fetch {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`], naming the header, if HTTP does not allow the name or the value, or if windway sets the
-    /// header itself: the range and its conditions, the accepted encodings, and headers of the connection or the proxy.
+    /// header itself: the range, the conditions, which have methods of their own, the accepted encodings, and headers of the
+    /// connection or the proxy.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
         self.request = self.request.header(name, value)?;
         Ok(self)
@@ -142,7 +143,8 @@ impl Fetch {
     /// Fetches the resource only if its entity tag is not `etag`, the value of the header `ETag` of an earlier response, also one that
     /// begins with `W/`. If it is, the fetch fails with [`ErrorKind::Status`] 304. For a playlist or a feed that is
     /// polled: [`guide::offline`](crate::guide::offline) shows it. Together with
-    /// [`if_modified_since`](Self::if_modified_since) it serves a server that knows only one of them.
+    /// [`if_modified_since`](Self::if_modified_since) it serves a server that knows only one of them. Both are also sent to the
+    /// origins that redirects lead to.
     ///
     /// ```no_run
     /// use windway::{Downloader, ErrorKind, Fetch, Priority};

@@ -130,7 +130,8 @@ impl State {
 /// What the end of a connection means for its requests.
 fn describe(reason: &ConnectionError, is_ready: bool) -> Error {
     let (kind, what) = match reason {
-        // Of this side, so the reason is that of rustls, such as what is wrong with the certificate. RFC 9001, section 4.8: TLS alerts are the codes from 0x100 to 0x1ff.
+        // Found by this side, so the reason is that of rustls, such as what is wrong with the certificate. RFC 9001, section
+        // 4.8: TLS alerts are the codes from 0x100 to 0x1ff.
         ConnectionError::TransportError(error) if is_crypto(u64::from(error.code)) => {
             let why = format!("the TLS handshake failed: {}", error.reason);
             return Error::new(ErrorKind::Tls, why);
