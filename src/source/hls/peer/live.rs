@@ -50,8 +50,9 @@ fn run(shared: &Shared, peer: &PeerHandle) {
         };
         let failure = match load_again(shared, peer, &url, &list, directives) {
             Ok((list, url)) => {
+                let ended = Instant::now();
                 let has_changed = shared.change(|state| state.handle_playlist(variant, list, url));
-                reload.handle_loaded(began, has_changed == Some(true));
+                reload.handle_loaded((began, ended), has_changed == Some(true));
                 None
             }
             // The presentation or its downloader has ended. Nothing cancels this request alone.
@@ -75,7 +76,7 @@ fn run(shared: &Shared, peer: &PeerHandle) {
 fn first_reload(shared: &Shared) -> Reload {
     let now = Instant::now();
     let load = shared.with(|state| state.last_load()).flatten();
-    Reload::after(load.map_or(now, |load| load.began), now)
+    Reload::after(load.map_or((now, now), |load| (load.began, load.ended)), now)
 }
 
 /// Lets another variant be used if the playlist of this one has not changed for some time. Returns the error if it has not changed

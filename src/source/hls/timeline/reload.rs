@@ -26,26 +26,28 @@ pub(crate) struct Reload {
     began: Instant,
     /// When the last load that brought something began.
     changed: Instant,
-    /// Since when the playlist should have changed: since `changed`, if a load has shown that it has not.
+    /// When that load ended.
+    changed_by: Instant,
+    /// Since when the playlist should have changed: since `changed_by`, if a load has shown that it has not.
     unchanged_since: Instant,
     /// The last load has failed because the server can't be reached.
     is_out: bool,
 }
 
 impl Reload {
-    /// The playlist was loaded by a request at `began`, and is loaded again from `now` on: before, no load could show a change.
-    pub(crate) fn after(began: Instant, now: Instant) -> Self {
-        Self { began, changed: began, unchanged_since: now, is_out: false }
+    /// The playlist was loaded from `began` to `ended`, and is loaded again from `now` on: before, no changes were looked for.
+    pub(crate) fn after((began, ended): (Instant, Instant), now: Instant) -> Self {
+        Self { began, changed: began, changed_by: ended, unchanged_since: now, is_out: false }
     }
 
-    /// A load that began at `began` has ended.
-    pub(crate) fn handle_loaded(&mut self, began: Instant, has_changed: bool) {
+    /// A load from `began` to `ended` has brought a playlist.
+    pub(crate) fn handle_loaded(&mut self, (began, ended): (Instant, Instant), has_changed: bool) {
         self.began = began;
         // What the server has done in an outage is not known.
         if has_changed || std::mem::take(&mut self.is_out) {
-            self.changed = began;
+            (self.changed, self.changed_by) = (began, ended);
         }
-        self.unchanged_since = self.changed;
+        self.unchanged_since = self.changed_by;
     }
 
     /// A load that began at `began` has failed. `is_out` if the server may be back at any time.
@@ -91,8 +93,8 @@ impl Reload {
         self.unchanged_for() >= Self::stuck_after(list)
     }
 
-    /// Up to the beginning of the last load: a response that a broken network delivers late shows how the playlist was then, and not
-    /// that it has not changed since.
+    /// From the end of one load to the beginning of another: a load may last for as long as the network is broken, and its response
+    /// may show how the playlist was at any time of that.
     fn unchanged_for(&self) -> Duration {
         self.began.saturating_duration_since(self.unchanged_since)
     }
@@ -120,18 +122,18 @@ mod tests {
         let Ok(Playlist::Media(list)) = Playlist::parse(text, "http://host/l") else { panic!("a list") };
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut reload = Reload::after(start, start);
+        let mut reload = Reload::after((start, start), start);
         assert_eq!(reload.due(&list), at(5));
-        reload.handle_loaded(at(5), false);
+        reload.handle_loaded((at(5), at(5)), false);
         assert_eq!(reload.due(&list), at(8));
-        reload.handle_loaded(at(8), false);
+        reload.handle_loaded((at(8), at(8)), false);
         for (seconds, is_stale, is_stuck) in
             [(8, false, false), (9, true, false), (20, true, false), (21, true, true)]
         {
-            reload.handle_loaded(at(seconds), false);
+            reload.handle_loaded((at(seconds), at(seconds)), false);
             assert_eq!((reload.is_stale(&list), reload.is_stuck(&list)), (is_stale, is_stuck), "{seconds} s");
         }
-        reload.handle_loaded(at(22), true);
+        reload.handle_loaded((at(22), at(22)), true);
         assert_eq!(reload.due(&list), at(27));
         assert!(!reload.is_stale(&list));
     }
@@ -141,14 +143,14 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let list = parse("#EXT-X-TARGETDURATION:10\n#EXTINF:10,\na\n");
-        let mut reload = Reload::after(start, start);
+        let mut reload = Reload::after((start, start), start);
         reload.handle_failed(at(10), true);
         assert_eq!(reload.due(&list), at(12));
         reload.handle_failed(at(40), true);
         assert!(reload.is_stuck(&list));
-        reload.handle_loaded(at(41), false);
+        reload.handle_loaded((at(41), at(41)), false);
         assert!(!reload.is_stuck(&list));
-        reload.handle_loaded(at(76), false);
+        reload.handle_loaded((at(76), at(76)), false);
         assert!(reload.is_stuck(&list));
         reload.handle_failed(at(77), false);
         assert_eq!(reload.due(&list), at(82));
@@ -160,26 +162,33 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let list = parse("#EXT-X-TARGETDURATION:10\n#EXTINF:10,\na\n");
-        let mut reload = Reload::after(start, at(60));
+        let mut reload = Reload::after((start, start), at(60));
         assert_eq!(reload.due(&list), at(10));
         for (seconds, is_stale, is_stuck) in [(60, false, false), (75, true, false), (95, true, true)] {
             reload.handle_failed(at(seconds), false);
             assert_eq!((reload.is_stale(&list), reload.is_stuck(&list)), (is_stale, is_stuck), "{seconds} s");
         }
         // A load that brings the same shows that the playlist has not changed in all that time.
-        let mut reload = Reload::after(start, at(60));
-        reload.handle_loaded(at(65), false);
+        let mut reload = Reload::after((start, start), at(60));
+        reload.handle_loaded((at(65), at(65)), false);
         assert!(reload.is_stuck(&list));
     }
 
     #[test]
     fn a_response_that_a_broken_network_has_delayed_does_not_show_a_playlist_that_does_not_change() {
         let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
         let list = parse("#EXT-X-TARGETDURATION:4\n#EXTINF:4,\na\n");
-        let mut reload = Reload::after(start, start);
-        // It comes half a minute later, and shows how the playlist was here.
-        reload.handle_loaded(start + Duration::from_secs(4), false);
-        assert!(!reload.is_stale(&list) && !reload.is_stuck(&list));
+        for has_changed in [true, false] {
+            let mut reload = Reload::after((start, start), start);
+            // It may show how the playlist was when it was requested, or when the network was back.
+            reload.handle_loaded((at(4), at(34)), has_changed);
+            assert!(!reload.is_stale(&list) && !reload.is_stuck(&list));
+            if has_changed {
+                reload.handle_loaded((at(34), at(34)), false);
+                assert!(!reload.is_stale(&list) && !reload.is_stuck(&list));
+            }
+        }
     }
 
     fn parse(lines: &str) -> MediaPlaylist {
@@ -196,14 +205,14 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         for target in [0, 1] {
             let list = parse(&format!("#EXT-X-TARGETDURATION:{target}\n#EXTINF:6,\na\n#EXTINF:5,\nb\n"));
-            let mut reload = Reload::after(start, start);
+            let mut reload = Reload::after((start, start), start);
             assert_eq!(reload.due(&list), at(5000));
-            reload.handle_loaded(at(5000), false);
+            reload.handle_loaded((at(5000), at(5000)), false);
             assert_eq!(reload.due(&list), at(8000));
             for (millis, is_stale, is_stuck) in
                 [(8999, false, false), (9000, true, false), (20_999, true, false), (21_000, true, true)]
             {
-                reload.handle_loaded(at(millis), false);
+                reload.handle_loaded((at(millis), at(millis)), false);
                 assert_eq!(
                     (reload.is_stale(&list), reload.is_stuck(&list)),
                     (is_stale, is_stuck),
@@ -212,7 +221,7 @@ mod tests {
             }
         }
         let empty = parse("#EXT-X-TARGETDURATION:0\n");
-        assert!(!Reload::after(start, start).is_stuck(&empty));
+        assert!(!Reload::after((start, start), start).is_stuck(&empty));
     }
 
     #[test]
@@ -223,11 +232,11 @@ mod tests {
             for head in ["", holds] {
                 let list =
                     parse(&format!("{head}#EXT-X-TARGETDURATION:{duration}\n#EXTINF:{duration},\na\n"));
-                let mut reload = Reload::after(start, start);
+                let mut reload = Reload::after((start, start), start);
                 for has_changed in [true, false, true] {
                     let wait = reload.due(&list) - reload.began;
                     assert!((LEAST..=MOST).contains(&wait), "{duration} {head} {wait:?}");
-                    reload.handle_loaded(start, has_changed);
+                    reload.handle_loaded((start, start), has_changed);
                 }
             }
         }
