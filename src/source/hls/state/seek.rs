@@ -147,7 +147,9 @@ impl State {
         let (start, phase) = (queued.start, queued.phase);
         let is_whole = !queued.is_hinted() && !self.clock.is_placing(queued.id);
         let is_there = matches!(phase, SegmentPhase::Fetching | SegmentPhase::Complete);
-        if !is_there || !is_whole || target < self.clock.presentation_time(start) {
+        // By the playlist as well, which places a segment that is sought: what wrong durations add up to would lead into another one.
+        let is_in = target >= self.clock.presentation_time(start) && (start..queued.end()).contains(&target);
+        if !is_there || !is_whole || !is_in {
             return None;
         }
         self.queue.drain(..index);
