@@ -127,8 +127,10 @@ mod shim {
             Self::default()
         }
 
-        pub(crate) fn notify_one(&self) {
+        /// loom does not say whether a thread was woken, and nothing that is tried here depends on it.
+        pub(crate) fn notify_one(&self) -> bool {
             self.0.notify_one();
+            true
         }
 
         pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
@@ -278,12 +280,21 @@ fn a_signal_between_the_check_and_the_sleep_is_kept() {
         let sleeper = {
             let (sum, signal) = (Arc::clone(&sum), Arc::clone(&signal));
             thread::spawn(move || {
-                while sum.with(|sum| *sum, add, |()| signal.put(())) == 0 {
+                while sum.with(
+                    |sum| *sum,
+                    add,
+                    |()| {
+                        signal.put(());
+                    },
+                ) == 0
+                {
                     signal.take();
                 }
             })
         };
-        sum.post(1, add, |()| signal.put(()));
+        sum.post(1, add, |()| {
+            signal.put(());
+        });
         sleeper.join().unwrap();
     });
 }
