@@ -65,11 +65,11 @@ pub struct ClientConfig {
     /// Maximum size of a response head in bytes. Over HTTP/1.1 never more than 1 MiB, whatever this says: each connection has a
     /// buffer of this size, if it is larger than the default. Default: 64 KiB.
     pub max_head: usize,
-    /// Maximum number of idle connections for each origin. Default: 8. More are kept for two seconds where more were in use at
-    /// once; none with 0.
+    /// Maximum number of idle connections for each origin. Default: 8. Where more are in use at once, one for each open stream of
+    /// the origin is kept, and others for two seconds; none with 0.
     pub max_idle_per_origin: usize,
-    /// Maximum number of idle connections over all origins. Default: 32. More are kept for two seconds where more were in use
-    /// at once; none with 0.
+    /// Maximum number of idle connections over all origins. Default: 32. Where more are in use at once, one for each open stream
+    /// is kept, up to 128, and others for two seconds; none with 0.
     pub max_idle: usize,
     /// How long an idle connection is kept open. Default: 45 s, less than common servers keep theirs.
     pub max_idle_age: Duration,

@@ -52,6 +52,11 @@ impl Demand {
         self.used = now;
     }
 
+    /// Number of holders. Each stands for an open stream, which needs a connection again.
+    pub(super) fn holders(&self) -> usize {
+        self.holders.values().sum()
+    }
+
     pub(super) fn remove_holder(&mut self, ready: usize) {
         if let Some(holders) = self.holders.get_mut(&ready) {
             *holders = holders.saturating_sub(1);

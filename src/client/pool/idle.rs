@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::demand::Demand;
-use super::origin_pool::{Limits, OriginPool, SURPLUS_AGE};
+use super::origin_pool::{Limits, MAX_HELD, OriginPool, SURPLUS_AGE};
 use crate::id_map::IdMap;
 use crate::origin::Origin;
 
@@ -121,8 +121,20 @@ impl<C> IdleConnections<C> {
 
     /// True if more connections are idle than the limits allow, to `origin` or in total.
     pub(crate) fn has_surplus(&self, origin: &Origin) -> bool {
-        let ready = self.origins.get(origin).map_or(0, |origin_pool| origin_pool.ready.len());
-        ready > self.limits.per_origin || self.idle() > self.limits.over_all
+        let origin_pool = self.origins.get(origin);
+        origin_pool.is_some_and(|origin_pool| origin_pool.has_surplus(self.limits))
+            || self.has_surplus_over_all()
+    }
+
+    fn has_surplus_over_all(&self) -> bool {
+        // In this order, because most programs never have more idle connections than the configured limit.
+        let idle = self.idle();
+        idle > self.limits.over_all && idle > self.holders().min(MAX_HELD)
+    }
+
+    /// Number of open streams over all origins.
+    fn holders(&self) -> usize {
+        self.origins.values().map(|origin_pool| origin_pool.demand.holders()).sum()
     }
 
     /// Sets the number of connections to `origin` that should be ready while it is in use.
@@ -191,7 +203,7 @@ impl<C> IdleConnections<C> {
     /// that wait until running ones are slow.
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let max_age = self.limits.max_age;
-        let surplus_age = if self.idle() > self.limits.over_all { SURPLUS_AGE } else { Duration::MAX };
+        let surplus_age = if self.has_surplus_over_all() { SURPLUS_AGE } else { Duration::MAX };
         let expires = self.origins.values().filter_map(|origin_pool| {
             let (_, since) = origin_pool.ready.front()?;
             Some(*since + origin_pool.max_age(self.limits).min(surplus_age))
@@ -247,7 +259,7 @@ impl<C> IdleConnections<C> {
         let limits = self.limits;
         let old = self.origins.values_mut().flat_map(|origin_pool| origin_pool.expire(now, limits));
         let mut gone: Vec<C> = old.collect();
-        while self.idle() > limits.over_all {
+        while self.has_surplus_over_all() {
             let Some(surplus) = self.pop_surplus(now) else { break };
             gone.push(surplus);
         }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::demand::Demand;
 
-/// How many idle connections are kept, and for how long. Connections beyond the limits are kept for [`SURPLUS_AGE`], unless a
-/// limit is zero.
+/// How many idle connections are kept, and for how long. One for each open stream is kept beyond the limits, up to [`MAX_HELD`];
+/// others beyond them are kept for [`SURPLUS_AGE`]. Where a limit is zero none are kept at all.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) per_origin: usize,
@@ -20,6 +20,10 @@ pub(crate) struct Limits {
 /// Maximum idle time of connections beyond the limits. If many requests run at once, their connections become idle in bursts,
 /// and each one that is closed after a burst has to be opened again for the next one.
 pub(super) const SURPLUS_AGE: Duration = Duration::from_secs(2);
+
+/// Maximum number of idle connections that are kept beyond the limits because streams are open. Programs with many more open
+/// streams would reach the limit of open files of their process, often 1,024.
+pub(super) const MAX_HELD: usize = 128;
 
 #[derive(Debug)]
 pub(super) struct OriginPool<C> {
@@ -45,8 +49,14 @@ impl<C> OriginPool<C> {
 
     /// Maximum idle time of the oldest connection.
     pub(super) fn max_age(&self, limits: Limits) -> Duration {
-        let is_surplus = self.ready.len() > limits.per_origin;
-        if is_surplus { limits.max_age.min(SURPLUS_AGE) } else { limits.max_age }
+        if self.has_surplus(limits) { limits.max_age.min(SURPLUS_AGE) } else { limits.max_age }
+    }
+
+    /// True if more connections are idle than the limit of this origin allows.
+    pub(super) fn has_surplus(&self, limits: Limits) -> bool {
+        // Streams whose connections are too slow to fill a buffer run empty together, and each needs its next piece at once: a
+        // connection that was closed meanwhile costs its reader one round trip more.
+        self.ready.len() > limits.per_origin.max(self.demand.holders())
     }
 
     pub(super) fn lacks(&self, now: Instant, max_age: Duration) -> bool {

@@ -163,7 +163,6 @@ impl Drop for Dialler {
 }
 
 impl PoolGuard {
-    /// Number of connections that it keeps ready.
     /// True if the origin has turned out to serve one connection at a time.
     pub(crate) fn is_single_connection(&self) -> bool {
         self.single_connection.load(Ordering::Relaxed)
@@ -172,7 +171,12 @@ impl PoolGuard {
 
 impl Drop for PoolGuard {
     fn drop(&mut self) {
-        self.pool.state.lock().idle.stop_preconnecting(&self.origin, self.ready);
+        let mut state = self.pool.state.lock();
+        state.idle.stop_preconnecting(&self.origin, self.ready);
+        // A connection that was kept for this stream may be due by now.
+        if state.idle.has_surplus(&self.origin) {
+            self.pool.keep_deadlines(&mut state);
+        }
     }
 }
 

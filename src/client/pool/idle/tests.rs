@@ -46,6 +46,23 @@ fn limits_hold_for_each_origin_and_over_all() {
 }
 
 #[test]
+fn a_connection_is_kept_for_each_open_stream_up_to_a_limit() {
+    let now = Instant::now();
+    let (mut idle, a) =
+        (IdleConnections::new(Limits { per_origin: 3, over_all: 4, max_age: AGE }), origin("a"));
+    let streams = MAX_HELD as u32 + 10;
+    (0..streams).for_each(|_| drop(idle.keep_preconnected(&a, 1, now)));
+    (0..streams).for_each(|connection| drop(idle.put(&a, connection, now)));
+    assert_eq!(idle.expire(now + SURPLUS_AGE), (0..10).collect::<Vec<_>>(), "beyond the limit");
+    assert_eq!((idle.idle(), idle.has_surplus(&a)), (MAX_HELD, false));
+    // Streams that were dropped need none.
+    (0..streams - 5).for_each(|_| idle.stop_preconnecting(&a, 1));
+    assert!(idle.has_surplus(&a));
+    idle.expire(now + SURPLUS_AGE);
+    assert_eq!((idle.idle(), idle.has_surplus(&a)), (5, false), "one for each of five streams");
+}
+
+#[test]
 fn a_limit_of_zero_keeps_nothing() {
     for (per_origin, over_all) in [(0, 4), (4, 0)] {
         let mut idle = IdleConnections::new(Limits { per_origin, over_all, max_age: AGE });
