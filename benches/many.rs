@@ -156,6 +156,10 @@ fn slow_players(pool: Pool) {
     let late = delays.iter().filter(|delay| **delay > PERIOD).count();
     let (middle, last) = (firsts.at(0.5), firsts.at(1.0));
     println!("  {PLAYERS} slow players: first byte p50 {middle:.1?}, last {last:.1?}, cpu {cpu:.1?}");
+    let waits = delays.iter().filter(|delay| **delay >= RTT).count();
     let (all, delays) = (delays.len(), Quantiles::new(delays));
     println!("    {late} of {all} reads late, p99 {:.1?}, worst {:.1?}", delays.at(0.99), delays.at(1.0));
+    let log = origin.log();
+    let (requests, connections) = (log.requests.len(), log.connections);
+    println!("    {waits} reads waited for a round trip; {requests} requests, {connections} connections");
 }
