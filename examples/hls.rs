@@ -137,11 +137,11 @@ fn play(mut hls: Hls, limit: Duration) -> Result<(), Failure> {
 
 /// The line at the bottom.
 fn state(handle: &HlsHandle) -> String {
-    let level = handle.level();
+    let now = handle.progress();
+    let level = now.level;
     let rate = handle.levels().get(level).map_or(0, |level| level.bandwidth / 1000);
-    let latency =
-        handle.latency().map_or(String::new(), |latency| format!(", {} behind live", span(latency)));
-    let (position, buffered) = (clock(handle.position()), span(handle.buffered()));
+    let latency = now.latency.map_or(String::new(), |latency| format!(", {} behind live", span(latency)));
+    let (position, buffered) = (clock(now.stream.position), span(now.stream.buffered_ahead));
     format!("{position}  level {level} ({rate} kbit/s), {buffered} buffered{latency}")
 }
 

@@ -363,7 +363,8 @@ fn describe(event: &RadioEvent, handle: &RadioHandle) -> Option<String> {
 
 /// The line at the bottom. `waiting` is when the player began to wait for audio.
 fn show(handle: &RadioHandle, heard: Duration, columns: usize, waiting: &mut Option<Instant>) -> String {
-    let (now, phase, buffered) = (Instant::now(), handle.phase(), handle.buffered_ahead());
+    let (now, stream) = (Instant::now(), handle.progress().stream);
+    let (phase, buffered) = (stream.phase, stream.buffered_ahead);
     let waits = matches!(phase, Phase::Opening | Phase::Stalled) || phase == Phase::Retrying && buffered == 0;
     *waiting = waits.then(|| waiting.unwrap_or(now));
     let waited = waiting.map_or(0, |since| now.duration_since(since).as_secs());

@@ -115,10 +115,14 @@ mod source;
 mod storage;
 pub mod stream;
 mod types;
+mod watch;
 
 /// Internet radio: Icecast, SHOUTcast and other endless bodies. [`Downloader::open_radio`] opens a station.
 pub mod radio {
-    pub use crate::source::radio::{Radio, RadioEvent, RadioHandle, RadioInfo, RadioStats, Title};
+    pub use crate::source::radio::{
+        Radio, RadioEvent, RadioHandle, RadioInfo, RadioProgress, RadioStats, Title,
+    };
+    pub use crate::watch::Watch;
 }
 
 pub use cancel::CancelHandle;
@@ -140,9 +144,10 @@ pub mod hls {
         RenditionReport, Segment, ServerControl, SessionData, Start, Uri, Variant,
     };
     pub use crate::source::hls::{
-        Discontinuity, Hls, HlsConfig, HlsEvent, HlsHandle, HlsKind, HlsSource, Hook, LevelInfo, MakeAbr,
-        Quality, RenditionInfo, RequestHook, RequestKind, Section, SectionInfo, is_hls,
+        Discontinuity, Hls, HlsConfig, HlsEvent, HlsHandle, HlsKind, HlsProgress, HlsSource, Hook, LevelInfo,
+        MakeAbr, Quality, RenditionInfo, RequestHook, RequestKind, Section, SectionInfo, is_hls,
     };
+    pub use crate::watch::Watch;
 
     /// For this crate's tests and benches.
     #[doc(hidden)]

@@ -7,14 +7,13 @@ mod cursor;
 mod handle;
 mod open;
 mod open_source;
-mod progress;
 mod reading;
 mod starvation;
 
 pub use self::handle::StreamHandle;
 pub use self::open::open;
-pub use self::progress::{Progress, Watch};
 pub use self::reading::Stream;
-pub use self::starvation::Starving;
 pub use crate::phase::Phase;
+pub use crate::source::progress::{Progress, Starving};
 pub use crate::source::{Pending, Source, StreamStats, TryRead};
+pub use crate::watch::Watch;

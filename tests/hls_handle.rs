@@ -7,13 +7,15 @@ mod mux;
 mod presentation;
 mod support;
 
+use std::io::Read;
+use std::thread;
 use std::time::Duration;
 
-use presentation::{FRAMES, downloader, open, play, site};
-use windway::ErrorKind;
+use presentation::{FRAMES, SEGMENT, Site, downloader, extinf, open, play, site, ts};
 use windway::downloader::CancelReason;
-use windway::hls::{Discontinuity, HlsConfig};
+use windway::hls::{Discontinuity, Hls, HlsConfig};
 use windway::stream::Phase;
+use windway::{Downloader, ErrorKind};
 
 #[test]
 fn a_presentation_with_an_end_has_no_live_edge_and_plays_on() {
@@ -49,5 +51,87 @@ fn a_handle_moves_no_reader_after_the_presentation() {
         assert_eq!(handle.go_live().unwrap_err().kind(), cancelled);
         assert_eq!(handle.select_rendition(0).unwrap_err().kind(), cancelled);
         assert_eq!(handle.phase(), Phase::Closed);
+    }
+}
+
+#[test]
+fn progress_is_what_the_handle_returns_in_one_look() {
+    let origin = site(3).serve();
+    let mut hls = open(&origin, "/ts.m3u8", |_| ());
+    let handle = hls.handle();
+    let mut section = hls.next_section().unwrap().unwrap();
+    section.read_exact(&mut [0; 5000]).unwrap();
+    support::poll_until("all segments", || handle.phase() == Phase::Complete);
+    let progress = handle.progress();
+    let stream = &progress.stream;
+    assert_eq!((stream.position, stream.len), (handle.position(), handle.duration()));
+    assert!(stream.position > Duration::ZERO, "{progress:?}");
+    assert_eq!((stream.buffered_ahead, stream.phase), (handle.buffered(), Phase::Complete));
+    // What was read is kept.
+    let [stored] = &stream.buffered[..] else { panic!("{progress:?}") };
+    let near = |time: Duration, seconds: f64| (time.as_secs_f64() - seconds).abs() < 0.03;
+    assert!(stored.start.is_zero() && near(stored.end, 3.0 * SEGMENT), "{progress:?}");
+    assert!(near(stream.position + stream.buffered_ahead, 3.0 * SEGMENT), "{progress:?}");
+    assert_eq!((stream.stalls, stream.stalled), (handle.stats().stalls, handle.stats().stalled));
+    assert!(stream.last_error.is_none() && stream.starving.is_none());
+    assert_eq!((progress.level, progress.playing_level, progress.rendition), (0, 0, 0));
+    assert_eq!((progress.latency, progress.seekable), (None, handle.seekable()));
+}
+
+#[test]
+fn what_is_buffered_behind_a_missing_segment_is_a_range_of_its_own() {
+    let origin = site(4).without("/1.ts").serve();
+    let mut hls = open(&origin, "/ts.m3u8", |_| ());
+    let handle = hls.handle();
+    let _section = hls.next_section().unwrap().unwrap();
+    support::poll_until("all segments", || handle.phase() == Phase::Complete);
+    let buffered = handle.progress().stream.buffered;
+    let rounded = |time: Duration| (time.as_secs_f64() / SEGMENT).round() as u64;
+    let segments: Vec<_> = buffered.iter().map(|range| (rounded(range.start), rounded(range.end))).collect();
+    assert_eq!(segments, [(0, 1), (2, 4)], "{buffered:?}");
+}
+
+#[test]
+fn progress_of_a_live_presentation_has_no_length_and_a_distance_from_live() {
+    let list: String = (0..3).map(|index| extinf(&format!("{index}.ts"))).collect();
+    let live = format!("#EXTM3U\n#EXT-X-TARGETDURATION:3\n{list}");
+    let origin = (0..3).fold(Site::default().with("/live.m3u8", live), |site, index| {
+        site.with(&format!("/{index}.ts"), ts(index))
+    });
+    let origin = origin.serve();
+    let mut hls = open(&origin, "/live.m3u8", |config| config.start = Some(Duration::ZERO));
+    let handle = hls.handle();
+    let mut section = hls.next_section().unwrap().unwrap();
+    section.read_exact(&mut [0; 5000]).unwrap();
+    let progress = handle.progress();
+    assert_eq!(progress.stream.len, None);
+    let latency = progress.latency.unwrap().as_secs_f64();
+    assert!((latency + progress.stream.position.as_secs_f64() - 3.0 * SEGMENT).abs() < 0.03, "{progress:?}");
+}
+
+#[test]
+fn a_watch_shows_at_once_that_its_presentation_has_ended() {
+    const LONG: Duration = Duration::from_secs(3600);
+    type End = fn(Hls, &Downloader) -> Option<Hls>;
+    let ends: [(&str, End); 3] = [
+        ("dropped", |_hls, _| None),
+        ("cancelled", |hls, _| {
+            hls.handle().cancel();
+            Some(hls)
+        }),
+        ("stopped", |hls, downloader| {
+            downloader.stop();
+            Some(hls)
+        }),
+    ];
+    let origin = site(3).serve();
+    for (case, end) in ends {
+        let downloader = downloader();
+        let hls = downloader.open_hls(&origin.url("/ts.m3u8"), HlsConfig::default()).unwrap();
+        let mut watch = hls.handle().watch(LONG);
+        assert_ne!(watch.next().unwrap().stream.phase, Phase::Closed, "{case}");
+        let rest = thread::spawn(move || watch.map(|progress| progress.stream.phase).collect::<Vec<_>>());
+        let _hls = end(hls, &downloader);
+        assert_eq!(support::in_time(case, move || rest.join().unwrap()), [Phase::Closed], "{case}");
     }
 }

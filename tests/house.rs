@@ -24,7 +24,7 @@ const ROWS: &[&[&str]] = &[
     &["cache"],
     &["event", "phase"],
     &["error"],
-    &["buffer", "foreign", "id_map", "cancel", "types", "origin", "safe_url", "bandwidth"],
+    &["buffer", "foreign", "id_map", "cancel", "types", "origin", "safe_url", "bandwidth", "watch"],
 ];
 
 /// The modules of the crate, by their path: `a::b`. The root is the empty path.

@@ -7,13 +7,14 @@ mod support;
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::{Mutex, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use support::peers::{Collect, List, downloader};
-use support::{Answer, Content, Origin};
+use support::{Answer, Content, Origin, Station};
 use windway::downloader::PeerHandle;
 use windway::event::{Event, Subscriber};
-use windway::{Fetch, Priority};
+use windway::{Fetch, Priority, RadioConfig};
 
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -112,4 +113,27 @@ fn no_thread_wakes_while_nothing_changes() {
     assert!(queued + unreserved as usize >= prefetches.len(), "{queued}");
     assert_still(&events);
     origin.release();
+}
+
+#[test]
+fn a_watch_wakes_no_thread_but_its_own() {
+    let _alone = ALONE.lock().unwrap_or_else(|panicked| panicked.into_inner());
+    let station = Station { audio: Content::endless(), interval: 1000, every: 1, titles: vec!["One", "Two"] };
+    let origin = Origin::start(move |request| Answer::station(request, &station));
+    // A report of a slow fetch would wake the subscriber.
+    let downloader = downloader(|config| config.soft_timeout = Duration::from_secs(3600));
+    let events = downloader.subscribe();
+    let config = RadioConfig::default();
+    let ahead = config.ahead;
+    let radio = downloader.open_radio(&origin.url("/live"), config).unwrap();
+    let handle = radio.handle();
+    // Nothing is read, so nothing changes once the window is full.
+    handle.wait_buffered(ahead - 32 * 1024, None).unwrap();
+    let mut watch = handle.watch(Duration::from_secs(3600));
+    watch.next();
+    // Its name is one that is looked at.
+    let waiting = thread::Builder::new().name("windway-watch".into()).spawn(move || watch.count()).unwrap();
+    assert_still(&events);
+    drop(radio);
+    assert_eq!(waiting.join().unwrap(), 1);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::config::Progress;
 use super::outcome::Outcome;
 use super::run::Running;
+use crate::watch::{Look, Watch};
 
 /// Observes and controls a [`Download`](super::Download) from other threads. Cheap to clone. No call blocks, but for the
 /// iterator of [`watch`](Self::watch).
@@ -51,8 +52,13 @@ impl DownloadHandle {
     /// Returns the progress now, and again after each `every`. The last one is that of a download that has ended, or was dropped:
     /// it comes at once. The iterator blocks the thread that uses it, which must not be one that runs a callback of windway; no other
     /// thread wakes for it. With an `every` of zero it does not block.
-    pub fn watch(&self, every: Duration) -> Watch {
-        Watch { handle: self.clone(), every, state: WatchState::New }
+    pub fn watch(&self, every: Duration) -> Watch<Progress> {
+        let handle = self.clone();
+        let look = move || {
+            let progress = handle.progress();
+            Look { is_last: progress.phase.is_over(), progress }
+        };
+        Watch::new(look, every, &self.outcome.ending, None)
     }
 
     /// As [`Download::pause`](super::Download::pause).
@@ -80,37 +86,5 @@ impl DownloadHandle {
 impl fmt::Debug for DownloadHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DownloadHandle").field("progress", &self.progress()).finish_non_exhaustive()
-    }
-}
-
-/// Returns the [`Progress`] of a download at an interval. [`DownloadHandle`] shows an example.
-#[derive(Debug)]
-#[must_use = "it observes only when it is iterated"]
-pub struct Watch {
-    handle: DownloadHandle,
-    every: Duration,
-    state: WatchState,
-}
-
-#[derive(Debug)]
-enum WatchState {
-    New,
-    /// The next progress is due after the interval.
-    Waiting,
-    Over,
-}
-
-impl Iterator for Watch {
-    type Item = Progress;
-
-    fn next(&mut self) -> Option<Progress> {
-        match self.state {
-            WatchState::New => {}
-            WatchState::Over => return None,
-            WatchState::Waiting => self.handle.outcome.await_end(self.every),
-        }
-        let progress = self.handle.progress();
-        self.state = if progress.phase.is_over() { WatchState::Over } else { WatchState::Waiting };
-        Some(progress)
     }
 }

@@ -41,7 +41,9 @@ use crate::queue::Track;
 use crate::stream::Stream;
 
 pub use config::{DownloadConfig, DownloadPhase, Progress};
-pub use handle::{DownloadHandle, Watch};
+pub use handle::DownloadHandle;
+
+pub use crate::watch::Watch;
 
 /// A file that is being downloaded. Its drop stops the download; what was fetched stays, for the next one. Other threads use its
 /// [`handle`](Self::handle).

@@ -26,6 +26,7 @@ pub(crate) mod memory;
 pub(crate) mod opening;
 pub(crate) mod opening_limit;
 pub(crate) mod prefetch;
+pub(crate) mod progress;
 pub(crate) mod radio;
 #[cfg(feature = "cache")]
 pub(crate) mod stored;

@@ -1,9 +1,10 @@
 //! Position and read state of a stream, which its handles see, also after its drop.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::starvation::Starvation;
 use crate::client::ResponseHead;
@@ -12,6 +13,7 @@ use crate::media::MediaInfo;
 use crate::phase::Reads;
 use crate::safe_url::SafeUrl;
 use crate::source::{Source, StreamStats};
+use crate::watch::Ending;
 
 /// Position and read state of a stream. Written by the stream only; its handles read it.
 #[derive(Debug, Default)]
@@ -21,8 +23,8 @@ pub(super) struct Cursor {
     pub(super) starvation: Mutex<Starvation>,
     /// Set when the stream is dropped.
     pub(super) final_state: Mutex<Option<FinalState>>,
-    /// Notified when `final_state` is set, and when a source that is watched was cancelled.
-    ended: Condvar,
+    /// Signalled when `final_state` is set, and when a source that is watched was cancelled.
+    pub(super) ending: Arc<Ending>,
 }
 
 /// What handles return after the stream was dropped. So they need not keep the source, which may hold many bytes.
@@ -52,30 +54,7 @@ impl Cursor {
     /// Records that the stream is dropped.
     pub(super) fn end(&self, final_state: FinalState) {
         *self.final_state.lock() = Some(final_state);
-        self.ended.notify_all();
-    }
-
-    /// Blocks for `at_most`, or until the stream was dropped or `cancelled` is set. Resets `cancelled`.
-    pub(super) fn await_end(&self, cancelled: &AtomicBool, at_most: Duration) {
-        // `None` is a time that the clock can't represent: it never comes.
-        let deadline = Instant::now().checked_add(at_most);
-        let mut final_state = self.final_state.lock();
-        // Relaxed: it is read and written under this lock.
-        while final_state.is_none() && !cancelled.swap(false, Ordering::Relaxed) {
-            match deadline {
-                None => self.ended.wait(&mut final_state),
-                Some(deadline) if self.ended.wait_until(&mut final_state, deadline).timed_out() => return,
-                Some(_) => {}
-            }
-        }
-    }
-
-    /// Sets `cancelled`, for which a thread may wait in [`await_end`](Self::await_end).
-    pub(super) fn set_cancelled(&self, cancelled: &AtomicBool) {
-        // Under the lock: a thread between its look and its wait would miss the notification.
-        let _final_state = self.final_state.lock();
-        cancelled.store(true, Ordering::Relaxed);
-        self.ended.notify_all();
+        self.ending.signal();
     }
 }
 

@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::cursor::{Cursor, FinalState};
 use super::open_source::{OpenSource, locate};
-use super::progress::{Look, Progress, Watch};
-use super::starvation::Starving;
 use crate::cancel::CancelReason;
 use crate::client::ResponseHead;
 use crate::config::ReadAhead;
@@ -18,8 +16,10 @@ use crate::error::ErrorKind;
 use crate::event::Subscriber;
 use crate::media::MediaInfo;
 use crate::phase::Phase;
+use crate::source::progress::{Progress, Starving};
 use crate::source::{Source, StreamStats};
 use crate::types::{ByteRange, Priority};
+use crate::watch::{Look, Watch};
 
 /// Observes and controls a [`Stream`](crate::Stream) from other threads. Cheap to clone. Only [`wait_buffered`](Self::wait_buffered)
 /// and [`wait_range`](Self::wait_range) block.
@@ -221,7 +221,7 @@ impl StreamHandle {
     /// });
     /// # Ok::<(), windway::Error>(())
     /// ```
-    pub fn watch(&self, every: Duration) -> Watch {
+    pub fn watch(&self, every: Duration) -> Watch<Progress> {
         let handle = self.clone();
         let look = move || {
             // Before the look: it shows a drop that comes in between.
@@ -229,7 +229,9 @@ impl StreamHandle {
             let progress = handle.progress();
             Look { is_last: is_dropped || progress.phase == Phase::Closed, progress }
         };
-        Watch::new(look, every, &self.cursor, self.source().as_deref())
+        let ending = Arc::clone(&self.cursor.ending);
+        let on_cancel = self.source().and_then(|source| source.on_cancel(Box::new(move || ending.signal())));
+        Watch::new(look, every, &self.cursor.ending, on_cancel)
     }
 
     /// As [`Stream::starving`](crate::Stream::starving). `None` once the stream was dropped.

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use super::cursor::{Cursor, FinalState};
 use super::handle::StreamHandle;
 use super::open_source::{OpenSource, locate};
-use super::starvation::Starving;
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::SafeUrl;
 use crate::source::local::LocalFile;
 use crate::source::memory::Memory;
+use crate::source::progress::Starving;
 #[cfg(doc)]
 use crate::source::{Pending, StreamStats};
 use crate::source::{Source, TryRead};

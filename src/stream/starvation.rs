@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::source::Pending;
+use crate::source::progress::Starving;
 
 /// The calls of `try_read` of one stream that found no bytes. Calls in a row count once.
 #[derive(Debug, Default)]
@@ -12,27 +13,6 @@ pub(super) struct Starvation {
     total: Duration,
     /// When the one that lasts began, and what the last call said.
     lasting: Option<(Instant, Pending)>,
-}
-
-/// A reader finds no bytes: from [`Stream::starving`](crate::Stream::starving).
-///
-/// ```no_run
-/// use std::time::Duration;
-/// use windway::stream::Pending;
-///
-/// let stream = windway::open("https://example.com/episode.mp3")?;
-/// if let Some(starving) = stream.starving().filter(|starving| starving.duration > Duration::from_secs(1)) {
-///     println!("{}", if starving.reason == Pending::Retrying { "reconnecting" } else { "buffering" });
-/// }
-/// # Ok::<(), windway::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Starving {
-    /// Why the last call found none.
-    pub reason: Pending,
-    /// Time since the first call that found none.
-    pub duration: Duration,
 }
 
 impl Starvation {

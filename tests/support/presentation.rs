@@ -40,6 +40,11 @@ impl Site {
         self
     }
 
+    pub fn without(mut self, path: &str) -> Self {
+        self.0.remove(path).expect("a file to remove");
+        self
+    }
+
     pub fn answer(&self, request: &Request) -> Answer {
         let path = request.path.split('?').next().unwrap_or_default();
         self.0.get(path).map_or_else(|| Answer::status(404), |content| Answer::file(request, content))

@@ -9,6 +9,7 @@ use super::config::Quality;
 use super::event::HlsEvent;
 use super::ladder::levels::{LevelInfo, RenditionInfo};
 use super::playlist::PlaylistType;
+use super::progress::HlsProgress;
 use super::shared::Shared;
 use super::timeline::Timeline;
 use crate::error::Error;
@@ -18,6 +19,7 @@ use crate::event::Subscriber;
 use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
 use crate::source::StreamStats;
+use crate::watch::{Look, Watch};
 
 /// What a presentation is.
 ///
@@ -79,7 +81,7 @@ impl HlsHandle {
 
     /// Duration of a presentation that has an end.
     pub fn duration(&self) -> Option<Duration> {
-        self.timeline(|timeline| timeline.list.is_ended.then(|| timeline.end())).flatten()
+        self.shared.with(|state| state.duration()).flatten()
     }
 
     /// Presentation times that can be sought to. Of a live stream they move on.
@@ -118,9 +120,7 @@ impl HlsHandle {
 
     /// Distance of the reader from the end of a live playlist. `None` for a presentation that has ended.
     pub fn latency(&self) -> Option<Duration> {
-        let position = self.position();
-        self.timeline(|timeline| (!timeline.list.is_ended).then(|| timeline.edge().saturating_sub(position)))
-            .flatten()
+        self.shared.with(|state| state.latency()).flatten()
     }
 
     /// The versions of the audio, by ascending rate.
@@ -203,6 +203,40 @@ impl HlsHandle {
     /// [`Phase::Retrying`]. Cancelling does not count as an error.
     pub fn last_error(&self) -> Option<Error> {
         self.shared.last_error().filter(|error| !error.is_cancelled())
+    }
+
+    /// What a user interface shows, at this moment. Does not block.
+    pub fn progress(&self) -> HlsProgress {
+        self.shared.progress()
+    }
+
+    /// Returns the [`progress`](Self::progress) now, and again after each `every`. The last one is that of a presentation that was
+    /// dropped or cancelled, or whose downloader has stopped: it comes at once. The iterator blocks the thread that uses it; no
+    /// other thread wakes for it.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use windway::Downloader;
+    /// use windway::hls::HlsConfig;
+    ///
+    /// let hls = Downloader::global()?.open_hls("https://example.com/main.m3u8", HlsConfig::default())?;
+    /// let handle = hls.handle();
+    /// std::thread::spawn(move || {
+    ///     for progress in handle.watch(Duration::from_millis(200)) {
+    ///         println!("{:?} at {:?}, level {}", progress.stream.phase, progress.stream.position, progress.level);
+    ///     }
+    /// });
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    pub fn watch(&self, every: Duration) -> Watch<HlsProgress> {
+        let shared = Arc::clone(&self.shared);
+        let look = move || {
+            let progress = shared.progress();
+            Look { is_last: progress.stream.phase == Phase::Closed, progress }
+        };
+        let ending = Arc::default();
+        let on_cancel = self.shared.signal_on_cancel(&ending);
+        Watch::new(look, every, &ending, on_cancel)
     }
 
     /// Subscribes to the events from now on. The subscription ends with the presentation.

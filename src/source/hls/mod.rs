@@ -14,7 +14,7 @@
 //!
 //! | files | what they are |
 //! |---|---|
-//! | `presentation`, `handle`, `reader`, `joined`, `config`, `event`, `hook` | the public types |
+//! | `presentation`, `handle`, `progress`, `reader`, `joined`, `config`, `event`, `hook` | the public types |
 //! | `opening` | the first playlists, until there is a state |
 //! | `peer` | requests, the sinks that take their answers, the threads of a live stream |
 //! | `cached` | a presentation in the persistent cache |
@@ -43,6 +43,7 @@ mod peer;
 mod pipeline;
 pub(crate) mod playlist;
 mod presentation;
+mod progress;
 mod reader;
 mod recognize;
 mod shared;
@@ -56,6 +57,7 @@ pub use self::hook::{Hook, RequestHook, RequestKind};
 pub use self::joined::HlsSource;
 pub use self::ladder::levels::{LevelInfo, RenditionInfo};
 pub use self::presentation::Hls;
+pub use self::progress::HlsProgress;
 pub use self::reader::Section;
 pub use self::recognize::is_hls;
 pub use self::state::section::{Discontinuity, SectionInfo};

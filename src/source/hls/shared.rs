@@ -18,16 +18,19 @@ use super::link::Link;
 use super::opening::preload::Preload;
 use super::pipeline::ArrivingBody;
 use super::playlist::MediaPlaylist;
+use super::progress::HlsProgress;
 use super::state::{Hinted, Needs, ResourceKey, State, Undemuxed};
-use crate::cancel::CancelReason;
+use crate::cancel::{CancelGuard, CancelReason};
 use crate::client::{Request, is_private};
 use crate::downloader::{Epoch, Waker};
 use crate::error::Error;
 use crate::event::{Bus, Subscriber};
 use crate::phase::{Facts, Phase};
 use crate::source::StreamStats;
+use crate::source::progress::Progress;
 use crate::source::wait::WaitState;
 use crate::types::Priority;
+use crate::watch::Ending;
 
 /// A segment whose first bytes arrive before its key or its initialization section.
 #[derive(Clone)]
@@ -357,10 +360,49 @@ impl Shared {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        let inner = self.inner.lock();
+        self.phase_of(&self.inner.lock())
+    }
+
+    fn phase_of(&self, inner: &Inner) -> Phase {
         let is_cancelled = inner.is_closed || self.link.cancelled().is_some();
         let facts = inner.state.as_ref().map(State::facts).unwrap_or_default();
         Facts { is_cancelled, is_urgent: inner.blocked > 0, ..facts }.phase()
+    }
+
+    /// All under one lock, so that the figures agree.
+    pub(super) fn progress(&self) -> HlsProgress {
+        // Before the lock: it takes locks of the downloader, which are never taken inside of this one.
+        let bandwidth = self.link.network().0;
+        let inner = self.inner.lock();
+        let (phase, stalls) = (self.phase_of(&inner), inner.waits.stalls());
+        let state = inner.state.as_ref();
+        let error = state.and_then(State::last_error).filter(|error| !error.is_cancelled());
+        let stream = Progress {
+            position: state.map(State::reader_time).unwrap_or_default(),
+            len: state.and_then(State::duration),
+            buffered: state.map(State::buffered_ranges).unwrap_or_default(),
+            buffered_ahead: state.map(State::buffered).unwrap_or_default(),
+            bandwidth,
+            phase,
+            stalls: stalls.count,
+            stalled: stalls.time,
+            starving: None,
+            last_error: error.cloned().map(|error| self.locate(error)),
+        };
+        HlsProgress {
+            stream,
+            seekable: state.map(State::seekable).unwrap_or_default(),
+            latency: state.and_then(State::latency),
+            level: state.map(State::level).unwrap_or_default(),
+            playing_level: state.map(State::playing_level).unwrap_or_default(),
+            rendition: state.map(State::rendition).unwrap_or_default(),
+        }
+    }
+
+    /// Gives a signal once the phase is [`Phase::Closed`] for good.
+    pub(super) fn signal_on_cancel(&self, ending: &Arc<Ending>) -> Option<CancelGuard> {
+        let ending = Arc::clone(ending);
+        self.link.on_cancel(Box::new(move || ending.signal()))
     }
 
     /// The error that stopped fetching, or that is being retried.

@@ -14,6 +14,7 @@ mod description;
 mod event;
 mod icy;
 mod playlist;
+mod progress;
 mod receiver;
 mod reconnect;
 mod shared;
@@ -40,12 +41,14 @@ use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
 use crate::source::opening::Opening;
 use crate::types::Priority;
+use crate::watch::{Ending, Look, Watch};
 #[cfg(doc)]
 use crate::{config::OnDiscontinuity, error::ErrorKind};
 
 pub use self::event::RadioEvent;
 pub use self::icy::RadioInfo;
 pub(crate) use self::icy::is_station_header;
+pub use self::progress::RadioProgress;
 pub use self::shared::RadioStats;
 pub use self::titles::Title;
 
@@ -153,7 +156,7 @@ impl Radio {
             request.open_header("icy-metadata", "1").headers("RadioConfig::headers", &config.headers)?;
         let (hook, mirrors) = (config.hook.as_ref(), &config.mirrors);
         let request = request.alternates("RadioConfig", RequestKind::Station, hook, mirrors)?;
-        let shared = Arc::new(Shared::new(request, config, epoch)?);
+        let shared = Arc::new(Shared::new(request, config, epoch, peer.waker())?);
         // Weak: the epoch is a part of `Shared`, which a strong reference would keep alive through itself.
         let weak = Arc::downgrade(&shared);
         let on_cancel =
@@ -268,8 +271,7 @@ impl RadioHandle {
 
     /// Ranges of the bytes that are stored and can be read at once: the [`window`](Self::window), unless it is empty.
     pub fn buffered(&self) -> Vec<Range<u64>> {
-        let window = self.window();
-        if window.is_empty() { Vec::new() } else { vec![window] }
+        self.shared.buffered()
     }
 
     /// Number of stored bytes from the radio's position on.
@@ -331,6 +333,42 @@ impl RadioHandle {
     /// Counters of the radio since it was opened.
     pub fn stats(&self) -> RadioStats {
         self.shared.stats()
+    }
+
+    /// What a user interface shows, at this moment. Does not block.
+    pub fn progress(&self) -> RadioProgress {
+        self.shared.progress()
+    }
+
+    /// Returns the [`progress`](Self::progress) now, and again after each `every`. The last one is that of a radio that was dropped or
+    /// cancelled, or whose downloader has stopped: it comes at once. The iterator blocks the thread that uses it; no other
+    /// thread wakes for it.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use windway::{Downloader, RadioConfig};
+    ///
+    /// let downloader = Downloader::global()?;
+    /// let radio = downloader.open_radio("http://example.com:8000/stream", RadioConfig::default())?;
+    /// let handle = radio.handle();
+    /// std::thread::spawn(move || {
+    ///     for progress in handle.watch(Duration::from_millis(200)) {
+    ///         let title = progress.title.and_then(|playing| playing.title);
+    ///         println!("{:?}: {title:?}, {} bytes ahead", progress.stream.phase, progress.stream.buffered_ahead);
+    ///     }
+    /// });
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    pub fn watch(&self, every: Duration) -> Watch<RadioProgress> {
+        let shared = Arc::clone(&self.shared);
+        let look = move || {
+            let progress = shared.progress();
+            Look { is_last: progress.stream.phase == Phase::Closed, progress }
+        };
+        let ending = Arc::<Ending>::default();
+        let signals = Arc::clone(&ending);
+        let on_cancel = self.shared.epoch.on_cancel(move || signals.signal());
+        Watch::new(look, every, &ending, Some(on_cancel))
     }
 
     /// Lets reads continue after the discontinuity at which they return 0: see [`OnDiscontinuity::EndOfStream`]. False

@@ -20,16 +20,18 @@ use super::description::Description;
 use super::event::RadioEvent;
 use super::icy::{IcyMetadata, RadioInfo};
 use super::playlist::Playlist;
+use super::progress::RadioProgress;
 use super::titles::Title;
 use super::window::Window;
 use crate::client::{Request, ResponseHead, Urgency};
 use crate::config::{RadioConfig, StorageConfig};
-use crate::downloader::Epoch;
+use crate::downloader::{Epoch, Waker};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Subscriber};
 use crate::media::{self, MediaInfo};
 use crate::phase::{Facts, Phase, Reads};
 use crate::safe_url::SafeUrl;
+use crate::source::progress::Progress;
 use crate::source::wait::{Begun, TimeLimit, WaitState};
 use crate::storage::Resource;
 
@@ -40,6 +42,9 @@ pub(crate) struct Shared {
     pub(crate) config: RadioConfig,
     /// Parent of the epochs of all connections.
     pub(crate) epoch: Epoch,
+    opened: Instant,
+    /// Knows the bandwidth of the radio's transfers.
+    waker: Waker,
     resource: Resource,
     /// Locked inside the resource's lock, never around it: the conditions of waits lock it while the resource is locked, so
     /// the other order would deadlock.
@@ -105,7 +110,12 @@ pub(crate) enum FlowControl {
 }
 
 impl Shared {
-    pub(crate) fn new(request: Request, config: RadioConfig, epoch: Epoch) -> Result<Self, Error> {
+    pub(crate) fn new(
+        request: Request,
+        config: RadioConfig,
+        epoch: Epoch,
+        waker: Waker,
+    ) -> Result<Self, Error> {
         let events = Bus::of(config.event_capacity, |lost| RadioEvent::Lagged { lost });
         let state = State {
             window: Window::new(&config),
@@ -119,7 +129,8 @@ impl Shared {
             stats: RadioStats::default(),
         };
         let resource = Resource::new(&StorageConfig::Memory)?;
-        Ok(Self { request, config, epoch, resource, state: Mutex::new(state), events })
+        let (opened, state) = (Instant::now(), Mutex::new(state));
+        Ok(Self { request, config, epoch, opened, waker, resource, state, events })
     }
 
     pub(crate) fn url(&self) -> SafeUrl {
@@ -133,6 +144,10 @@ impl Shared {
 }
 
 impl State {
+    fn last_error(&self) -> Option<&Error> {
+        self.reads.failure().or(self.waits.last_error()).or(self.reads.last_error())
+    }
+
     fn is_end(&self, position: u64) -> bool {
         self.is_complete && position >= self.window.end()
     }
@@ -296,6 +311,10 @@ impl Shared {
         self.state.lock().window.range()
     }
 
+    pub(crate) fn buffered(&self) -> Vec<Range<u64>> {
+        self.state.lock().window.buffered()
+    }
+
     pub(crate) fn buffered_ahead(&self) -> u64 {
         self.state.lock().window.buffered_ahead()
     }
@@ -324,7 +343,36 @@ impl Shared {
     }
 
     pub(crate) fn phase(&self) -> Phase {
+        self.phase_of(&self.state.lock())
+    }
+
+    /// All under one lock, so that the figures agree.
+    pub(crate) fn progress(&self) -> RadioProgress {
+        // Before the lock: it takes locks of the downloader.
+        let (bandwidth, elapsed) = (self.waker.network().0, self.opened.elapsed());
         let state = self.state.lock();
+        let (window, stalls) = (&state.window, state.waits.stalls());
+        let stream = Progress {
+            position: window.position(),
+            len: state.is_complete.then(|| window.end()),
+            buffered: window.buffered(),
+            buffered_ahead: window.buffered_ahead(),
+            bandwidth,
+            phase: self.phase_of(&state),
+            stalls: stalls.count,
+            stalled: stalls.time,
+            starving: None,
+            last_error: state.last_error().cloned(),
+        };
+        RadioProgress {
+            stream,
+            elapsed,
+            title: window.title_at(window.position()).cloned(),
+            reconnects: state.stats.connections.saturating_sub(1),
+        }
+    }
+
+    fn phase_of(&self, state: &State) -> Phase {
         let is_ended = |cancelled: bool| state.waits.ended().is_some_and(|it| it.is_cancelled() == cancelled);
         let facts = Facts {
             is_cancelled: self.epoch.is_cancelled() || is_ended(true),
@@ -341,9 +389,7 @@ impl Shared {
     }
 
     pub(crate) fn last_error(&self) -> Option<Error> {
-        let state = self.state.lock();
-        let reads = &state.reads;
-        reads.failure().or(state.waits.last_error()).or(reads.last_error()).cloned()
+        self.state.lock().last_error().cloned()
     }
 
     /// As [`window`](Self::window), unless the state is locked.

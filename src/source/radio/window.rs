@@ -74,6 +74,11 @@ impl Window {
         self.start..self.end
     }
 
+    /// As ranges: one, or none if it is empty.
+    pub(crate) fn buffered(&self) -> Vec<Range<u64>> {
+        Some(self.range()).into_iter().filter(|range| !range.is_empty()).collect()
+    }
+
     pub(crate) fn buffered_ahead(&self) -> u64 {
         self.end - self.position
     }

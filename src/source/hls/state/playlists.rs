@@ -158,4 +158,15 @@ impl State {
         };
         timeline.start()..end.max(timeline.start())
     }
+
+    /// Duration of a presentation that has an end.
+    pub(crate) fn duration(&self) -> Option<Duration> {
+        self.timeline().filter(|timeline| timeline.list.is_ended).map(Timeline::end)
+    }
+
+    /// Distance of the reader from the end of a live playlist. `None` for a presentation that has ended.
+    pub(crate) fn latency(&self) -> Option<Duration> {
+        let live = self.timeline().filter(|timeline| !timeline.list.is_ended)?;
+        Some(live.edge().saturating_sub(self.reader_time()))
+    }
 }

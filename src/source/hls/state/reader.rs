@@ -1,5 +1,6 @@
 //! What readers ask: sections and their bytes.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::State;
@@ -10,6 +11,9 @@ use super::sections::Sections;
 use crate::error::Error;
 use crate::phase::Facts;
 use crate::types::{Priority, RequestId};
+
+/// Audio that is less than this apart is one range: playlists and media give times that differ by roundings, and no frame is longer.
+const JOINED: Duration = Duration::from_millis(100);
 
 impl State {
     pub(crate) fn read(&mut self, section: u64, buf: &mut [u8]) -> ReadResult {
@@ -150,6 +154,23 @@ impl State {
             .find(|queued| queued.phase != SegmentPhase::Complete)
             .map_or(self.cursor, |queued| queued.start);
         self.ahead(end)
+    }
+
+    /// Presentation times of the audio that is there: what was read and is kept, what was not read, and segments behind a missing one.
+    pub(crate) fn buffered_ranges(&self) -> Vec<Range<Duration>> {
+        let placed = self.sections.buffers.iter().filter_map(SectionBuffer::stored);
+        // What has arrived of a segment that still arrives is placed, or waits for those before it.
+        let complete = self.queue.iter().filter(|queued| queued.phase == SegmentPhase::Complete);
+        let time = |place| self.clock.presentation_time(place);
+        let waiting = complete.map(|queued| time(queued.start)..time(queued.end()));
+        let mut ranges: Vec<Range<Duration>> = Vec::new();
+        for range in placed.chain(waiting).filter(|range| !range.is_empty()) {
+            match ranges.last_mut().filter(|last| range.start <= last.end + JOINED) {
+                Some(last) => last.end = last.end.max(range.end),
+                None => ranges.push(range),
+            }
+        }
+        ranges
     }
 
     /// What the phase of the presentation depends on, as far as the state knows it.

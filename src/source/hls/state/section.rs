@@ -1,6 +1,7 @@
 //! The audio of one decoder: the bytes that were fetched, and what they are.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use super::audio_bytes::AudioBytes;
@@ -334,6 +335,13 @@ impl SectionBuffer {
     /// Presentation time of the end of the last frame.
     pub(super) fn end(&self) -> Duration {
         self.marks.back().map_or(self.info.start, |mark| mark.end)
+    }
+
+    /// Presentation times of what is stored, also of what was read. `None` if that is nothing.
+    pub(super) fn stored(&self) -> Option<Range<Duration>> {
+        let first = self.marks.partition_point(|mark| mark.offset < self.bytes.start());
+        let start = self.marks.get(first).filter(|_| !self.is_dropped)?.time;
+        Some(start..self.end())
     }
 
     pub(crate) fn drop_reader(&mut self) {
