@@ -112,8 +112,12 @@ impl State {
         let last = self.sections.buffers.len().checked_sub(1)?;
         let known = self.sections.buffers.iter().position(|section| section.end() > target);
         let index = known.or_else(|| self.is_placed_into(target).then_some(last))?;
-        // Their readers may have begun, too.
-        if !self.sections.buffers.range(index + 1..).all(SectionBuffer::can_rewind) {
+        let mut behind = self.sections.buffers.range(index + 1..);
+        // Their readers may have begun, too. And one between them is gone if its reader was dropped at its end.
+        let first = self.sections.buffers.get(index)?.id;
+        if !behind.all(SectionBuffer::can_rewind)
+            || self.sections.buffers.back()?.id - first != (last - index) as u64
+        {
             return None;
         }
         let start = self.sections.buffers.get_mut(index)?.seek(target)?;

@@ -227,3 +227,21 @@ fn what_is_kept_for_seeks_back_fits_beside_what_is_buffered() {
     player.state.seek(reader - Duration::from_secs(5)).unwrap();
     assert_eq!((player.state.next_id, player.state.is_finished()), (requested, true));
 }
+
+#[test]
+fn a_seek_over_a_section_that_is_gone_fetches_its_frames_again() {
+    let mut player = levels(40);
+    player.foreign = vec![1];
+    // Sections of the segments 0 and 1, of 2, and of those from 3 on.
+    for level in [0, 1, 0, 0, 0] {
+        player.state.set_quality(Quality::Fixed(level), player.now);
+        player.is_woken = true;
+        player.end_fetch(0, End::Whole);
+    }
+    // The reader of the first one stays, and that of the second one is dropped at its end.
+    player.read_frames(3 * FRAMES as usize);
+    player.state.drop_section(player.section.take().expect("the second section"));
+    let mut sought = Sought { is_reopened: true, ..Sought::new(player) };
+    sought.seek(Duration::from_secs(1));
+    sought.finish();
+}
