@@ -268,3 +268,21 @@ fn an_encrypted_initialization_section_serves_clear_segments() {
     assert!(frames.iter().copied().eq(0..3 * FRAMES), "{error:?}");
     assert_eq!(segment_frames(0).len() as u64, FRAMES);
 }
+
+#[test]
+fn a_silent_key_holds_no_segment_that_has_another_one() {
+    let key = |index: u64| format!("#EXT-X-KEY:METHOD=AES-128,URI=\"k{index}\",IV=0x05\n");
+    let lines: String = (0..4).map(|index| key(index) + &extinf(&format!("{index}.ts"))).collect();
+    let site = (0..4).fold(encrypted().with("/list.m3u8", vod(&lines)), |site, index| {
+        site.with(&format!("/k{index}"), KEY)
+    });
+    let origin = serve(site, "/k0", |_, good| good.latency_until_released());
+    let hls = presentation::open(&origin, "/list.m3u8", |_| ());
+    let reading = std::thread::spawn(|| play(hls));
+    origin.wait_until("all segments", |log| {
+        (1..4).all(|index| log.requests.iter().any(|request| request.path == format!("/{index}.ts")))
+    });
+    origin.release();
+    let (frames, error) = support::in_time("playing", move || reading.join().unwrap());
+    assert_eq!(frames, everything(), "{error:?}");
+}

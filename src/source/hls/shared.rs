@@ -159,7 +159,7 @@ impl Shared {
         {
             let mut inner = self.inner.lock();
             let (loaded, running) = inner.preload.finish();
-            state.set_preloaded(loaded, running);
+            state.set_preloaded(loaded, running, Instant::now());
             demand = state.demand();
             inner.state = Some(state);
             inner.epoch = Some(epoch.child());

@@ -19,6 +19,7 @@ use crate::source::hls::shared::Shared;
 use crate::source::hls::state::ResourceKey;
 #[cfg(feature = "cache")]
 use crate::source::stored::SentRequest;
+use crate::types::RequestId;
 
 /// Bytes of a key or an initialization section, at most. The latter has about 1 KiB for audio; with a cover it may have some MiB.
 pub(crate) const MOST_RESOURCE: usize = 4 << 20;
@@ -220,6 +221,11 @@ impl ResourceSink {
 }
 
 impl Sink for ResourceSink {
+    fn accepted(&mut self, request: RequestId) {
+        // A reader that waits for it promotes it as soon as it has a number.
+        self.shared.store(|state| state.handle_resource_accepted(&self.key, request));
+    }
+
     fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         final_url(&self.shared, head, &self.url)?;
         #[cfg(feature = "cache")]
@@ -228,6 +234,7 @@ impl Sink for ResourceSink {
     }
 
     fn write(&mut self, _offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.shared.with(|state| state.handle_resource_bytes(&self.key, Instant::now()));
         #[cfg(feature = "cache")]
         self.recorder.handle_bytes(&self.shared, _offset, bytes);
         collect(&mut self.bytes, bytes, MOST_RESOURCE)

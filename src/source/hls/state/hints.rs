@@ -21,12 +21,12 @@ impl State {
         if self.recovery.error.is_some() || self.is_out(now) {
             return None;
         }
-        let map = self.poll_hinted_map().map(Hinted::Map);
+        let map = self.poll_hinted_map(now).map(Hinted::Map);
         map.or_else(|| self.poll_hinted_part(now).map(|part| Hinted::Part(Box::new(part))))
     }
 
     /// The initialization section that segments will soon need. It is the one of the first hint of its type (section 6.3.8).
-    fn poll_hinted_map(&mut self) -> Option<ResourceKey> {
+    fn poll_hinted_map(&mut self, now: Instant) -> Option<ResourceKey> {
         let timeline = self.timelines[self.variant].as_ref()?;
         let hint = timeline.list.preload_hints.iter().find(|hint| hint.is_map)?;
         let next = timeline.list.incomplete.as_deref()?;
@@ -37,7 +37,7 @@ impl State {
         let needs = needs_of(&segment, timeline.list.end_sequence(), &timeline.url, self.policy).ok()?;
         let key = needs.init.filter(|key| self.hinted_map.as_ref() != Some(key))?;
         self.hinted_map = Some(key.clone());
-        self.resources.start(&key).then_some(key)
+        self.resources.start(&key, Priority::High, now).then_some(key)
     }
 
     /// The request for a hinted initialization section has failed. Segments that need it request it again.

@@ -1,6 +1,7 @@
 //! What a segment needs besides its own bytes: keys and initialization sections, which other segments share.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use url::Url;
 
@@ -9,7 +10,7 @@ use crate::error::Error;
 use crate::source::hls::decrypt::{choose_key, iv_of};
 use crate::source::hls::hook::RequestKind;
 use crate::source::hls::playlist::{Key, KeyMethod, Segment};
-use crate::types::ByteRange;
+use crate::types::{ByteRange, Priority, RequestId};
 
 /// What a segment needs besides its own bytes.
 #[derive(Clone, Debug, Default)]
@@ -39,9 +40,25 @@ pub(crate) struct ResourceKey {
 /// A resource that was requested.
 #[derive(Debug)]
 pub(crate) enum Loadable {
-    Fetching,
+    Fetching(Loading),
     /// Never shown: it may be a key.
     Ready(Secret),
+}
+
+/// A resource that is being fetched.
+#[derive(Debug)]
+pub(crate) struct Loading {
+    /// When its last bytes have arrived, or when it was requested.
+    pub(super) last: Instant,
+    pub(super) priority: Priority,
+    /// Its request, once the downloader has taken it.
+    pub(super) request: Option<RequestId>,
+}
+
+impl Loading {
+    pub(super) fn new(now: Instant, priority: Priority) -> Self {
+        Self { last: now, priority, request: None }
+    }
 }
 
 /// Bytes that may be a key, so `Debug` shows their number only.

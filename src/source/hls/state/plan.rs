@@ -9,7 +9,7 @@ use url::Url;
 
 use super::State;
 use super::arriving::{Requested, STALLED};
-use super::needs::needs_of;
+use super::needs::{Needs, ResourceKey, needs_of};
 use super::planned::Planned;
 use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::section::{Discontinuity, SectionBuffer};
@@ -44,6 +44,7 @@ impl State {
             return planned;
         }
         if let Some(key) = self.resources.planned_again.pop() {
+            self.resources.restart(key.clone(), Priority::High, now);
             return Some(Planned::Resource { key, list: None, priority: Priority::High });
         }
         self.drop_late_replacement();
@@ -118,11 +119,40 @@ impl State {
         let is_reloading = |queued: &&QueuedSegment| queued.phase == SegmentPhase::Reloading;
         let reloading = self.queue.iter().take(index).filter(is_reloading).count();
         // A key or an initialization section that a running segment waits for goes first: the next segment would take the
-        // connection that is ready for it, and its answer would take a handshake longer.
-        let waits =
-            |queued: &QueuedSegment| queued.needs.resources().any(|key| self.resources.ready(&key).is_none());
+        // connection that is ready for it, and its answer would take a handshake longer. Not for one that is silent: its answer may not
+        // come at all.
+        let goes_first =
+            |key: ResourceKey| self.resources.ready(&key).is_none() && !self.resources.is_silent(&key, now);
+        let waits = |queued: &QueuedSegment| queued.needs.resources().any(goes_first);
         let at_once = self.fetching().count() + reloading + usize::from(self.replacements.is_running());
-        at_once < AT_ONCE && !running.any(waits) && self.is_arriving_soon(index, now)
+        at_once < AT_ONCE
+            && !running.any(waits)
+            && self.is_arriving_soon(index, now)
+            && !self.is_held_by_silence(index, now)
+    }
+
+    /// True if the segment at `index` needs a silent resource that a running segment waits for: it could not be read either, and
+    /// would have to be requested again if the resource fails.
+    fn is_held_by_silence(&self, index: usize, now: Instant) -> bool {
+        let running = self.fetching().flat_map(|queued| queued.needs.resources());
+        let mut silent = running.filter(|key| self.resources.is_silent(key, now)).peekable();
+        if silent.peek().is_none() || index >= self.queue.len() {
+            return false;
+        }
+        let needs = self.needs_at(index).unwrap_or_default();
+        silent.any(|key| needs.resources().any(|needed| needed == key))
+    }
+
+    /// What the segment at `index` needs, by the playlist as it is now.
+    fn needs_at(&self, index: usize) -> Result<Needs, Error> {
+        let queued = &self.queue[index];
+        needs_of(&queued.segment, queued.position.sequence, self.base_of(queued), self.policy)
+    }
+
+    /// What the URIs of a segment are relative to.
+    fn base_of(&self, queued: &QueuedSegment) -> &Url {
+        let timeline = self.timelines[queued.variant].as_ref();
+        timeline.map_or(&self.ladder.variants[queued.variant].url, |timeline| &timeline.url)
     }
 
     /// True if the segments that play before the one at `index` leave the network to it, or will when its first byte arrives.
@@ -137,11 +167,13 @@ impl State {
         self.rest_of_fetching(index).is_some_and(|rest| rest.as_secs_f64() <= lead)
     }
 
-    /// When segments of which nothing arrives leave the network to the next one. Only those that [`take_wake`](Self::take_wake) has not
+    /// When segments of which nothing arrives, and what they wait for, leave the network to the next one. Only those that [`take_wake`](Self::take_wake) has not
     /// seen: a reader would not block for the others.
     pub(super) fn stalls(&self) -> impl Iterator<Item = Instant> {
         let stalls = self.fetching().filter_map(QueuedSegment::last_progress).map(|last| last + STALLED);
-        stalls.filter(|stall| self.last_poll.is_none_or(|last| *stall > last))
+        let needed = self.fetching().flat_map(|queued| queued.needs.resources());
+        let silences = needed.filter_map(|key| self.resources.silent_at(&key));
+        stalls.chain(silences).filter(|stall| self.last_poll.is_none_or(|last| *stall > last))
     }
 
     /// Time until the segments before `index` that are being fetched have arrived. `None` if nothing was measured.
@@ -219,14 +251,11 @@ impl State {
         now: Instant,
     ) -> Result<Planned, Error> {
         let queued = &self.queue[index];
-        let timeline = self.timelines[queued.variant].as_ref();
-        let base =
-            timeline.map_or(&self.ladder.variants[queued.variant].url, |timeline| &timeline.url).clone();
-        let needs = needs_of(&queued.segment, queued.position.sequence, &base, self.policy)?;
+        let needs = self.needs_at(index)?;
         let list = self.ladder.variants[queued.variant].url.clone();
         let url = match &queued.fresh {
             Some(fresh) => fresh.clone(),
-            None => self.policy.resolve(&base, queued.segment.uri.expose())?,
+            None => self.policy.resolve(self.base_of(queued), queued.segment.uri.expose())?,
         };
         // Known from here on: if one of them can't be fetched, this segment has failed.
         self.queue[index].needs = needs.clone();
@@ -235,7 +264,7 @@ impl State {
             self.queue[index].is_renewed = false;
         }
         for key in needs.resources() {
-            if self.resources.start(&key) {
+            if self.resources.start(&key, priority, now) {
                 return Ok(Planned::Resource { key, list: Some(list), priority });
             }
         }

@@ -79,7 +79,12 @@ impl State {
 
     /// The running fetch that a reader waits for, if it has to become urgent.
     pub(crate) fn promote(&mut self) -> Option<RequestId> {
-        let queued = self.queue.front_mut().filter(|queued| queued.priority == Priority::Low)?;
+        let queued = self.queue.front_mut()?;
+        // Before the segment, which can't be read without it.
+        if let Some(request) = self.resources.promote(&queued.needs) {
+            return Some(request);
+        }
+        let queued = Some(queued).filter(|queued| queued.priority == Priority::Low)?;
         // Without a number it is not promoted yet, and must stay low until then: it is promoted only once.
         let request = queued.request?;
         queued.priority = Priority::High;

@@ -11,6 +11,7 @@ use super::queued_segment::{QueuedSegment, SegmentPhase};
 use crate::error::Error;
 use crate::source::hls::decrypt::{Cipher, decrypt};
 use crate::source::hls::pipeline::Pipeline;
+use crate::types::{Priority, RequestId};
 
 /// Keys and initialization sections that are kept.
 const MOST_RESOURCES: usize = 64;
@@ -59,6 +60,20 @@ impl State {
         None
     }
 
+    /// The downloader has taken the request for a key or an initialization section.
+    pub(crate) fn handle_resource_accepted(&mut self, key: &ResourceKey, request: RequestId) {
+        if let Some(loading) = self.resources.loading_mut(key) {
+            loading.request = Some(request);
+        }
+    }
+
+    /// Bytes of a key or an initialization section have arrived.
+    pub(crate) fn handle_resource_bytes(&mut self, key: &ResourceKey, now: Instant) {
+        if let Some(loading) = self.resources.loading_mut(key) {
+            loading.last = now;
+        }
+    }
+
     /// A key or an initialization section has arrived. Returns the bodies that have all that they need now.
     pub(crate) fn handle_resource(
         &mut self,
@@ -70,7 +85,7 @@ impl State {
             let used: Vec<ResourceKey> = queue.flat_map(|queued| queued.needs.resources()).collect();
             self.resources
                 .known
-                .retain(|key, loadable| matches!(loadable, Loadable::Fetching) || used.contains(key));
+                .retain(|key, loadable| matches!(loadable, Loadable::Fetching(_)) || used.contains(key));
         }
         self.resources.known.insert(key, Loadable::Ready(Secret(Arc::from(bytes))));
         // One that waits for something else must stay where it is: the thread that took it would have to put it back, and what it
@@ -110,9 +125,14 @@ impl State {
     }
 
     /// Takes the keys that were loaded before playing began, and those that still are.
-    pub(crate) fn set_preloaded(&mut self, loaded: Vec<(ResourceKey, Vec<u8>)>, running: Vec<ResourceKey>) {
+    pub(crate) fn set_preloaded(
+        &mut self,
+        loaded: Vec<(ResourceKey, Vec<u8>)>,
+        running: Vec<ResourceKey>,
+        now: Instant,
+    ) {
         let loaded = loaded.into_iter().map(|(key, bytes)| (key, Loadable::Ready(Secret(Arc::from(bytes)))));
-        self.resources.known.extend(running.into_iter().map(|key| (key, Loadable::Fetching)));
+        running.into_iter().for_each(|key| self.resources.restart(key, Priority::High, now));
         self.resources.known.extend(loaded);
     }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::demux::Output;
 use crate::source::hls::playlist::Playlist;
-use crate::types::Priority;
+use crate::types::{Priority, RequestId};
 
 /// A state for a playlist of these lines.
 fn state(lines: &str) -> State {
@@ -112,4 +112,100 @@ fn a_key_that_is_refused_is_requested_twice_until_the_playlist_was_loaded_again(
     }
     assert_eq!((requests, lists), (2, 1));
     assert!(state.queue.iter().all(|queued| queued.phase != SegmentPhase::Skipped), "{:?}", state.queue);
+}
+
+/// Lets a key be silent for three seconds. Returns the state, the time then, and the resource.
+fn silent_key(lines: &str) -> (State, Instant, ResourceKey) {
+    let mut now = Instant::now();
+    let mut state = state(lines);
+    // No rule that looks at the segments now and then.
+    state.set_quality(Quality::Fixed(0), now);
+    let planned = plan(&mut state, now);
+    let ([key], [_]) = (&resources(&planned)[..], &segments(&planned)[..]) else { panic!("{planned:?}") };
+    // The body of its segment is there.
+    let id = segments(&planned)[0];
+    state.handle_undemuxed(id, Undemuxed { url: key.url.clone(), raw: vec![1], position: 0 });
+    assert!(plan(&mut state, now).is_empty(), "the key goes first");
+    let check = state.next_check().expect("a time at which a blocked reader looks");
+    assert!(check > now && check <= now + Duration::from_secs(3), "{:?}", check - now);
+    now += Duration::from_secs(3);
+    (state, now, key.clone())
+}
+
+#[test]
+fn a_silent_key_holds_no_segment_that_does_not_need_it() {
+    let key = |index: u64| format!("#EXT-X-KEY:METHOD=AES-128,URI=\"k{index}\"\n#EXTINF:2,\n{index}\n");
+    let (mut state, now, _) = silent_key(&(0..4).map(key).collect::<String>());
+    for index in 1..4 {
+        assert!(state.take_wake(now), "segment {index}");
+        let planned = plan(&mut state, now);
+        let ([needed], [id]) = (&resources(&planned)[..], &segments(&planned)[..]) else {
+            panic!("segment {index}: {planned:?}")
+        };
+        assert!(needed.url.path().ends_with(&format!("k{index}")), "{needed:?}");
+        state.handle_resource(needed.clone(), vec![0; 16]);
+        state.handle_segment_complete(*id);
+    }
+}
+
+#[test]
+fn a_segment_that_needs_the_silent_key_too_waits_for_it_without_waking_its_reader() {
+    let lines = "#EXT-X-KEY:METHOD=AES-128,URI=\"key\"\n#EXTINF:2,\na\n#EXTINF:2,\nb\n";
+    let (mut state, now, key) = silent_key(lines);
+    // What the next segment needs shows when it is planned, and it is urgent.
+    for _ in 0..2 {
+        state.take_wake(now);
+        assert!(plan(&mut state, now).is_empty());
+    }
+    assert!(!state.take_wake(now), "nothing has changed");
+    assert!(state.next_check().is_none_or(|check| check > now), "nor will it");
+    state.handle_resource(key, vec![0; 16]);
+    assert_eq!(segments(&plan(&mut state, now)).len(), 1);
+}
+
+#[test]
+fn a_key_that_arrives_slowly_is_not_silent() {
+    let lines = "#EXT-X-MAP:URI=\"init\"\n#EXTINF:2,\na\n#EXT-X-MAP:URI=\"other\"\n#EXTINF:2,\nb\n";
+    let (mut state, now, init) = silent_key(lines);
+    state.handle_resource_bytes(&init, now);
+    assert!(!state.take_wake(now) && plan(&mut state, now).is_empty(), "it goes first");
+}
+
+#[test]
+fn a_reader_that_waits_for_a_key_makes_its_request_urgent() {
+    let now = Instant::now();
+    let clear: String = (0..7).map(|index| format!("#EXTINF:2,\n{index}\n")).collect();
+    let mut state = state(&format!("{clear}#EXT-X-KEY:METHOD=AES-128,URI=\"key\"\n#EXTINF:2,\n7\n"));
+    let mut running = VecDeque::from(segments(&plan(&mut state, now)));
+    let mut last = Vec::new();
+    for segment in 0..7 {
+        let id = running.pop_front().expect("a running segment");
+        state.handle_frames(id, &mut super::tests::frames(0, segment, 0..4)).unwrap();
+        state.handle_segment_complete(id);
+        last = plan(&mut state, now);
+        running.extend(segments(&last));
+        if !resources(&last).is_empty() {
+            break;
+        }
+    }
+    // The one before the encrypted segment.
+    for segment in 6..7 {
+        let id = running.pop_front().expect("a running segment");
+        state.handle_frames(id, &mut super::tests::frames(0, segment, 0..4)).unwrap();
+        state.handle_segment_complete(id);
+    }
+    let Some(Planned::Resource { key, priority: Priority::Low, .. }) = last.first() else {
+        panic!("{last:?}")
+    };
+    let [key_request, request] = [1, 2].map(|number| RequestId::new(number).unwrap());
+    state.handle_resource_accepted(key, key_request);
+    state.handle_accepted(segments(&last)[0], request);
+    let SectionResult::Section(section, _) = state.next_section() else { panic!("a section") };
+    assert!(matches!(state.read(section, &mut [0; 100]), ReadResult::Bytes(28)));
+    // The segment can't be read without it.
+    let promoted = [0; 3].map(|_| match state.read(section, &mut [0]) {
+        ReadResult::Wait(request) => request,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(promoted, [Some(key_request), Some(request), None]);
 }

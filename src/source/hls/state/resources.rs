@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use url::Url;
 
-use super::needs::{Loadable, Needs, ResourceKey};
+use super::arriving::STALLED;
+use super::needs::{Loadable, Loading, Needs, ResourceKey};
+use crate::types::{Priority, RequestId};
 
 #[derive(Debug, Default)]
 pub(super) struct Resources {
@@ -20,7 +23,7 @@ impl Resources {
     pub(super) fn ready(&self, key: &ResourceKey) -> Option<Arc<[u8]>> {
         match self.known.get(key)? {
             Loadable::Ready(bytes) => Some(Arc::clone(&bytes.0)),
-            Loadable::Fetching => None,
+            Loadable::Fetching(_) => None,
         }
     }
 
@@ -29,12 +32,48 @@ impl Resources {
     }
 
     /// Notes that a resource is requested. False if it is there, or was requested before.
-    pub(super) fn start(&mut self, key: &ResourceKey) -> bool {
+    pub(super) fn start(&mut self, key: &ResourceKey, priority: Priority, now: Instant) -> bool {
         let is_new = !self.known.contains_key(key);
         if is_new {
-            self.known.insert(key.clone(), Loadable::Fetching);
+            self.restart(key.clone(), priority, now);
         }
         is_new
+    }
+
+    /// Notes that a resource is requested, or once more.
+    pub(super) fn restart(&mut self, key: ResourceKey, priority: Priority, now: Instant) {
+        self.known.insert(key, Loadable::Fetching(Loading::new(now, priority)));
+    }
+
+    pub(super) fn loading_mut(&mut self, key: &ResourceKey) -> Option<&mut Loading> {
+        match self.known.get_mut(key)? {
+            Loadable::Fetching(loading) => Some(loading),
+            Loadable::Ready(_) => None,
+        }
+    }
+
+    /// When a resource becomes silent, unless more of it arrives. `None` if it is not being fetched.
+    pub(super) fn silent_at(&self, key: &ResourceKey) -> Option<Instant> {
+        match self.known.get(key)? {
+            Loadable::Fetching(loading) => Some(loading.last + STALLED),
+            Loadable::Ready(_) => None,
+        }
+    }
+
+    /// True if nothing arrives of a resource that is being fetched.
+    pub(super) fn is_silent(&self, key: &ResourceKey, now: Instant) -> bool {
+        self.silent_at(key).is_some_and(|silent| silent <= now)
+    }
+
+    /// The request for one of these resources that has to become urgent, if there is one.
+    pub(super) fn promote(&mut self, needs: &Needs) -> Option<RequestId> {
+        needs.resources().find_map(|key| {
+            let loading = self.loading_mut(&key).filter(|loading| loading.priority == Priority::Low)?;
+            // Without a number it stays low until it has one, as a segment does.
+            let request = loading.request?;
+            loading.priority = Priority::High;
+            Some(request)
+        })
     }
 
     pub(super) fn remove(&mut self, key: &ResourceKey) {
