@@ -14,12 +14,13 @@ impl State {
     /// The response headers of a segment have arrived.
     pub(crate) fn handle_segment_head(&mut self, id: u64, len: Option<u64>, now: Instant) {
         self.recovery.last_arrival = Some(now);
+        let is_replacement = self.replacements.is(id);
         if let Some(queued) = self.queued(id) {
             let requested = queued.requested.take();
             let progress = Progress::new(now);
             queued.arriving = Some(Arriving { progress, checked: now, last: now, received: 0, len });
-            // A replacement is not checked before its response headers arrive.
-            if let Some(requested) = requested {
+            // A replacement may have waited for urgent fetches.
+            if let Some(requested) = requested.filter(|_| !is_replacement) {
                 self.network.last_wait = now.saturating_duration_since(requested.at);
             }
         }
@@ -41,12 +42,17 @@ impl State {
     /// [`is_needed`](Self::is_needed) knows nothing have to be cancelled.
     pub(crate) fn poll_late_segment(&mut self, now: Instant) -> bool {
         let is_due = |queued: &&QueuedSegment| queued.next_check().is_some_and(|check| check <= now);
-        let due = self.queue.iter().find(is_due).map(|queued| queued.id);
-        due.is_some_and(|id| self.check_segment(id, now))
+        let due: Vec<u64> = self.running().filter(is_due).map(|queued| queued.id).collect();
+        due.into_iter().any(|id| self.check_segment(id, now))
+    }
+
+    /// What may be arriving.
+    fn running(&self) -> impl Iterator<Item = &QueuedSegment> {
+        self.queue.iter().chain(self.replacements.queued())
     }
 
     fn check_segment(&mut self, id: u64, now: Instant) -> bool {
-        let known = self.queue.iter().chain(self.replacements.queued()).find(|queued| queued.id == id);
+        let known = self.running().find(|queued| queued.id == id);
         let Some(left) = known.map(|queued| self.missing_bytes(queued)) else { return false };
         let Some(queued) = self.queued(id) else { return false };
         let running = match (&mut queued.arriving, &mut queued.requested) {
@@ -86,7 +92,7 @@ impl State {
     /// [`take_wake`](Self::take_wake), although nothing arrives.
     pub(crate) fn next_check(&self) -> Option<Instant> {
         // Without a rule nothing is ever abandoned.
-        let segments = self.queue.iter().filter(|_| self.abr.has_rule());
+        let segments = self.running().filter(|_| self.abr.has_rule());
         segments.filter_map(QueuedSegment::next_check).chain(self.stalls()).min()
     }
 

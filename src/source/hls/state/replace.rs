@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::State;
+use super::arriving::Requested;
 use super::needs::needs_of;
 use super::planned::Planned;
 use super::queued_segment::{QueuedSegment, SegmentPhase};
@@ -115,6 +116,7 @@ impl State {
         let range = segment.byte_range;
         let mut queued = QueuedSegment::new(self.next_id, variant, position, timed, SegmentPhase::Fetching);
         queued.needs = needs.clone();
+        queued.requested = Some(Requested::new(now, self.patience(queued.segment.duration)));
         let id = queued.id;
         self.next_id += 1;
         self.replacements.running = Some(Replacement { queued, target });

@@ -1669,3 +1669,33 @@ fn a_rule_learns_of_the_replacements_that_have_arrived_and_of_no_others() {
     let every_other: Vec<u64> = chosen.iter().step_by(2).take(arrived).copied().collect();
     assert_eq!(*replaced, every_other);
 }
+
+#[test]
+fn a_replacement_of_which_nothing_arrives_is_given_up_by_the_clock() {
+    for has_head in [false, true] {
+        let make = MakeAbr::new(|| Box::new(First(std::sync::Arc::default())));
+        let mut player =
+            Player::with(2, HlsConfig { quality: Quality::Custom(make), ..HlsConfig::default() });
+        let url = player.state.ladder.variants[1].url.clone();
+        player.state.handle_planned_playlist(1, list(), url, Load::at(player.now));
+        for _ in 0..4 * SEGMENTS {
+            player.plan();
+            if player.state.replacements.is_running() {
+                break;
+            }
+            player.end_running(0, End::Whole);
+        }
+        let id = player.state.replacements.queued().expect("a replacement").id;
+        if has_head {
+            player.state.handle_segment_head(id, Some(1000), player.now);
+            player.state.handle_segment_bytes(id, 10, player.now);
+        }
+        // A reader that is blocked looks then.
+        let check = player.state.next_check().expect("a time to look at it");
+        let late = Duration::from_secs(10);
+        assert!(check > player.now && check <= player.now + late, "{:?}", check - player.now);
+        assert!(player.state.replacements.is_running());
+        assert!(player.state.poll_late_segment(player.now + late), "its fetch is cancelled");
+        assert!(!player.state.is_needed(id) && !player.state.replacements.is_running());
+    }
+}
