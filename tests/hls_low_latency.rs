@@ -14,9 +14,9 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use low_latency::{Edit, LowLatency};
-use presentation::{open, play};
+use presentation::{Site, open, play};
 use support::{Answer, Content, Origin};
-use windway::hls::{Discontinuity, HlsKind, Quality};
+use windway::hls::{Discontinuity, HlsKind, Hook, Quality, RequestHook, RequestKind};
 
 #[test]
 fn a_low_latency_stream_is_played_by_parts_near_its_edge() {
@@ -288,4 +288,29 @@ fn s4_4_5_3_a_hint_of_a_range_without_an_end_brings_each_frame_once() {
         let jumps: Vec<&[u64]> = frames.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
         assert!(jumps.is_empty() && frames.last() == Some(&479), "hints {has_hints}: {jumps:?}");
     }
+}
+
+/// Signs URLs that were refused.
+struct Signing;
+
+impl RequestHook for Signing {
+    fn fresh_url(&self, _: RequestKind, url: &str, _: u16) -> Option<String> {
+        Some(format!("{url}?signed"))
+    }
+}
+
+#[test]
+fn s6_3_8_a_hinted_initialization_section_that_is_refused_is_fetched_by_a_fresh_url() {
+    let list = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-PART-INF:PART-TARGET=1\n#EXTINF:2,\n0.ts\n\
+        #EXT-X-PRELOAD-HINT:TYPE=MAP,URI=\"next.mp4\"\n";
+    let site = Site::default().with("/live.m3u8", list).with("/0.ts", presentation::ts(0));
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/next.mp4" => Answer::status(403),
+        "/next.mp4?signed" => Answer::whole(&Content::bytes(vec![0; 100])),
+        _ => site.answer(request),
+    });
+    let _hls = open(&origin, "/live.m3u8", |config| config.hook = Some(Hook::new(Signing)));
+    origin.wait_until("the request by the fresh URL", |log| {
+        log.requests.iter().any(|request| request.path == "/next.mp4?signed")
+    });
 }

@@ -479,10 +479,17 @@ impl Shared {
     pub(super) fn next_hint(&self) -> Option<Hinted> {
         let mut inner = self.inner.lock();
         while !inner.is_closed {
-            if let Some(hinted) = inner.state.as_mut().and_then(|state| state.poll_hint(Instant::now())) {
+            let now = Instant::now();
+            if let Some(hinted) = inner.state.as_mut().and_then(|state| state.poll_hint(now)) {
                 return Some(hinted);
             }
-            self.changed.wait(&mut inner);
+            // Nothing notifies at the end of an outage, unless a reader is blocked.
+            match inner.state.as_ref().and_then(State::retry_at).filter(|retry_at| *retry_at > now) {
+                Some(retry_at) => {
+                    self.changed.wait_until(&mut inner, retry_at);
+                }
+                None => self.changed.wait(&mut inner),
+            }
         }
         None
     }
@@ -603,6 +610,31 @@ mod tests {
                 state.plan(now, Priority::Low).map(drop)
             });
             assert_eq!(reloads.join().unwrap(), Some(1));
+        });
+    }
+
+    #[test]
+    fn what_is_hinted_at_in_an_outage_is_requested_when_it_is_over_also_without_a_reader() {
+        let url = Url::parse("http://host/l").unwrap();
+        let shared = Shared::new(Request::get(url.as_str()).unwrap(), HlsConfig::default());
+        let hint = "#EXT-X-PART-INF:PART-TARGET=1\n#EXT-X-PRELOAD-HINT:TYPE=MAP,URI=\"map\"\n";
+        let live = Timeline::new(list(hint), url.clone(), Duration::ZERO);
+        let mut state =
+            State::new(HlsConfig::default(), Ladder::single(url), None, (0, live), Estimator::default());
+        let Some(Planned::Segment { id, .. }) = state.plan(Instant::now(), Priority::Low) else {
+            panic!("a segment")
+        };
+        let lost = Error::new(crate::error::ErrorKind::Disconnected, "for a test");
+        state.handle_segment_failed(id, lost, Instant::now());
+        assert!(state.poll_hint(Instant::now()).is_none(), "an outage has begun");
+        shared.inner.lock().state = Some(state);
+        let (sent, hinted) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| sent.send(matches!(shared.next_hint(), Some(Hinted::Map(_)))));
+            // Half a second, unless it hangs.
+            let is_map = hinted.recv_timeout(Duration::from_secs(60));
+            shared.close();
+            assert_eq!(is_map, Ok(true));
         });
     }
 }

@@ -48,7 +48,16 @@ fn fetch_map(shared: &Arc<Shared>, peer: &PeerHandle, key: ResourceKey) {
     match load_map(shared, peer, &key) {
         Ok(bytes) => store_resource(shared, key, bytes),
         Err(error) => {
-            shared.change(|state| state.handle_hinted_map_failed(&key, &error, Instant::now()));
+            let hook = shared.config.hook.as_ref();
+            // Before the state is locked: the hook is code of the application, and may block.
+            let fresh = hook.and_then(|hook| hook.fresh_url(key.kind, &key.url, &error));
+            shared.change(|state| {
+                // The downloader requests it by that.
+                let is_taken = fresh.is_some_and(|fresh| state.handle_fresh_resource(&key, fresh));
+                if !is_taken {
+                    state.handle_hinted_map_failed(&key, &error, Instant::now());
+                }
+            });
         }
     }
 }
