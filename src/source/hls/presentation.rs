@@ -161,13 +161,15 @@ impl Hls {
     /// nothing.
     pub fn next_section(&mut self) -> Result<Option<Section>, Error> {
         let section = self.shared.next_section()?;
-        Ok(section.map(|(id, info)| Section { shared: Arc::clone(&self.shared), id, info }))
+        Ok(section.map(|(id, info)| Section { shared: Arc::clone(&self.shared), id, info, is_begun: false }))
     }
 
     /// As [`next_section`](Self::next_section), without blocking: `None` if it has not begun yet.
     pub(super) fn try_next_section(&mut self) -> Result<Option<Option<Section>>, Error> {
         let begun = self.shared.try_next_section()?;
-        Ok(begun.map(|next| next.map(|(id, info)| Section { shared: Arc::clone(&self.shared), id, info })))
+        Ok(begun.map(|next| {
+            next.map(|(id, info)| Section { shared: Arc::clone(&self.shared), id, info, is_begun: false })
+        }))
     }
 
     /// Changes the priority among the streams of the downloader: see [`HlsConfig::priority`].

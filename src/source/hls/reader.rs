@@ -36,10 +36,13 @@ pub struct Section {
     pub(super) shared: Arc<Shared>,
     pub(super) id: u64,
     pub(super) info: SectionInfo,
+    /// Something was read.
+    pub(super) is_begun: bool,
 }
 
 impl Section {
-    /// What the section is.
+    /// What the section is. Until something was read, its first segment may be replaced by one of a higher
+    /// [`level`](SectionInfo::level).
     pub fn info(&self) -> &SectionInfo {
         &self.info
     }
@@ -81,7 +84,11 @@ impl Read for Section {
         if buf.is_empty() {
             return Ok(0);
         }
-        Ok(self.shared.read(self.id, buf)?)
+        let got = self.shared.read(self.id, buf)?;
+        if !std::mem::replace(&mut self.is_begun, true) {
+            self.info.level = self.look(|section| section.info.level).unwrap_or(self.info.level);
+        }
+        Ok(got)
     }
 }
 

@@ -370,10 +370,14 @@ impl SectionBuffer {
         true
     }
 
-    /// Lets another reader begin, with the segment that contains `target`. `None` if that is not stored from its first frame on.
+    /// Lets another reader begin, with the segment that contains `target`, as far as it is in this section. `None` if that is not
+    /// stored from its first frame on.
     pub(super) fn seek(&mut self, target: Duration) -> Option<Duration> {
         let behind = self.marks.partition_point(|mark| mark.time <= target);
-        let first = self.marks.range(..behind).rposition(|mark| mark.begins_segment)?;
+        let first = self.marks.range(..behind).rposition(|mark| mark.begins_segment);
+        // A change of format inside of a segment: what lies before is in another section, and of no use to this decoder.
+        let begins_inside = || (behind > 0 && self.unmarked.is_zero()).then_some(0);
+        let first = first.or_else(begins_inside)?;
         let Mark { offset, time, .. } = *self.marks.get(first)?;
         if self.is_dropped || offset < self.bytes.start() {
             return None;

@@ -78,6 +78,8 @@ impl State {
         self.follows = None;
         self.is_starting = true;
         self.level_cap.clear();
+        // Tried at once: something else may be there. In what is buffered the attempt that comes next is the same.
+        self.recovery.outage = None;
         #[cfg(feature = "cache")]
         self.forget_offline();
     }
@@ -98,7 +100,7 @@ impl State {
     fn move_reader(&mut self, target: Duration) {
         self.sections.level = None;
         (self.sections.target, self.sections.reader_time) = (target, target);
-        (self.recovery.error, self.recovery.outage) = (None, None);
+        self.recovery.error = None;
         (self.recovery.skipped, self.recovery.last_skip) = (0, None);
     }
 
