@@ -172,8 +172,8 @@ impl HlsHandle {
     ///
     /// Where the target is buffered nothing is fetched again, and the levels are those that were fetched. That includes audio that was
     /// read, up to a quarter of [`HlsConfig::buffer`](super::HlsConfig::buffer) and at most a minute before the reader, as far as
-    /// [`HlsConfig::buffer_bytes`](super::HlsConfig::buffer_bytes) has room for it. A [`Section`](super::Section) that was read to its
-    /// end and dropped is not kept.
+    /// [`HlsConfig::buffer_bytes`](super::HlsConfig::buffer_bytes) has room for it, also in a [`Section`](super::Section) that was read
+    /// to its end and dropped. One that was dropped before its end is not kept if the section behind it was handed out.
     ///
     /// # Errors
     ///

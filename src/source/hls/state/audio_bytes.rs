@@ -70,6 +70,13 @@ impl AudioBytes {
         (self.start, self.read) = (self.written, self.written);
     }
 
+    /// Notes that nothing more is appended, so that the last chunk can be dropped once it was read.
+    pub(super) fn close(&mut self) {
+        if self.unread() == 0 {
+            self.next = (self.chunks.len(), 0);
+        }
+    }
+
     /// Copies bytes that were not read yet. 0 if there are none.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> usize {
         let mut done = 0;

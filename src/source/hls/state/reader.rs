@@ -94,18 +94,22 @@ impl State {
     /// The reader of a section has ended. What it has not read belongs to the next section, unless one behind it was handed out. If it
     /// has read nothing, the section is not wanted and is skipped: else a program that can't play it would get it again and again.
     pub(crate) fn drop_section(&mut self, id: u64) {
+        // Nothing is sought any more once the presentation is gone.
+        let is_over = self.sections.handed == u64::MAX;
         let Sections { buffers, handed, next_discontinuity, .. } = &mut self.sections;
         if let Some(section) = buffers.iter_mut().find(|known| known.id == id) {
             let continues = *handed == id + 1 && section.is_begun();
             if continues && section.reopen() {
                 *handed = id;
             } else {
+                // Before it is closed for another reason than its end: the next one continues it, and can't be sought back from.
+                let is_kept = section.is_closed && !is_over;
                 if continues && !section.is_closed {
                     // All that has arrived was read. Another decoder needs a head, and may need another format.
                     section.is_closed = true;
                     next_discontinuity.get_or_insert(Discontinuity::Reopened);
                 }
-                section.drop_reader();
+                if is_kept { section.release() } else { section.drop_reader() }
             }
         }
         self.forget_sections();
@@ -114,8 +118,9 @@ impl State {
     /// No section will be handed out any more: frees what is stored for those. What was handed out can be read to its end.
     pub(crate) fn drop_unread(&mut self) {
         let handed = std::mem::replace(&mut self.sections.handed, u64::MAX);
-        let unread = self.sections.buffers.iter_mut().filter(|section| section.id >= handed);
-        unread.for_each(SectionBuffer::drop_reader);
+        let is_unneeded = |section: &&mut SectionBuffer| section.id >= handed || section.is_released();
+        let unneeded = self.sections.buffers.iter_mut().filter(is_unneeded);
+        unneeded.for_each(SectionBuffer::drop_reader);
     }
 
     /// Forgets sections whose readers have ended, but the last one.

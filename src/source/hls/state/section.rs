@@ -115,6 +115,8 @@ pub(crate) struct SectionBuffer {
     pub(crate) is_closed: bool,
     /// Its reader was dropped: frames are counted, and their bytes are not kept.
     is_dropped: bool,
+    /// Its reader was dropped at its end: what is kept is for seeks.
+    is_released: bool,
 }
 
 /// Where a frame begins.
@@ -166,6 +168,7 @@ impl SectionBuffer {
             kept_for: Duration::ZERO,
             is_closed: false,
             is_dropped: false,
+            is_released: false,
         }
     }
 
@@ -269,7 +272,8 @@ impl SectionBuffer {
 
     /// True once nothing of it can be asked for.
     pub(super) fn is_over(&self) -> bool {
-        self.is_closed && self.is_dropped
+        let is_empty = self.is_dropped || (self.is_released && self.bytes.kept() == 0);
+        self.is_closed && is_empty
     }
 
     /// Number of bytes that the reader has read.
@@ -349,6 +353,27 @@ impl SectionBuffer {
         self.bytes.clear();
     }
 
+    /// The reader was dropped. What it has read to its end is kept as long as what other readers have read.
+    pub(super) fn release(&mut self) {
+        let is_read = self.is_closed && self.is_begun() && self.len() == 0;
+        if !is_read || self.is_dropped {
+            return self.drop_reader();
+        }
+        self.is_released = true;
+        self.bytes.close();
+    }
+
+    pub(super) fn is_released(&self) -> bool {
+        self.is_released
+    }
+
+    /// A later section was read up to `now`: drops what is too old for a seek back.
+    pub(super) fn age(&mut self, now: Duration) {
+        if self.is_released {
+            self.forget_before(now);
+        }
+    }
+
     /// True once something was read.
     pub(super) fn is_begun(&self) -> bool {
         self.position() > 0
@@ -400,7 +425,7 @@ impl SectionBuffer {
     pub(super) fn rewind(&mut self) {
         // The target of the last seek may have been in it. That of the next one is before it.
         self.info.skip = self.delay;
-        self.head_read = 0;
+        (self.head_read, self.is_released) = (0, false);
         self.bytes.seek(self.begin);
     }
 
@@ -419,7 +444,7 @@ impl SectionBuffer {
             None => date.checked_sub(info.start - time),
         });
         (info.start, info.level) = (time, level as usize);
-        (self.begin, self.head_read) = (offset, 0);
+        (self.begin, self.head_read, self.is_released) = (offset, 0, false);
         self.bytes.seek(offset);
         self.frame_again(index);
     }
@@ -444,7 +469,11 @@ impl SectionBuffer {
     }
 
     fn forget_read(&mut self) {
-        let now = self.reader_time();
+        self.forget_before(self.reader_time());
+    }
+
+    /// Drops what was read too long before `now`.
+    fn forget_before(&mut self, now: Duration) {
         let is_old = |mark: &Mark, kept: Duration| mark.end.saturating_add(kept) < now;
         // The first frame whose bytes are kept.
         let kept = self.marks.partition_point(|mark| {

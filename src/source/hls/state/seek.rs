@@ -8,7 +8,7 @@
 //! | something else | nothing | everything |
 //!
 //! A section begins with a segment, or with a part of one, in any case, so that a decoder has the frames before the target that it
-//! needs. If another section behind the target can't be read again from its begin, because its reader was dropped or has read more than
+//! needs. If another section behind the target can't be read again from its begin, because its reader was dropped before its end or has read more than
 //! is kept, everything is dropped.
 
 use std::ops::Range;
@@ -115,7 +115,7 @@ impl State {
         let known = self.sections.buffers.iter().position(|section| section.end() > target);
         let index = known.or_else(|| self.is_placed_into(target).then_some(last))?;
         let mut behind = self.sections.buffers.range(index + 1..);
-        // Their readers may have begun, too. And one between them is gone if its reader was dropped at its end.
+        // Their readers may have begun, too. And one between them may be gone.
         let first = self.sections.buffers.get(index)?.id;
         if !behind.all(SectionBuffer::can_rewind)
             || self.sections.buffers.back()?.id - first != (last - index) as u64
@@ -173,12 +173,15 @@ impl State {
 
     /// Drops audio that was read, as far as it has no room beside what was not.
     pub(super) fn limit_kept(&mut self) {
+        let now = self.sections.reader_time;
+        self.sections.buffers.iter_mut().for_each(|section| section.age(now));
         let mut room = self.config.buffer_bytes.saturating_sub(self.buffered_bytes());
         // The last sections are the nearest ones to the reader.
         for section in self.sections.buffers.iter_mut().rev() {
             section.limit_kept(room);
             room -= section.kept();
         }
+        self.forget_sections();
     }
 
     /// True if segments are fetched, or may be: a seek has kept them.

@@ -232,22 +232,69 @@ fn what_is_kept_for_seeks_back_fits_beside_what_is_buffered() {
     assert_eq!((player.state.next_id, player.state.is_finished()), (requested, true));
 }
 
-#[test]
-fn a_seek_over_a_section_that_is_gone_fetches_its_frames_again() {
-    let mut player = levels(40);
+/// A player of sections of the segments 0 and 1, of 2, and of those from 3 on, and whose readers were dropped at the ends of the first two.
+fn past_two_sections(buffer: u64) -> Player {
+    let mut player = levels(buffer);
     player.foreign = vec![1];
-    // Sections of the segments 0 and 1, of 2, and of those from 3 on.
     for level in [0, 1, 0, 0, 0] {
         player.state.set_quality(Quality::Fixed(level), player.now);
         player.is_woken = true;
         player.end_fetch(0, End::Whole);
     }
-    // The reader of the first one stays, and that of the second one is dropped at its end.
-    player.read_frames(3 * FRAMES as usize);
-    player.state.drop_section(player.section.take().expect("the second section"));
+    for segments in [2, 1] {
+        player.read_frames(segments * FRAMES as usize);
+        player.state.drop_section(player.section.take().expect("a section"));
+    }
+    player
+}
+
+#[test]
+fn a_seek_over_changes_of_format_whose_readers_were_dropped_at_their_ends_fetches_nothing_again() {
+    for targets in [&[5][..], &[4], &[1, 0], &[3, 2]] {
+        // A quarter is kept.
+        let mut player = past_two_sections(40);
+        player.running.clear();
+        let requested = player.state.next_id;
+        let end = player.state.reader_time() + player.state.buffered();
+        for seconds in targets {
+            let target = Duration::from_secs(*seconds);
+            player.state.seek(target).unwrap();
+            assert_eq!((target + player.state.buffered(), player.state.next_id), (end, requested));
+            (player.section, player.played) = (None, Vec::new());
+            // Up to the segment that arrives.
+            player.read_frames(usize::MAX);
+            let first = (seconds / 2 * FRAMES) as u8;
+            assert_eq!(player.played, (first..5 * FRAMES as u8).collect::<Vec<_>>(), "from {seconds} s on");
+        }
+    }
+}
+
+#[test]
+fn what_was_dropped_at_its_end_is_kept_no_longer_than_other_audio_that_was_read() {
+    // Two seconds are kept.
+    let mut player = past_two_sections(8);
+    player.read_frames(FRAMES as usize);
+    assert!(player.state.sections.buffers.iter().all(|section| section.end() > Duration::from_secs(4)));
     let mut sought = Sought { is_reopened: true, ..Sought::new(player) };
     sought.seek(Duration::from_secs(1));
     sought.finish();
+}
+
+#[test]
+fn nothing_is_kept_for_the_handles_of_a_presentation_that_is_gone() {
+    let kept =
+        |player: &Player| -> usize { player.state.sections.buffers.iter().map(SectionBuffer::kept).sum() };
+    let mut player = past_two_sections(40);
+    assert!(kept(&player) > 0);
+    player.state.drop_unread();
+    assert_eq!(kept(&player), 0);
+    let mut player = past_two_sections(40);
+    player.read_frames(FRAMES as usize);
+    let section = player.section.expect("the third section");
+    player.state.drop_unread();
+    player.state.close_section();
+    player.state.drop_section(section);
+    assert_eq!(kept(&player), 0);
 }
 
 #[test]
