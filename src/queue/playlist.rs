@@ -9,6 +9,10 @@ use crate::safe_url::{HttpUrl, SafeUrl};
 use super::list::List;
 use super::track::{Remote, Track};
 
+/// Maximum length of the URLs of all tracks in bytes. A relative entry of one letter takes as much memory as the URL of its list,
+/// which may have 64 KiB. The URLs of 100,000 tracks are rarely longer than 200 bytes each.
+const MOST_URLS: usize = 64 << 20;
+
 /// A list of tracks: M3U, PLS, XSPF, ASX, or the enclosures of a podcast's feed (RSS, Atom).
 ///
 /// A playlist is input from a stranger. Its entries may name http and https URLs only, and never a local file. Those of an
@@ -98,7 +102,7 @@ impl Playlist {
     /// [`ErrorKind::InvalidUrl`] and [`ErrorKind::UnsupportedScheme`] for `url`; [`ErrorKind::Unsupported`] for a playlist of
     /// HLS; [`ErrorKind::InvalidPlaylist`] for another text, for a list other than a feed that has no tracks, and with the line
     /// if the list violates its format;
-    /// [`ErrorKind::TooLarge`] for more than 100,000 tracks; the error of the first entry if all are refused.
+    /// [`ErrorKind::TooLarge`] for more than 100,000 tracks, or for more than 64 MiB of URLs; the error of the first entry if all are refused.
     pub fn parse(text: &[u8], url: &str, rules: ListRules) -> Result<Self, Error> {
         let url = HttpUrl::parse(url)?;
         let format = detect(text).map_err(|error| error.with_url(&url))?;
@@ -115,10 +119,19 @@ impl Playlist {
         let url = origin.url.clone();
         let list = List::parse(format, text).map_err(|error| error.with_url(&url))?;
         let (mut tracks, mut refused) = (Vec::with_capacity(list.entries.len()), Vec::new());
+        let mut bytes = 0;
         for entry in list.entries {
             match resolve(&url, &entry.location, rules) {
                 Ok(target) => {
                     let remote = origin.remote(target, rules);
+                    bytes += remote.url.expose_text().len();
+                    if bytes > MOST_URLS {
+                        let why = format!(
+                            "line {}: the URLs of the tracks have more than {MOST_URLS} bytes",
+                            entry.line
+                        );
+                        return Err(Error::new(ErrorKind::TooLarge, why).with_url(&url));
+                    }
                     tracks.push(Track::of_entry(remote, entry));
                 }
                 Err(error) => refused.push(at_line(entry.line, error)),
@@ -263,6 +276,19 @@ mod tests {
         assert_eq!(kind(""), ErrorKind::InvalidPlaylist);
         assert_eq!(kind("<asx></asx>"), ErrorKind::InvalidPlaylist);
         assert_eq!(parse("dir/1.mp3\n", ListRules::default()).unwrap().tracks().len(), 1);
+    }
+
+    #[test]
+    fn short_entries_of_a_list_with_a_long_url_can_not_fill_the_memory() {
+        let url = format!("https://example.com/{}/list.m3u", "a".repeat(60_000));
+        // Not the list itself, which would be printed.
+        let tracks = |entries: usize| {
+            let list = Playlist::parse("a\n".repeat(entries).as_bytes(), &url, ListRules::default());
+            list.map(|list| list.tracks().len())
+        };
+        assert_eq!(tracks(1000).unwrap(), 1000);
+        let error = tracks(2000).unwrap_err();
+        assert_eq!((error.kind(), error.to_string().starts_with("line 1119: ")), (ErrorKind::TooLarge, true));
     }
 
     #[test]
