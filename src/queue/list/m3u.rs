@@ -1,6 +1,6 @@
 //! M3U: a location a line, with `#EXTINF` before it. There is no specification but what Winamp did.
 
-use super::{Entry, List, duration, not_empty};
+use super::{Entry, List, duration, lines, not_empty};
 use crate::error::Error;
 
 pub(super) fn parse(text: &str) -> Result<List, Error> {
@@ -19,11 +19,6 @@ pub(super) fn parse(text: &str) -> Result<List, Error> {
         }
     }
     Ok(list)
-}
-
-/// Old lists end their lines with a carriage return alone.
-fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.split(if text.contains('\n') { '\n' } else { '\r' })
 }
 
 fn read_comment(comment: &str, list: &mut List, next: &mut Entry) {

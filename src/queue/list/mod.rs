@@ -71,6 +71,11 @@ impl List {
     }
 }
 
+/// The lines of an M3U or a PLS. Old lists end their lines with a carriage return alone.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split(if text.contains('\n') { '\n' } else { '\r' })
+}
+
 /// `text` without the white space around it. `None` if nothing is left.
 fn not_empty(text: &str) -> Option<String> {
     let text = text.trim();

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, List, MOST_TRACKS, duration, not_empty};
+use super::{Entry, List, MOST_TRACKS, duration, lines, not_empty};
 use crate::error::{Error, ErrorKind};
 
 pub(super) fn parse(text: &str) -> Result<List, Error> {
     // By their numbers: the lines may come in any order.
     let mut entries: BTreeMap<u32, Entry> = BTreeMap::new();
-    for (at, line) in text.lines().enumerate() {
+    for (at, line) in lines(text).enumerate() {
         let Some((name, value)) = line.split_once('=') else { continue };
         let Some((field, number)) = split_name(name) else { continue };
         if entries.len() >= MOST_TRACKS && !entries.contains_key(&number) {

@@ -42,6 +42,8 @@ fn pls_has_numbers() {
     assert_eq!(entries(&parse(ListFormat::Pls, text)), expected);
     let reference = "[Reference]\r\nRef1=http://h/a?MSWMExt=.asf\r\n";
     assert_eq!(entries(&parse(ListFormat::Pls, reference)), [(2, "http://h/a?MSWMExt=.asf", "", 0.0)]);
+    let old = "[playlist]\rFile1=http://h/1\rTitle1=One\rLength1=90\r";
+    assert_eq!(entries(&parse(ListFormat::Pls, old)), [(2, "http://h/1", "One", 90.0)]);
 }
 
 #[test]
@@ -153,6 +155,13 @@ fn what_is_cut_or_too_much_is_read_as_far_as_it_goes_or_an_error_with_its_line()
 }
 
 /// "Billion laughs": entities that a document defines are not expanded.
+#[test]
+fn a_document_type_with_declarations_in_it_is_passed_over() {
+    let text = "<?xml version=\"1.0\"?>\n<!DOCTYPE rss [<!ENTITY % lat PUBLIC \"-//x\" \"http://h/x.ent\">\n%lat;\n]>\n\
+                <rss><channel><item><enclosure url=\"http://h/1.mp3\"/></item></channel></rss>";
+    assert_eq!(parse(ListFormat::Feed, text).entries[0].location, "http://h/1.mp3");
+}
+
 #[test]
 fn entities_of_a_document_are_not_expanded() {
     let text = "<!DOCTYPE x [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;\"><!ENTITY f SYSTEM \"file:///etc/passwd\">]>\
