@@ -184,6 +184,12 @@ fn root_element(mut text: &str) -> Root {
             () if rest.starts_with('?') => "?>",
             // HTML needs no `html` element (WHATWG HTML, section 13.1.2.4), so what follows may be any other.
             () if begins(rest, "!doctype html") => return Root::Named("html".into()),
+            // Declarations in brackets may be a part of it (XML 1.0, section 2.8).
+            () if rest.starts_with('!')
+                && rest.find(['[', '>']).is_some_and(|at| rest[at..].starts_with('[')) =>
+            {
+                "]>"
+            }
             () if rest.starts_with('!') => ">",
             () => break,
         };
@@ -257,6 +263,11 @@ mod tests {
             ("text/xml", "<?xml version='1.0'?><playlist xmlns='http://xspf.org/ns/0/'>", List(Xspf)),
             ("application/rss+xml", RSS, List(Feed)),
             ("", "<!DOCTYPE rss [ ]><x:RSS >", List(Feed)),
+            (
+                "",
+                "<!DOCTYPE rss [<!ENTITY % lat PUBLIC \"-//x\" \"http://h/x.ent\">\n%lat;\n]>\n<rss>",
+                List(Feed),
+            ),
             ("", "<feed xmlns=\"http://www.w3.org/2005/Atom\">", List(Feed)),
             (
                 "application/dash+xml",
