@@ -24,7 +24,8 @@ use super::format::{KeyDigest, VERSION, key_name};
 use super::freshness::seconds;
 use super::sys::{Folder, Lock};
 
-/// A file that has had no final name for this long belongs to a process that has ended.
+/// A file that has had no final name for this many seconds belongs to a process that has ended. So does one whose time is as far
+/// in the future: the clock was set back since.
 const ABANDONED: u64 = 3600;
 
 /// Maximum number of attempts to open an entry: each may meet an eviction, or an entry that was made again since.
@@ -163,7 +164,7 @@ impl Directory {
                 let Some((bytes, used_at)) = folder.stat(&name) else { continue };
                 if is_entry(&name) {
                     all.push(Found { name, bytes, used_at });
-                } else if name.starts_with(".new-") && used_at + ABANDONED < seconds(now) {
+                } else if name.starts_with(".new-") && used_at.abs_diff(seconds(now)) > ABANDONED {
                     // Another process may have removed it already; else the next scan tries again.
                     let _ = folder.remove(&name);
                 }
@@ -337,11 +338,14 @@ mod tests {
         directory.create_entry(&name, |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
         let folder = directory.folder_of(&name).unwrap();
         assert!(folder.names().unwrap().is_empty());
-        drop(folder.create_locked(".new-1-1-1").unwrap());
-        directory.scan(SystemTime::now()).unwrap();
-        assert_eq!(folder.names().unwrap().len(), 1);
-        directory.scan(SystemTime::now() + Duration::from_secs(ABANDONED + 60)).unwrap();
-        assert!(folder.names().unwrap().is_empty());
+        let (now, long) = (SystemTime::now(), Duration::from_secs(ABANDONED + 60));
+        for later in [now + long, now - long] {
+            drop(folder.create_locked(".new-1-1-1").unwrap());
+            directory.scan(SystemTime::now()).unwrap();
+            assert_eq!(folder.names().unwrap().len(), 1);
+            directory.scan(later).unwrap();
+            assert!(folder.names().unwrap().is_empty());
+        }
     }
 
     #[test]

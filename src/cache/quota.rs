@@ -13,6 +13,9 @@ use super::directory::Found;
 /// cost more scans, each of which looks at all entries.
 const PART: u64 = 16;
 
+/// Seconds by which the clock of a file server, or of another machine that shares the directory, may be ahead.
+const CLOCK_SKEW: u64 = 3600;
+
 /// How much is used.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
@@ -100,13 +103,14 @@ impl Usage {
 }
 
 /// The entries to remove before `bytes` more are written, in the order in which to try them, and how many bytes they should free.
-/// Entries of pinned keys are left out.
+/// Entries of pinned keys are left out. `now` in seconds since 1970.
 pub(crate) fn victims(
     mut found: Vec<Found>,
     pins: &HashSet<String>,
     bytes: u64,
     limits: Limits,
     free: Option<u64>,
+    now: u64,
 ) -> (Vec<Found>, u64) {
     let used = found.iter().map(|found| found.bytes).sum::<u64>();
     let most = limits.most(used, free);
@@ -116,7 +120,9 @@ pub(crate) fn victims(
     // Some more, so that the next scan is not due at once.
     let low = most.saturating_sub(limits.part());
     found.retain(|found| !found.name.split_once('-').is_some_and(|(key, _)| pins.contains(key)));
-    found.sort_by_key(|found| found.used_at);
+    // One that was used in the future was used before the clock was set back. By its time it would stay until then, and each new
+    // entry would be removed in its place.
+    found.sort_by_key(|found| (found.used_at <= now + CLOCK_SKEW, found.used_at));
     (found, used.saturating_add(bytes).saturating_sub(low))
 }
 
@@ -138,12 +144,21 @@ mod tests {
     fn what_was_used_longest_ago_goes_first_and_pins_stay() {
         let entries = || vec![found("new", 500, 30), found("old", 500, 10), found("pinned", 600, 5)];
         let pins = HashSet::from(["pinned".to_owned()]);
-        assert_eq!(victims(entries(), &pins, 0, LIMITS, None), (Vec::new(), 0));
-        let (first, bytes) = victims(entries(), &pins, 1, LIMITS, None);
+        assert_eq!(victims(entries(), &pins, 0, LIMITS, None, 30), (Vec::new(), 0));
+        let (first, bytes) = victims(entries(), &pins, 1, LIMITS, None, 30);
         assert_eq!((names(&first), bytes), (vec!["old-0", "new-0"], 101));
         // The disk is nearly full: of 2,000 bytes there are 500 to be left.
-        let (_, bytes) = victims(entries(), &pins, 1, LIMITS, Some(400));
+        let (_, bytes) = victims(entries(), &pins, 1, LIMITS, Some(400), 30);
         assert_eq!(bytes, 1601 - 1400);
+    }
+
+    #[test]
+    fn what_was_used_before_the_clock_was_set_back_goes_first() {
+        let now = 2 * CLOCK_SKEW;
+        let entries = [("new", now), ("ahead", now + 60), ("later", 9 * now), ("late", 8 * now), ("old", 10)];
+        let found = entries.map(|(name, used_at)| found(name, 500, used_at));
+        let (first, _) = victims(found.into(), &HashSet::new(), 1, LIMITS, None, now);
+        assert_eq!(names(&first), ["late-0", "later-0", "old-0", "new-0", "ahead-0"]);
     }
 
     #[test]

@@ -302,11 +302,12 @@ impl Store {
         let mut limits = self.limits();
         // What other versions have stored counts as well: the user has set one limit for the directory.
         limits.max_bytes = limits.max_bytes.saturating_sub(self.directory.scan_others()?);
-        let found = self.directory.scan(SystemTime::now())?;
+        let now = SystemTime::now();
+        let found = self.directory.scan(now)?;
         let used: u64 = found.iter().map(|found| found.bytes).sum();
         let free = self.directory.free();
         let pins: HashSet<String> = self.directory.pins()?.into_iter().collect();
-        let (victims, needed) = victims(found, &pins, bytes, limits, free);
+        let (victims, needed) = victims(found, &pins, bytes, limits, free, seconds(now));
         if needed == 0 {
             return Ok((used, free, limits));
         }
@@ -509,7 +510,7 @@ impl Entry {
         let now = SystemTime::now();
         let before = self.touched_at.load(Ordering::Relaxed);
         let now_seconds = seconds(now);
-        if self.store.is_none() || now_seconds < before + TOUCH_INTERVAL {
+        if self.store.is_none() || now_seconds.abs_diff(before) < TOUCH_INTERVAL {
             return;
         }
         // Only one of the threads that read at the same time.
