@@ -281,7 +281,8 @@ impl Target {
             return Err(Error::new(ErrorKind::InvalidPlaylist, why));
         }
         let requested = opening.request.url().clone();
-        let url = HttpUrl::of(opening.head().url()).unwrap_or_else(|| requested.clone());
+        let (head, text) = opening.read_document(MOST_LIST)?;
+        let url = HttpUrl::of(head.url()).unwrap_or_else(|| requested.clone());
         // A redirect could lead from a public host to a private address, as an entry could.
         config.lists.policy().check(requested.expose(), url.expose())?;
         // A list that a redirect found on another origin speaks for that origin, which the headers are not meant for.
@@ -289,8 +290,7 @@ impl Target {
         let given = gets_headers.then(|| self.given.clone());
         // Judged by the address that answered, not by the name: a public name may resolve to a private address. Behind a proxy
         // the address is not known.
-        let is_public = opening.head().peer().is_some_and(|peer| !is_private(peer));
-        let text = opening.read_document(MOST_LIST)?;
+        let is_public = head.peer().is_some_and(|peer| !is_private(peer));
         let list = Playlist::read(
             format,
             &text,

@@ -545,6 +545,31 @@ fn an_hls_playlist_is_a_presentation_and_is_requested_once() {
     }
 }
 
+/// The rest of a long playlist is requested without a range, and that request may be redirected.
+#[cfg(feature = "hls")]
+#[test]
+fn segments_of_a_long_playlist_are_those_of_the_url_that_has_sent_it() {
+    let comments = "#\n".repeat(200_000);
+    let list = format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n{comments}#EXTINF:4,\n0.aac\n#EXT-X-ENDLIST\n");
+    let list = Content::bytes(list.into_bytes());
+    let long = list.clone();
+    let elsewhere = Origin::start(move |request| match &*request.path {
+        "/other/a.m3u8" => Answer::file(request, &long),
+        _ => Answer::status(404).latency_until_released(),
+    });
+    let to = elsewhere.url("/other/a.m3u8");
+    let origin = Origin::start(move |request| match request.header("range") {
+        Some(_) => Answer::file(request, &list),
+        None => Answer::redirect(302, &to),
+    });
+    let Media::Hls(_hls) = downloader().open_any(&origin.url("/dir/a.m3u8")).unwrap() else {
+        panic!("no HLS")
+    };
+    elsewhere.wait_until("the segment was requested", |log| {
+        log.requests.iter().any(|request| request.path == "/other/0.aac")
+    });
+}
+
 #[cfg(feature = "queue")]
 mod lists {
     use std::sync::Arc;
@@ -635,6 +660,32 @@ mod lists {
         let origin = serving("audio/x-mpegurl", &"#\n".repeat(9 << 20));
         let error = error(downloader().open_any(&origin.url("/dir/list")));
         assert_eq!(error.kind(), ErrorKind::TooLarge);
+    }
+
+    /// The rest of a long list is requested without a range, and that request may be redirected.
+    #[test]
+    fn entries_of_a_long_list_refer_to_the_url_that_has_sent_them() {
+        let list: String = (0..40_000).map(|number| format!("{number}.mp3\n")).collect();
+        let list = Content::bytes(list.into_bytes());
+        let content = Content::pattern(50_000);
+        let other = list.clone();
+        let elsewhere = Origin::start(move |request| match &*request.path {
+            "/other/list" => Answer::file(request, &other).header("Content-Type", "audio/x-mpegurl"),
+            _ => Answer::file(request, &content),
+        });
+        let to = elsewhere.url("/other/list");
+        let origin = Origin::start(move |request| match request.header("range") {
+            Some(_) => Answer::file(request, &list).header("Content-Type", "audio/x-mpegurl"),
+            None => Answer::redirect(302, &to),
+        });
+        let mut config = OpenConfig::default();
+        config.headers = vec![("x-key".into(), "secret".into())];
+        let downloader = downloader();
+        let list = playlist(downloader.open_any_with(&origin.url("/dir/list"), config.clone()).unwrap());
+        let first = &list.tracks()[0];
+        assert_eq!(first.url().unwrap().expose(), elsewhere.url("/other/0.mp3"));
+        read_pattern(&mut file(downloader.open_track(first, config).unwrap()), 50_000);
+        assert!(elsewhere.log().requests.iter().all(|request| request.header("x-key").is_none()));
     }
 
     #[test]

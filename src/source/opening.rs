@@ -137,32 +137,34 @@ impl Opening {
         }
     }
 
-    /// All of a document of at most `most` bytes. Blocks.
+    /// All of a document of at most `most` bytes, and the response head that it came with: not that of the opening, if the document
+    /// had to be requested again. Blocks.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::TooLarge`]; [`ErrorKind::TimedOut`]; those of [`Response::read_chunk`].
     #[cfg(any(feature = "hls", feature = "queue"))]
-    pub(crate) fn read_document(mut self, most: usize) -> Result<Vec<u8>, Error> {
+    pub(crate) fn read_document(mut self, most: usize) -> Result<(ResponseHead, Vec<u8>), Error> {
         let limit = std::mem::take(&mut self.limit);
         limit.end(self.read_to_end(most))
     }
 
     #[cfg(any(feature = "hls", feature = "queue"))]
-    fn read_to_end(mut self, most: usize) -> Result<Vec<u8>, Error> {
-        let head = self.head();
+    fn read_to_end(mut self, most: usize) -> Result<(ResponseHead, Vec<u8>), Error> {
+        let head = self.head().clone();
         let is_cut = head.is_partial() && head.total().is_none_or(|total| total > OPENING);
         self.response.unread(&self.first);
         if !is_cut {
-            return self.response.bytes(most);
+            return Ok((head, self.response.bytes(most)?));
         }
         // Rare: a document that is longer than the opening of a file.
         // Read to its end although it is cut: the connection is free for the second request then.
         let opened = self.response.bytes(most)?;
         if (opened.len() as u64) < OPENING {
-            return Ok(opened);
+            return Ok((head, opened));
         }
-        self.peer.execute(Fetch::new(self.request))?.bytes(most)
+        let response = self.peer.execute(Fetch::new(self.request))?;
+        Ok((response.head().clone(), response.bytes(most)?))
     }
 }
 

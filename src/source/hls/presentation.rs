@@ -105,14 +105,14 @@ impl Hls {
         config.check()?;
         let request = opening.request.clone().headers("HlsConfig::headers", &config.headers)?;
         let shared = Arc::new(Shared::new(request, config));
-        let from = requests::final_url(&shared, opening.head(), shared.request.url().expose())?;
-        shared.note_peer(opening.head().peer());
         let (peer, role) = (opening.peer.clone(), opening.role.clone());
         let ready = peer.waker().keep_preconnected(&shared.request);
         // The response headers are there already, so the first reload comes later by what they took.
         let began = Instant::now();
-        let head = opening.head().clone();
-        let bytes = requests::gunzip(opening.read_document(requests::MOST_PLAYLIST)?)?;
+        let (head, bytes) = opening.read_document(requests::MOST_PLAYLIST)?;
+        let from = requests::final_url(&shared, &head, shared.request.url().expose())?;
+        shared.note_peer(head.peer());
+        let bytes = requests::gunzip(bytes)?;
         #[cfg(feature = "cache")]
         if let Some(store) = &shared.store {
             let sent = requests::sent_request(&peer.waker(), &shared.request);
