@@ -356,6 +356,26 @@ fn a_connection_below_the_minimum_rate_is_replaced_when_the_reader_stalls() {
     assert_eq!(origin.log().requests.len(), 2);
 }
 
+#[test]
+fn titles_do_not_count_for_the_minimum_rate() {
+    let (mut radio, origin) = tune(
+        |request, usual| {
+            // A title behind each byte: 250,000 bytes a second at most, of which 49 in 50 are no audio.
+            let titles = station(1, 1);
+            match request.number {
+                0 => Answer::station(request, &titles).chunks_of(5000, Duration::from_millis(20)),
+                _ => Answer::station(request, usual),
+            }
+        },
+        |config| {
+            config.min_audio_rate = 50_000;
+            config.audio_rate_window = Duration::from_millis(200);
+        },
+    );
+    read_exactly(&mut radio, 200_000);
+    assert!(origin.log().requests.len() >= 2);
+}
+
 /// A permanent error is returned after the stored audio, and by every later read.
 fn ends_after_the_buffer(answer: Answer, change: impl FnOnce(&mut RadioConfig)) -> Error {
     let (mut radio, _origin) = tune(

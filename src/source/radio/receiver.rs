@@ -149,8 +149,8 @@ impl Receiver<'_> {
         loop {
             // Before the bytes are stored: afterwards the reader is not blocked any more.
             let starved = self.shared.is_starved();
-            self.store(&mut splitter, base, got)?;
-            reconnect.handle_audio(got as u64, starved, Instant::now())?;
+            let audio = self.store(&mut splitter, base, got)?;
+            reconnect.handle_audio(audio, starved, Instant::now())?;
             *room = match self.flow_control(reconnect)? {
                 FlowControl::Read(room) => room,
                 FlowControl::Close => return Ok(Received::Closed),
@@ -206,19 +206,23 @@ impl Receiver<'_> {
         Ok(Some(got))
     }
 
-    /// Stores the first `got` bytes of the chunk. The connection's audio begins at `base`.
-    fn store(&self, splitter: &mut IcySplitter, base: u64, got: usize) -> Result<(), Error> {
+    /// Stores the first `got` bytes of the chunk. The connection's audio begins at `base`. Returns how many of them are audio.
+    fn store(&self, splitter: &mut IcySplitter, base: u64, got: usize) -> Result<u64, Error> {
         let mut input = &self.chunk[..got];
+        let mut stored = 0;
         while let Some(part) = splitter.next_part(&mut input) {
             match part {
-                IcyPart::Audio(audio) => self.shared.store(audio)?,
+                IcyPart::Audio(audio) => {
+                    self.shared.store(audio)?;
+                    stored += audio.len() as u64;
+                }
                 IcyPart::Metadata { position, block } => {
                     self.shared.add_metadata(base + position, IcyMetadata::parse(&block));
                 }
             }
         }
         self.shared.trim();
-        Ok(())
+        Ok(stored)
     }
 }
 
