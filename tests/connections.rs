@@ -713,13 +713,13 @@ fn bytes_after_a_body_are_never_the_response_to_the_next_request() {
     both.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nWRONG");
     let len = both.len() as u64;
     let both = Content::bytes(both);
-    for is_tls in [false, true] {
+    // The second part arrives with the body, or when the connection is idle.
+    for (is_tls, part) in [(false, 10_000), (true, 10_000), (false, 5_000), (true, 5_000)] {
         let both = both.clone();
-        // The second part arrives when the connection is idle.
         let origin = start(is_tls, move |request| match request.number {
             0 => Answer::whole(&both)
                 .header("Content-Length", "5000")
-                .chunks_of(5_000, Duration::from_millis(100)),
+                .chunks_of(part, Duration::from_millis(100)),
             _ => Answer::file(request, &Content::pattern(7_000)),
         });
         let downloader = downloader(|config| {

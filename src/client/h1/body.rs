@@ -123,17 +123,14 @@ impl H1Body {
 
     /// Returns the connection to the pool if it can be reused. Call it when the body is complete. Does not block.
     pub(crate) fn finish(mut self: Box<Self>) {
-        match self.direct.take() {
-            // The connector takes it back when `reader` is dropped.
-            Some(Direct { tcp, .. }) if self.framing.keeps_alive => self.exchange.lending.give_back(tcp),
-            Some(_) => {}
-            None if self.framing.by_length => {
-                // ureq releases the connection when a read returns 0. The result does not matter: the body is complete.
-                drop(self.reader.read(&mut [0]));
+        // Without a length the end of the body may not have been sent yet. This must not wait for it, so the connection is closed.
+        if self.framing.by_length && self.framing.keeps_alive {
+            // The connector takes the connection back when `reader` is dropped.
+            match self.direct.take() {
+                Some(Direct { tcp, .. }) => self.exchange.lending.give_back(tcp),
+                // Without another read, at which ureq would see the end: that takes as long as to read a short body.
+                None => self.exchange.lending.keep(),
             }
-            // Without a length the end of the body may not have been sent yet. This must not wait for it, so the connection is
-            // closed.
-            None => {}
         }
     }
 }

@@ -26,6 +26,7 @@ use ureq::unversioned::transport::{
 };
 
 use super::connection::{Connection, Link};
+use super::lending::Back;
 use super::status_line::HeadTranslator;
 use super::transport::{carry, timed_out};
 use crate::client::exchange::{Exchange, Over};
@@ -186,13 +187,15 @@ impl BoundConnection {
         Ok(())
     }
 
-    /// Takes the lent TCP connection back, if the whole body was read from it.
+    /// Takes the TCP connection back from the body, if all of that was read.
     fn take_back(&mut self) {
         let returned = self.exchange.as_ref().and_then(|exchange| exchange.lending.take_back());
-        if let (Some(tcp), Some(connection)) = (returned, &mut self.connection) {
+        let (Some(back), Some(connection)) = (returned, &mut self.connection) else { return };
+        if let Back::Lent(tcp) = back {
             connection.link = Link::Direct(tcp);
-            self.is_fit = true;
         }
+        // Bytes behind the body would be taken for the next response.
+        self.is_fit = self.translator.is_over() && connection.link.buffers().input().is_empty();
     }
 }
 

@@ -21,6 +21,16 @@ enum State {
     Taken,
     /// The reader has returned it: the body is complete, and the connection can be reused.
     Returned(Tcp),
+    /// ureq owns it, the body is complete, and the connection can be reused.
+    Whole,
+}
+
+/// How a connection comes back from its body, which is complete.
+pub(crate) enum Back {
+    /// It was lent to the reader of the body.
+    Lent(Tcp),
+    /// ureq has it.
+    Kept,
 }
 
 impl Lending {
@@ -58,11 +68,17 @@ impl Lending {
         *self.0.lock() = State::Returned(tcp);
     }
 
-    /// Takes the returned connection.
-    pub(crate) fn take_back(&self) -> Option<Tcp> {
+    /// The whole body was read through ureq, and the connection can be reused.
+    pub(crate) fn keep(&self) {
+        *self.0.lock() = State::Whole;
+    }
+
+    /// Takes the connection back after the whole body. `None` if it can't be reused.
+    pub(crate) fn take_back(&self) -> Option<Back> {
         let mut state = self.0.lock();
         match std::mem::take(&mut *state) {
-            State::Returned(tcp) => Some(tcp),
+            State::Returned(tcp) => Some(Back::Lent(tcp)),
+            State::Whole => Some(Back::Kept),
             other => {
                 *state = other;
                 None
