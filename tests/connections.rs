@@ -738,6 +738,20 @@ fn bytes_after_a_body_are_never_the_response_to_the_next_request() {
 }
 
 #[test]
+fn the_first_field_of_a_request_is_the_host_of_its_url() {
+    let other = Origin::serving(Content::pattern(10));
+    let target = other.url("/b");
+    let origin = Origin::start(move |_| Answer::redirect(302, &target));
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    assert_eq!(read_all(&peer, get(&origin, "/a")).len(), 10);
+    // RFC 9110, section 7.2.
+    for origin in [&origin, &other] {
+        let host = origin.address().to_string();
+        assert_eq!(origin.log().requests[0].headers[0], ("host".to_owned(), host));
+    }
+}
+
+#[test]
 fn a_multipart_body_is_refused() {
     let parts =
         b"--x\r\nContent-Type: audio/flac\r\nContent-Range: bytes 0-9/50000\r\n\r\n0123456789\r\n--x--\r\n";

@@ -147,11 +147,11 @@ impl HttpClient {
     /// Names, in lower case, of the header fields of `request` whose values the application chooses.
     #[cfg(feature = "cache")]
     pub(crate) fn header_names(&self, request: &Request) -> Vec<String> {
-        use ureq::http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
+        use ureq::http::header::{ACCEPT, ACCEPT_ENCODING, HOST, USER_AGENT};
 
-        // These are in every request, and the same ones for as long as the program does not change.
-        let defaults =
-            self.sender().headers.keys().filter(|name| ![ACCEPT, ACCEPT_ENCODING, USER_AGENT].contains(name));
+        // These are in every request, and the same ones for as long as the program and the URL do not change.
+        let fixed = [HOST, ACCEPT, ACCEPT_ENCODING, USER_AGENT];
+        let defaults = self.sender().headers.keys().filter(|name| !fixed.contains(name));
         defaults.map(|name| name.as_str().to_owned()).chain(request.header_names()).collect()
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use ureq::http::uri::{Authority, Uri};
 use ureq::http::{self, HeaderMap, HeaderValue, header, response};
 
 use super::acceptance::is_short;
@@ -49,7 +50,7 @@ pub(super) struct Sender {
     /// Runs the checks of requests that wait too long.
     pub(super) alarms: Arc<Alarms>,
     pub(super) hedge_budget: Mutex<HedgeBudget>,
-    /// Header fields of every request.
+    /// Header fields of every request. `Host` is without a value, which is that of the request's URL.
     pub(super) headers: HeaderMap,
     /// `Authorization` value of each origin. No other origin gets it.
     pub(super) auth: Vec<(Origin, HeaderValue)>,
@@ -233,6 +234,7 @@ impl Sender {
         *sent.uri_mut() = uri.clone();
         let headers = sent.headers_mut();
         *headers = self.headers.clone();
+        headers.insert(header::HOST, host(uri)?);
         if !request.open_headers.is_empty() {
             headers.extend(request.open_headers.clone());
         }
@@ -268,6 +270,14 @@ impl Sender {
             replace(headers, scoped);
         }
     }
+}
+
+/// The value of `Host` (RFC 9110, section 7.2). A URL whose port is the default of its scheme does not name it.
+fn host(uri: &Uri) -> Result<HeaderValue, Error> {
+    let authority = uri.authority().map_or("", Authority::as_str);
+    HeaderValue::from_str(authority).map_err(|cause| {
+        Error::new(ErrorKind::InvalidUrl, "HTTP does not allow the host of the URL").with_cause(cause)
+    })
 }
 
 /// Adds fields in place of those of the same names.

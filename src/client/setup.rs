@@ -93,12 +93,14 @@ fn user_agent(name: &str) -> Result<HeaderValue, Error> {
     })
 }
 
-/// Header fields of every request.
+/// Header fields of every request. `Host` has no value.
 fn default_headers(config: &ClientConfig, user_agent: HeaderValue) -> Result<HeaderMap, Error> {
     let mut headers = HeaderMap::new();
+    // RFC 9110, section 7.2: `Host` should come first. Each request sets its value in this place.
+    headers.insert(header::HOST, HeaderValue::from_static(""));
     // Positions in an encoded body are not positions in the resource.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    // ureq would add these two itself, and build their values again for every request.
+    // ureq would add these two itself, and `Host`, and build their values again for every request.
     headers.insert(header::USER_AGENT, user_agent);
     headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     // Configured fields replace the defaults of the same name.

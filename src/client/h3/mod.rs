@@ -67,8 +67,14 @@ const MAX_UNIDIRECTIONAL: u32 = 16;
 
 /// Header fields of requests that say nothing about the user. RFC 8470: what is sent before the handshake is complete may be
 /// replayed by an attacker, so nothing else goes with it, unless the program allows it.
-const PLAIN: [header::HeaderName; 5] =
-    [header::ACCEPT, header::ACCEPT_ENCODING, header::USER_AGENT, header::RANGE, header::IF_RANGE];
+const PLAIN: [header::HeaderName; 6] = [
+    header::HOST,
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::USER_AGENT,
+    header::RANGE,
+    header::IF_RANGE,
+];
 
 /// Header fields that show who the user is. A proxy's are not among them: with a proxy, requests use TCP.
 const CREDENTIALS: [header::HeaderName; 2] = [header::AUTHORIZATION, header::COOKIE];
@@ -670,7 +676,9 @@ fn headers_frame(request: &http::Request<()>, origin: &Origin) -> Vec<u8> {
         (b":authority", authority.as_bytes()),
         (b":path", path.as_bytes()),
     ];
-    let fields = request.headers().iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    // RFC 9114, section 4.3.1: `:authority` stands for `Host`.
+    let fields = request.headers().iter().filter(|(name, _)| *name != header::HOST);
+    let fields = fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let section = qpack::encode(pseudo.into_iter().chain(fields));
     let mut out = Vec::with_capacity(section.len() + 8);
     frame::put_frame(&mut out, frame::HEADERS, &section);
@@ -699,6 +707,17 @@ mod tests {
     use crate::client::exchange::Reach;
     use crate::client::setup;
     use crate::config::ClientConfig;
+    use crate::safe_url::HttpUrl;
+
+    #[test]
+    fn a_request_names_its_host_in_the_authority_only() {
+        let origin = HttpUrl::parse("https://one.test:4433/a").unwrap().origin().clone();
+        let mut request = http::Request::new(());
+        *request.uri_mut() = "https://one.test:4433/a".parse().unwrap();
+        let frame = headers_frame(&request, &origin);
+        request.headers_mut().insert(header::HOST, "one.test:4433".parse().unwrap());
+        assert_eq!(headers_frame(&request, &origin), frame);
+    }
 
     /// A connection to a socket that never answers.
     fn connect() -> (UdpSocket, Arc<Http3>, Origin, Arc<Connection>) {
