@@ -219,6 +219,10 @@ pub(super) fn intercepted(
 
 /// The value of a Content-Length.
 fn parse_len(value: &str) -> Option<u64> {
+    if let Some(len) = digits(value) {
+        // Most heads have a single value, and this is asked for each response.
+        return Some(len);
+    }
     let mut lens = value.split(',').map(|len| digits(len.trim()));
     // RFC 9110, section 8.6: the field may come several times, or as a list, and is valid if all values are the same.
     let first = lens.next()??;

@@ -13,6 +13,7 @@ use super::response::{Response, open_body};
 use super::schedule::PeerKey;
 use super::stats::{PeerStats, Totals};
 use super::waker::Waker;
+use crate::buffer::Buffer;
 use crate::cancel::{CancelGuard, CancelReason, CancelStage, CancelToken};
 use crate::downloader::runtime::core::Core;
 use crate::downloader::runtime::job::Target;
@@ -95,18 +96,17 @@ impl PeerHandle {
             return self.execute_in_hook(fetch);
         }
         self.check(&fetch)?;
-        let url = fetch.request.url().clone();
         let token = fetch.epoch.as_ref().map_or(&self.0.token, Epoch::token);
         // So that no request is sent whose answer could not be kept. Checked again when the response head arrives.
-        self.bodies().check_room().map_err(|error| error.with_url(&url))?;
-        let credit = self.0.credits.take(token).map_err(|error| error.with_url(&url))?;
+        let credit = self.bodies().check_room().and_then(|()| self.0.credits.take(token));
+        let credit = credit.map_err(|error| error.with_url(fetch.request.url()))?;
         if fetch.is_held() {
-            return self.execute_held(fetch).map_err(|error| error.with_url(&url));
+            return self.execute_held(fetch);
         }
         let (pending, request) = self.submit(fetch, credit, WithoutRoom::Fail);
         // The worker sleeps on: this thread, which would only wait for it, runs the job in its place.
         if let Some((worker, job)) = self.core().submit(self.0.key, request) {
-            let done = run_job(self.core(), worker, job, &mut Box::default());
+            let done = run_job(self.core(), worker, job, &mut Buffer::default());
             done.send(|report| self.core().post(Message::FromWorker(worker, report)));
         }
         pending.wait()
@@ -114,8 +114,9 @@ impl PeerHandle {
 
     /// Makes the request of a held fetch.
     fn execute_held(&self, fetch: Fetch) -> Result<Response, Error> {
-        fetch.check_hold()?;
-        self.execute_here(fetch)
+        let url = fetch.request.url().clone();
+        let response = fetch.check_hold().and_then(|()| self.execute_here(fetch));
+        response.map_err(|error| error.with_url(&url))
     }
 
     /// Makes a request for a hook. All workers, and all slots of the origin, may be taken by fetches whose hooks wait for such
