@@ -36,8 +36,20 @@ const PLAYERS: [(&str, Make); 7] = [
 const RIVALS: std::ops::Range<usize> = 2..6;
 
 const VIDEOS: [Video; 2] = [
-    Video { bitrates: &[66_000, 134_000, 270_000, 989_000], segment: 6.0, segments: 100, latency: 0.05 },
-    Video { bitrates: &[48_000, 96_000, 192_000, 320_000], segment: 4.0, segments: 150, latency: 0.3 },
+    Video {
+        bitrates: &[66_000, 134_000, 270_000, 989_000],
+        segment: 6.0,
+        segments: 100,
+        latency: 0.05,
+        sizes: &[],
+    },
+    Video {
+        bitrates: &[48_000, 96_000, 192_000, 320_000],
+        segment: 4.0,
+        segments: 150,
+        latency: 0.3,
+        sizes: &[],
+    },
 ];
 
 struct Options {

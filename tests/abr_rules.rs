@@ -21,7 +21,7 @@ fn video() -> impl Strategy<Value = Video> {
     (bitrates, 2.0..12.0_f64, 0.02..1.0_f64).prop_map(|(mut bitrates, segment, latency)| {
         bitrates.sort_unstable();
         let segments = (3600.0 / segment) as usize;
-        Video { bitrates: bitrates.leak(), segment, segments, latency }
+        Video { bitrates: bitrates.leak(), segment, segments, latency, sizes: &[] }
     })
 }
 
@@ -69,8 +69,13 @@ proptest! {
 
 #[test]
 fn from_a_fast_network_to_a_slow_one_and_back_plays_without_a_stall() {
-    let video =
-        Video { bitrates: &[48_000, 96_000, 192_000, 320_000], segment: 6.0, segments: 600, latency: 0.1 };
+    let video = Video {
+        bitrates: &[48_000, 96_000, 192_000, 320_000],
+        segment: 6.0,
+        segments: 600,
+        latency: 0.1,
+        sizes: &[],
+    };
     let trace = Trace::new(vec![(300.0, 20e6), (300.0, 150e3)]);
     for capacity in [30.0, 60.0, 120.0] {
         let (figures, hours) = play(&video, &trace, &mut Windway::new(capacity, true));

@@ -61,7 +61,7 @@ impl Player for Windway {
 
     fn abandon(&mut self, view: &View<'_>, left: f64, _: f64) -> Option<usize> {
         let (snapshot, now) = (self.snapshot(view), self.at(view.now));
-        let received = view.current.map_or(0.0, |level| view.video.bits(level) - left);
+        let received = view.current.map_or(0.0, |level| view.video.size(level, view.index) - left);
         // Asked for the first time half a second after the first byte.
         let progress = self.progress.get_or_insert_with(|| Progress::new(now - Duration::from_millis(500)));
         let running = progress.running(now, (received / 8.0) as u64, (left / 8.0) as u64);

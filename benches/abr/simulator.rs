@@ -12,11 +12,20 @@ pub(crate) struct Video {
     pub(crate) segments: usize,
     /// Seconds from a request to the first byte.
     pub(crate) latency: f64,
+    /// Sizes of the segments, as shares of their mean. Begins again at its end. All are equal if it is empty.
+    pub(crate) sizes: &'static [f64],
 }
 
 impl Video {
+    /// Bits of a segment of mean size.
     pub(crate) fn bits(&self, level: usize) -> f64 {
         self.bitrates[level] as f64 * self.segment
+    }
+
+    /// Bits of the segment with this number.
+    pub(crate) fn size(&self, level: usize, index: usize) -> f64 {
+        let share = if self.sizes.is_empty() { 1.0 } else { self.sizes[index % self.sizes.len()] };
+        self.bits(level) * share
     }
 
     pub(crate) fn value(&self, level: usize) -> f64 {
@@ -31,6 +40,8 @@ pub(crate) struct View<'a> {
     /// Seconds that are buffered.
     pub(crate) buffered: f64,
     pub(crate) current: Option<usize>,
+    /// Number of the segment that is fetched next, or is being fetched.
+    pub(crate) index: usize,
     /// Nothing has arrived yet.
     pub(crate) is_starting: bool,
 }
@@ -150,7 +161,8 @@ impl Session<'_> {
     fn view(&self) -> View<'_> {
         let (now, buffered) = (self.now, self.buffered);
         let current = self.levels.last().copied();
-        View { video: self.video, now, buffered, current, is_starting: current.is_none() }
+        let index = self.levels.len();
+        View { video: self.video, now, buffered, current, index, is_starting: current.is_none() }
     }
 
     fn play_until(&mut self, now: f64) {
@@ -176,10 +188,10 @@ impl Session<'_> {
         let mut early = Early::default();
         loop {
             let first = begun + video.latency;
-            let end = self.trace.arrival(first, video.bits(level));
-            let request = Request { level, asked: self.now, first, end, buffered: self.buffered };
-            let is_starting = self.levels.is_empty();
-            let abandoned = abandoned(video, self.trace, player, &request, is_starting);
+            let bits = video.size(level, self.levels.len());
+            let end = self.trace.arrival(first, bits);
+            let request = Request { level, bits, asked: self.now, first, end, buffered: self.buffered };
+            let abandoned = abandoned(video, self.trace, player, &request, self.levels.len());
             early.receive(video, self.trace, &request, abandoned.map_or(end, |(at, ..)| at));
             match abandoned {
                 Some((at, other, bits)) => {
@@ -188,7 +200,6 @@ impl Session<'_> {
                     (begun, level) = (at, other);
                 }
                 None => {
-                    let bits = video.bits(level);
                     player.handle(&Transfer { bits, seconds: end - first, latency: video.latency }, end);
                     self.play_until(end);
                     break;
@@ -219,13 +230,14 @@ impl Session<'_> {
         let Some((index, level)) = player.replace(&self.view(), &buffered) else { return false };
         let index = len - buffered.len() + index;
         let first = self.now + video.latency;
-        let end = self.trace.arrival(first, video.bits(level));
+        let bits = video.size(level, index);
+        let end = self.trace.arrival(first, bits);
         let mut at = first;
         while at + 0.5 < end {
             at += 0.5;
             self.play_until(at);
             let come = self.trace.bits_between(first, at);
-            let left = video.bits(level) - come;
+            let left = bits - come;
             let due = starts_in(index, len, self.buffered);
             if !player.keeps_replacing(&self.view(), left, come / (at - first), due) {
                 self.wasted += come;
@@ -234,12 +246,11 @@ impl Session<'_> {
             }
         }
         self.play_until(end);
-        let bits = video.bits(level);
         player.handle(&Transfer { bits, seconds: end - first, latency: video.latency }, end);
         if starts_in(index, len, self.buffered) < 0.0 {
             self.wasted += bits;
         } else {
-            self.wasted += video.bits(self.levels[index]);
+            self.wasted += video.size(self.levels[index], index);
             self.levels[index] = level;
             self.replaced += 1.0;
             player.handle_replaced(index as u64);
@@ -255,7 +266,7 @@ impl Session<'_> {
             switches: levels.windows(2).filter(|pair| pair[0] != pair[1]).count() as f64,
             wasted: self.wasted,
             replaced: self.replaced,
-            played: levels.iter().map(|level| video.bits(*level)).sum(),
+            played: levels.iter().enumerate().map(|(index, level)| video.size(*level, index)).sum(),
             media: video.segments as f64 * video.segment,
             early: self.early,
         }
@@ -276,7 +287,7 @@ impl Early {
     /// A transfer of the segment, up to `end`. What an earlier one has brought was played from it.
     fn receive(&mut self, video: &Video, trace: &Trace, request: &Request, end: f64) {
         let began = *self.began.get_or_insert(request.first);
-        let bitrate = video.bitrates[request.level] as f64;
+        let bitrate = request.bits / video.segment;
         let mut at = request.first;
         while at < end {
             self.arrived = self.arrived.max(trace.bits_between(request.first, at) / bitrate);
@@ -290,6 +301,7 @@ impl Early {
 /// A transfer that runs.
 struct Request {
     level: usize,
+    bits: f64,
     /// When the segment was asked for, when its first byte came, and when its last one will.
     asked: f64,
     first: f64,
@@ -304,19 +316,20 @@ fn abandoned(
     trace: &Trace,
     player: &mut dyn Player,
     request: &Request,
-    is_starting: bool,
+    index: usize,
 ) -> Option<(f64, usize, f64)> {
-    let Request { level, asked, first, end, buffered } = *request;
+    let Request { level, bits, asked, first, end, buffered } = *request;
     let mut at = first + 0.5;
     while at < end {
         let come = trace.bits_between(first, at);
-        let left = video.bits(level) - come;
+        let left = bits - come;
         let view = View {
             video,
             now: at,
             buffered: (buffered - (at - asked)).max(0.0),
             current: Some(level),
-            is_starting,
+            index,
+            is_starting: index == 0,
         };
         if let Some(other) = player.abandon(&view, left, come / (at - first)).filter(|other| *other < level) {
             return Some((at, other, come));
@@ -339,10 +352,17 @@ struct Path {
 
 impl Path {
     /// Adds a segment of level `to` after one of level `from`.
-    fn fetch(self, video: &Video, trace: &Trace, capacity: f64, from: usize, to: usize) -> Self {
+    fn fetch(
+        self,
+        video: &Video,
+        trace: &Trace,
+        capacity: f64,
+        index: usize,
+        (from, to): (usize, usize),
+    ) -> Self {
         let wait = (self.buffered - (capacity - video.segment)).max(0.0);
         let begun = self.now + wait;
-        let end = trace.arrival(begun + video.latency, video.bits(to));
+        let end = trace.arrival(begun + video.latency, video.size(to, index));
         let left = self.buffered - wait - (end - begun);
         let change = (video.value(to) - video.value(from)).abs();
         let score = self.score + video.value(to) * video.segment - 8.0 * (-left).max(0.0) - 0.5 * change;
@@ -356,17 +376,17 @@ pub(crate) fn optimum(video: &Video, trace: &Trace, capacity: f64) -> f64 {
     let levels = video.bitrates.len();
     let mut paths: Vec<BTreeMap<i64, Path>> = vec![Default::default(); levels];
     for (level, paths) in paths.iter_mut().enumerate() {
-        let end = trace.arrival(video.latency, video.bits(level));
+        let end = trace.arrival(video.latency, video.size(level, 0));
         let score = video.value(level) * video.segment - 2.0 * end;
         paths.insert((end / STEP) as i64, Path { now: end, buffered: video.segment, score });
     }
-    for _ in 1..video.segments {
+    for index in 1..video.segments {
         let mut next: Vec<BTreeMap<i64, Path>> = vec![Default::default(); levels];
         for (from, path) in
             paths.iter().enumerate().flat_map(|(from, paths)| paths.values().map(move |path| (from, path)))
         {
             for (to, next) in next.iter_mut().enumerate() {
-                let path = path.fetch(video, trace, capacity, from, to);
+                let path = path.fetch(video, trace, capacity, index, (from, to));
                 let known = next.entry((path.now / STEP) as i64).or_insert(path);
                 if path.score > known.score {
                     *known = path;

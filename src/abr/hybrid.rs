@@ -123,13 +123,15 @@ impl Hybrid {
 
     /// Indices of the lowest and the highest variant that are allowed.
     fn bounds(&self, snapshot: &Snapshot<'_>) -> (usize, usize) {
-        let bitrates = snapshot.bitrates;
-        let last = bitrates.len().saturating_sub(1);
-        let most = |most: f64| bitrates.partition_point(|rate| *rate as f64 <= most).saturating_sub(1);
-        let limits = [self.config.at_most.map(|most| most as f64), snapshot.limit];
-        let highest = limits.into_iter().flatten().map(most).min().unwrap_or(last);
+        let last = snapshot.bitrates.len().saturating_sub(1);
+        let below = |bitrates: &[u64], most: f64| {
+            bitrates.partition_point(|rate| *rate as f64 <= most).saturating_sub(1).min(last)
+        };
+        // The user chooses by what the playlist names, the network by what the segments need.
+        let most = self.config.at_most.map_or(last, |most| below(snapshot.named, most as f64));
+        let highest = most.min(snapshot.limit.map_or(last, |limit| below(snapshot.bitrates, limit)));
         let lowest = match self.config.at_least {
-            Some(least) => bitrates.partition_point(|rate| *rate < least).min(last),
+            Some(least) => snapshot.named.partition_point(|rate| *rate < least).min(last),
             None => 0,
         };
         // Where both can't be met, the upper bound counts: it may be what the user pays for.

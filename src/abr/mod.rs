@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   finished transfers ─▶ Estimator ─┐
-//!   buffer, variants, durations ─────┴─▶ Snapshot ─▶ Abr::choose ─▶ index of a variant
+//!   sizes of segments ──▶ Bitrates ──┤
+//!   buffer, durations ───────────────┴─▶ Snapshot ─▶ Abr::choose ─▶ index of a variant
 //! ```
 
+mod bitrates;
 mod estimator;
 mod hybrid;
 mod progress;
@@ -13,6 +15,7 @@ mod share;
 
 use std::time::{Duration, Instant};
 
+pub use bitrates::Bitrates;
 pub use estimator::Estimator;
 pub use hybrid::Hybrid;
 pub use progress::Progress;
@@ -34,9 +37,9 @@ pub struct AbrConfig {
     /// Throughput that an earlier session has measured, in bits per second. Default: none; then what the downloader has
     /// measured counts.
     pub throughput: Option<u64>,
-    /// Lowest rate, in bits per second. Has no effect if no variant has so much. Default: none.
+    /// Lowest rate, in bits per second, as the playlist names it. Has no effect if no variant has so much. Default: none.
     pub at_least: Option<u64>,
-    /// Highest rate, in bits per second. Has no effect if no variant has so little. Default: none.
+    /// Highest rate, in bits per second, as the playlist names it. Has no effect if no variant has so little. Default: none.
     pub at_most: Option<u64>,
     /// Whether buffered segments of low quality are fetched again while the network has throughput to spare. That costs data;
     /// on a metered network it is never done. Default: true.
@@ -64,8 +67,11 @@ impl Default for AbrConfig {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Snapshot<'a> {
-    /// Rates of the variants, in bits per second, ascending. Never empty.
+    /// What the variants are expected to need, in bits per second, ascending. Never empty. Until segments have arrived, that is
+    /// what the playlist names; their sizes correct it, also for variants of which none has arrived. See [`Bitrates`].
     pub bitrates: &'a [u64],
+    /// The same as the playlist names it. The limits of the user count for these.
+    pub named: &'a [u64],
     /// Index of the variant of the last segment.
     pub current: Option<usize>,
     /// Audio that is buffered ahead of the reader, or will be when the segments that are being fetched have arrived.
@@ -92,6 +98,7 @@ impl<'a> Snapshot<'a> {
     pub fn new(bitrates: &'a [u64], segment: Duration, capacity: Duration) -> Self {
         Self {
             bitrates,
+            named: bitrates,
             current: None,
             buffered: Duration::ZERO,
             capacity,
