@@ -18,12 +18,14 @@ impl State {
         if let Some(queued) = self.queued(id) {
             let requested = queued.requested.take();
             let progress = Progress::new(now);
-            queued.arriving = Some(Arriving { progress, checked: now, last: now, received: 0, len });
+            queued.arriving =
+                Some(Arriving { progress, checked: now, last: now, received: 0, len, is_counted: false });
             // A replacement may have waited for urgent fetches.
             if let Some(requested) = requested.filter(|_| !is_replacement) {
                 self.network.last_wait = now.saturating_duration_since(requested.at);
             }
         }
+        self.handle_announced_size(id);
     }
 
     /// Bytes of a segment have arrived. True if it was abandoned for them, as by [`poll_late_segment`](Self::poll_late_segment). Of
@@ -72,11 +74,12 @@ impl State {
 
     /// Bytes of a segment that have not arrived.
     pub(super) fn missing_bytes(&self, queued: &QueuedSegment) -> u64 {
-        let level = self.ladder.variants[queued.variant].level;
-        let bitrate = self.bitrates.get(level).copied().unwrap_or_default();
-        let (len, received) = queued.arriving.map_or((None, 0), |arriving| (arriving.len, arriving.received));
+        let received = queued.arriving.map_or(0, |arriving| arriving.received);
         // Without a `Content-Length` the bitrate of the level shows about how long it is.
-        let len = len.unwrap_or((bitrate as f64 * queued.segment.duration.as_secs_f64() / 8.0) as u64);
+        let len = queued.announced_size().unwrap_or_else(|| {
+            let bitrate = self.bitrates.get(self.ladder.variants[queued.variant].level);
+            (bitrate as f64 * queued.segment.duration.as_secs_f64() / 8.0) as u64
+        });
         len.saturating_sub(received)
     }
 
@@ -117,7 +120,7 @@ impl State {
         let snapshot = Snapshot { current: Some(level), buffered, is_starting, ..snapshot };
         // A rule of the application may return any level. Only a lower one can arrive earlier.
         let other = self.abr.ask("Abr::abandon", |rule| rule.abandon(now, &snapshot, running)).flatten();
-        let other = other.filter(|other| *other < level);
+        let other = other.map(|other| self.best_level(other)).filter(|other| *other < level);
         let lower = |variant: &VariantStream| variant.level < level;
         let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
         if has_head {

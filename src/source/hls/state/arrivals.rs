@@ -52,6 +52,7 @@ impl State {
 
     /// All frames of a segment have arrived.
     pub(crate) fn handle_segment_complete(&mut self, id: u64) {
+        self.handle_size(id);
         if self.replacements.is(id) {
             self.finish_replacement();
             return;

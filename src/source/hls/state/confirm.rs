@@ -14,7 +14,7 @@ use crate::source::hls::config::Quality;
 
 impl State {
     pub(crate) fn set_unconfirmed(&mut self, mut unconfirmed: Unconfirmed) {
-        let last = self.bitrates.len() - 1;
+        let last = self.levels().len() - 1;
         if matches!(self.config.quality, Quality::Fixed(level) if level.min(last) != self.level()) {
             (unconfirmed.is_held, unconfirmed.is_due) = (true, true);
         }

@@ -19,7 +19,7 @@ impl State {
 
     /// What this stream needs of the network.
     pub(crate) fn demand(&self) -> Demand {
-        let (rank, bitrates) = (self.network.rank, &self.bitrates);
+        let (rank, bitrates) = (self.network.rank, self.bitrates.corrected());
         let is_fetched = |timeline: &Timeline| timeline.list.is_ended && self.cursor >= timeline.edge();
         if self.queue.is_empty() && self.timeline().is_some_and(is_fetched) {
             // All of it is fetched, so the others may have the whole bandwidth.
@@ -31,7 +31,7 @@ impl State {
                 Demand::new(rank, bitrate as f64)
             }
             quality @ (Quality::Auto(_) | Quality::Custom(_)) => {
-                let highest = *quality.allowed_levels(bitrates).end();
+                let highest = *quality.allowed_levels(self.bitrates.named()).end();
                 Demand::of_variants(rank, &bitrates[..=highest], self.network.throughput())
             }
         }

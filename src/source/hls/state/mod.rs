@@ -38,6 +38,7 @@ mod resources;
 pub(crate) mod section;
 mod sections;
 mod seek;
+mod sizes;
 #[cfg(feature = "cache")]
 mod unconfirmed;
 mod variants;
@@ -61,7 +62,7 @@ use super::ladder::steering::Steering;
 use super::timeline::clock::Clock;
 use super::timeline::start::start_of;
 use super::timeline::{PlaylistPosition, Timeline};
-use crate::abr::{Estimator, Snapshot};
+use crate::abr::{Bitrates, Estimator, Snapshot};
 use crate::client::UriPolicy;
 #[cfg(feature = "cache")]
 use crate::error::Error;
@@ -80,8 +81,8 @@ pub(crate) struct State {
     ladder: Ladder,
     /// The rendition that is played.
     rendition: usize,
-    /// Rates of its levels.
-    bitrates: Vec<u64>,
+    /// What its levels need.
+    bitrates: Bitrates,
     /// The variant of the next segment. Of another rendition until the first playlist of the new one is there.
     variant: usize,
     /// By variant.
@@ -149,10 +150,10 @@ impl State {
         let is_on_demand = timeline.list.is_ended;
         let mut timelines: Vec<Option<Timeline>> = ladder.variants.iter().map(|_| None).collect();
         timelines[variant] = Some(timeline);
-        Self {
+        let mut state = Self {
             policy,
             rendition: ladder.first,
-            bitrates: ladder.bitrates(ladder.first),
+            bitrates: Bitrates::new(ladder.bitrates(ladder.first)),
             config,
             ladder,
             variant,
@@ -186,7 +187,9 @@ impl State {
             unconfirmed: None,
             #[cfg(feature = "cache")]
             outdated: None,
-        }
+        };
+        state.handle_listed_sizes(variant);
+        state
     }
 
     /// The level to start with.
@@ -225,7 +228,7 @@ impl State {
 
     /// Loads the playlist of a level, if that is known to be the next one.
     fn load_playlist_of(&mut self, level: usize, now: Instant) {
-        let variant = self.pick(level.min(self.bitrates.len() - 1), now, |_| true);
+        let variant = self.pick(level.min(self.levels().len() - 1), now, |_| true);
         if let Some(variant) = variant.filter(|variant| !self.is_loaded(*variant, now)) {
             #[cfg(feature = "cache")]
             self.forget_offline();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::abr::{Demand, Estimator, Snapshot, share};
+use crate::abr::{Bitrates, Demand, Estimator, Snapshot, share};
 use crate::source::hls::config::HlsConfig;
 use crate::types::Priority;
 
@@ -45,11 +45,12 @@ impl Network {
     /// What a choice is made from, without regard to a segment.
     pub(super) fn snapshot<'a>(
         &self,
-        bitrates: &'a [u64],
+        bitrates: &'a Bitrates,
         segment: Duration,
         config: &HlsConfig,
     ) -> Snapshot<'a> {
-        let mut snapshot = Snapshot::new(bitrates, segment, config.buffer);
+        let mut snapshot = Snapshot::new(bitrates.corrected(), segment, config.buffer);
+        snapshot.named = bitrates.named();
         snapshot.throughput = self.throughput();
         snapshot.limit =
             snapshot.throughput.filter(|_| self.others.iter().any(|other| other.rank > self.rank));

@@ -105,7 +105,7 @@ impl State {
 
     /// Variants of the rendition that the user allows, the best one first.
     fn stored_order(&self) -> Vec<usize> {
-        let allowed = self.config.quality.allowed_levels(&self.bitrates);
+        let allowed = self.config.quality.allowed_levels(self.bitrates.named());
         let fixed = self.fixed_level();
         let variants = self.ladder.variants.iter().enumerate();
         let mut order: Vec<(bool, Reverse<usize>, usize)> = variants

@@ -336,7 +336,7 @@ impl State {
             (None, Quality::Auto(_) | Quality::Custom(_)) => self.level(),
         };
         let most = self.level_cap.at(self.cursor).unwrap_or(usize::MAX);
-        let level = level.min(most).min(self.bitrates.len() - 1);
+        let level = self.best_level(level).min(most).min(self.levels().len() - 1);
         self.pick(level, now, |_| true).unwrap_or_else(|| self.last_resort())
     }
 

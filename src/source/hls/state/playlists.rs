@@ -73,6 +73,7 @@ impl State {
         self.release(variant, number, Some(&timeline));
         self.check_hints(variant, &timeline);
         self.timelines[variant] = Some(timeline);
+        self.handle_listed_sizes(variant);
         self.commit();
         is_new
     }

@@ -86,7 +86,7 @@ impl State {
         let (index, level) =
             self.abr.ask("Abr::replace", |rule| rule.replace(now, &snapshot, &buffered))??;
         // What an application chooses may be anything.
-        let level = level.min(self.bitrates.len() - 1);
+        let level = self.best_level(level).min(self.levels().len() - 1);
         let target = candidates.get(index)?;
         let is_better = level > self.ladder.variants[target.variant].level;
         is_better.then(|| (target.clone(), level))

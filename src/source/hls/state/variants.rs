@@ -6,6 +6,7 @@ use url::Url;
 
 use super::State;
 use super::section::Discontinuity;
+use crate::abr::Bitrates;
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::SafeUrl;
 use crate::source::hls::config::Quality;
@@ -31,7 +32,7 @@ impl State {
     /// The level that the user has fixed.
     pub(super) fn fixed_level(&self) -> Option<usize> {
         match &self.config.quality {
-            Quality::Fixed(level) => Some((*level).min(self.bitrates.len() - 1)),
+            Quality::Fixed(level) => Some((*level).min(self.levels().len() - 1)),
             Quality::Auto(_) | Quality::Custom(_) => None,
         }
     }
@@ -140,7 +141,8 @@ impl State {
         }
         if rendition != self.rendition {
             self.rendition = rendition;
-            self.bitrates = self.ladder.bitrates(rendition);
+            self.bitrates = Bitrates::new(self.ladder.bitrates(rendition));
+            (0..self.timelines.len()).for_each(|variant| self.handle_listed_sizes(variant));
             self.pending_playlist = None;
             self.restart(self.sections.reader_time, Discontinuity::Rendition);
         }

@@ -1,0 +1,145 @@
+//! Sizes of segments: they show what the levels need, which the playlist may name wrong.
+
+use super::State;
+use super::queued_segment::QueuedSegment;
+use crate::source::hls::config::Quality;
+use crate::source::hls::playlist::Segment;
+
+impl State {
+    /// The playlist of a variant has arrived.
+    pub(super) fn handle_listed_sizes(&mut self, variant: usize) {
+        let Some(level) = self.level_of(variant) else { return };
+        let Some(timeline) = &self.timelines[variant] else { return };
+        let segments = timeline.list.segments.iter().filter(|segment| !segment.is_gap);
+        let sizes = segments.filter_map(|segment| Some((listed_size(segment)?, segment.duration)));
+        self.bitrates.handle_list(level, sizes);
+    }
+
+    /// The response headers of a segment have arrived. What is larger than expected counts at once: it may be abandoned, and then the
+    /// lower level is chosen by it. Anything else may be an error page, and counts once it has arrived as a segment.
+    pub(super) fn handle_announced_size(&mut self, id: u64) {
+        let Some(queued) = self.queued(id) else { return };
+        let (variant, duration) = (queued.variant, queued.segment.duration);
+        let Some(size) = queued.announced_size() else { return };
+        let expected = self.level_of(variant).map_or(u64::MAX, |level| self.bitrates.get(level));
+        if size as f64 * 8.0 > expected as f64 * duration.as_secs_f64() {
+            self.handle_size(id);
+        }
+    }
+
+    /// A segment has arrived, or its response headers.
+    pub(super) fn handle_size(&mut self, id: u64) {
+        let Some(queued) = self.queued(id) else { return };
+        let (variant, duration) = (queued.variant, queued.segment.duration);
+        let announced = queued.announced_size();
+        let Some(arriving) = &mut queued.arriving else { return };
+        if std::mem::replace(&mut arriving.is_counted, true) {
+            return;
+        }
+        let size = announced.unwrap_or(arriving.received);
+        if let Some(level) = self.level_of(variant) {
+            self.bitrates.handle_segment(level, size, duration);
+        }
+    }
+
+    /// The best level that needs no more than this one, which a rule has chosen. An application may have its reasons for a level.
+    pub(super) fn best_level(&self, level: usize) -> usize {
+        match self.config.quality {
+            Quality::Auto(_) => self.bitrates.best(level),
+            Quality::Fixed(_) | Quality::Custom(_) => level,
+        }
+    }
+
+    /// The level of a variant, if it is one of the rendition that is played.
+    fn level_of(&self, variant: usize) -> Option<usize> {
+        let variant = &self.ladder.variants[variant];
+        (variant.rendition == self.rendition).then_some(variant.level)
+    }
+}
+
+impl QueuedSegment {
+    /// Bytes of it, if the server or the playlist says so.
+    pub(super) fn announced_size(&self) -> Option<u64> {
+        let of_server = self.arriving.and_then(|arriving| arriving.len);
+        // A server without ranges sends the whole resource.
+        range_size(&self.segment).or(of_server)
+    }
+}
+
+/// Bytes of a segment as its playlist lists it: exact for a byte range, and up to 10 % wrong for a bitrate (section 4.4.4.8).
+fn listed_size(segment: &Segment) -> Option<u64> {
+    let by_bitrate = || Some((segment.bitrate? as f64 * segment.duration.as_secs_f64() / 8.0) as u64);
+    range_size(segment).or_else(by_bitrate)
+}
+
+fn range_size(segment: &Segment) -> Option<u64> {
+    let range = segment.byte_range.filter(|range| range.end != u64::MAX)?;
+    Some(range.end.saturating_sub(range.start))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use url::Url;
+
+    use super::*;
+    use crate::abr::Estimator;
+    use crate::client::UriPolicy;
+    use crate::source::hls::config::HlsConfig;
+    use crate::source::hls::ladder::levels::Ladder;
+    use crate::source::hls::playlist::Playlist;
+    use crate::source::hls::state::Planned;
+    use crate::source::hls::timeline::Timeline;
+    use crate::types::Priority;
+
+    /// A player of two levels. A segment of the first one needs 96 kB, or 128 kbit/s.
+    fn state(segments: &str) -> State {
+        let url = Url::parse("http://host/l").unwrap();
+        let parse = |text: &str| Playlist::parse(text.as_bytes(), url.as_str()).unwrap();
+        let ladder =
+            "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1280000\na\n#EXT-X-STREAM-INF:BANDWIDTH=2560000\nb\n";
+        let Playlist::Multivariant(list) = parse(ladder) else { panic!("a ladder") };
+        let ladder = Ladder::new(&list, &url, UriPolicy::default(), None).unwrap();
+        let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:6\n{segments}#EXT-X-ENDLIST\n");
+        let Playlist::Media(list) = parse(&text) else { panic!("a media playlist") };
+        let first = (0, Timeline::new(list, url, Duration::ZERO));
+        State::new(HlsConfig::default(), ladder, None, first, Estimator::default())
+    }
+
+    fn bitrates(state: &State) -> [u64; 2] {
+        [0, 1].map(|level| state.bitrates.get(level))
+    }
+
+    #[test]
+    fn what_a_playlist_lists_of_sizes_counts_before_a_segment_arrives() {
+        let ranges = "#EXTINF:6,\n#EXT-X-BYTERANGE:96000@0\na\n".repeat(40);
+        let rates = format!("#EXT-X-BITRATE:128\n{}", "#EXTINF:6,\na\n".repeat(40));
+        for segments in [ranges, rates] {
+            let [first, second] = bitrates(&state(&segments));
+            assert!(first >= 128_000 && first < 140_000, "{first}");
+            assert!(second >= 256_000 && second < 280_000, "{second}");
+        }
+        assert_eq!(bitrates(&state("#EXTINF:6,\na\n")), [1_280_000, 2_560_000]);
+    }
+
+    #[test]
+    fn a_size_counts_once_and_a_small_one_when_the_segment_is_whole() {
+        // Larger than named, and smaller.
+        for (size, is_counted_at_once) in [(4_000_000, true), (96_000, false)] {
+            let mut state = state(&"#EXTINF:6,\na\n".repeat(9));
+            let now = Instant::now();
+            let Some(Planned::Segment { id, .. }) = state.plan(now, Priority::High) else {
+                panic!("a segment")
+            };
+            state.handle_segment_head(id, Some(size), now);
+            let at_once = bitrates(&state);
+            assert_eq!(at_once != [1_280_000, 2_560_000], is_counted_at_once, "{at_once:?}");
+            state.handle_segment_bytes(id, size, now);
+            state.handle_segment_complete(id);
+            let whole = bitrates(&state);
+            assert_eq!(whole == at_once, is_counted_at_once, "{whole:?}");
+            assert_eq!(whole[0] > 1_280_000, is_counted_at_once, "{whole:?}");
+        }
+    }
+}
