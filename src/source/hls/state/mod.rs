@@ -253,10 +253,20 @@ impl State {
     }
 }
 
+#[cfg(all(test, feature = "cache"))]
+mod cached_tests;
+#[cfg(test)]
+mod failure_tests;
+#[cfg(test)]
+mod late_tests;
 #[cfg(test)]
 mod live_tests;
 #[cfg(test)]
 mod network_tests;
+#[cfg(test)]
+mod playlist_tests;
+#[cfg(test)]
+mod replace_tests;
 #[cfg(test)]
 mod resource_tests;
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::replace_tests::replacing;
 use super::section::SectionBuffer;
-use super::tests::{End, FRAMES, Player, SEGMENTS, frames, list, replacing};
+use super::tests::{End, FRAMES, Player, SEGMENTS, frames, list};
 use super::*;
 use crate::error::ErrorKind;
 use crate::source::hls::demux::Output;
