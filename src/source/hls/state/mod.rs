@@ -260,6 +260,8 @@ mod failure_tests;
 #[cfg(test)]
 mod late_tests;
 #[cfg(test)]
+mod live_seek_tests;
+#[cfg(test)]
 mod live_tests;
 #[cfg(test)]
 mod network_tests;
