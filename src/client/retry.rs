@@ -5,7 +5,6 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::Error;
-use crate::types::digits;
 
 /// Maximum of the first delay: a few round trips, enough for a restarted server or a changed network to return.
 const BASE_DELAY: Duration = Duration::from_millis(250);
@@ -113,8 +112,9 @@ pub(crate) fn delay(error: &Error, failures: u32, flowed: bool, random: u64) -> 
 /// The delay in a `Retry-After` header: seconds or a date (RFC 9110, section 10.2.3).
 pub(super) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
-    if let Some(seconds) = digits(value) {
-        return Some(Duration::from_secs(seconds));
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // A number beyond 64 bits asks for a long wait, too.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
     // A date that has passed asks for no wait.
@@ -213,6 +213,9 @@ mod tests {
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
         assert_eq!(parse_retry_after(date, now), Some(Duration::from_secs(7)));
         assert_eq!(parse_retry_after(date, now + Duration::from_secs(60)), Some(Duration::ZERO));
+        // As in a cache (RFC 9111, section 1.2.2): too much to represent is as much as can be represented.
+        let endless = parse_retry_after("99999999999999999999", now).unwrap();
+        assert_eq!(delay(&broken().with_retry_after(endless), 0, true, 0), MAX_RETRY_AFTER);
         for none in ["soon", "+5", "-5", "5.5", ""] {
             assert_eq!(parse_retry_after(none, now), None, "{none}");
         }
