@@ -91,7 +91,9 @@ struct Figures {
 struct Stream {
     listener: Listener,
     abr: Hybrid,
+    /// Of the link, and of what it gets of it.
     estimator: Estimator,
+    own: Estimator,
     start: Instant,
     /// Levels of the segments that have arrived and were not played as a whole.
     levels: VecDeque<usize>,
@@ -110,6 +112,7 @@ impl Stream {
             listener,
             abr: Hybrid::new(AbrConfig::default()),
             estimator: Estimator::default(),
+            own: Estimator::default(),
             start,
             levels: VecDeque::new(),
             playing: (0, 0.0),
@@ -146,8 +149,10 @@ impl Stream {
         let mut snapshot = Snapshot::new(bitrates, seconds(segment), seconds(capacity));
         snapshot.current = self.last;
         snapshot.buffered = seconds(self.buffered());
-        snapshot.throughput = self.throughput(others);
-        snapshot.limit = snapshot.throughput.filter(|_| others.iter().any(|other| other.rank > rank));
+        let share = self.throughput(others);
+        let own = self.own.throughput().filter(|_| others.iter().any(|other| other.bitrate > 0.0));
+        snapshot.throughput = share.map(|share| own.map_or(share, |own| own.min(share)));
+        snapshot.limit = share.filter(|_| others.iter().any(|other| other.rank > rank));
         snapshot.ttfb = self.estimator.ttfb();
         snapshot.is_starting = self.last.is_none();
         snapshot
@@ -228,8 +233,9 @@ impl Stream {
         let transfer = self.transfer.take()?;
         let bits = transfer.bits - transfer.left.max(0.0);
         let share = bits / (bits + transfer.of_others);
-        let took = Duration::from_secs_f64((now - transfer.first) * share);
-        self.estimator.handle_transfer((bits / 8.0) as u64, took, Duration::from_secs_f64(latency));
+        let [took, latency] = [now - transfer.first, latency].map(Duration::from_secs_f64);
+        self.own.handle_transfer((bits / 8.0) as u64, took, latency);
+        self.estimator.handle_transfer((bits / 8.0) as u64, took.mul_f64(share), latency);
         Some(transfer)
     }
 
@@ -407,10 +413,14 @@ proptest! {
     fn streams_that_share_a_link_neither_stall_nor_oscillate(scene in scene()) {
         let figures = play(&scene, Know::Others);
         let explain = || scene.explain(&figures);
-        // Of 30,000 streams the longest stall was 1.9 s in 20 minutes. Where a stream depends on the others to leave it more than TCP
-        // does, it may stall for longer.
-        let has_stalled = figures.iter().any(|figures| figures.stalled > 0.005 * SESSION);
+        // Of 8,000 streams none has stalled by more than a second.
+        let has_stalled = figures.iter().any(|figures| figures.stalled > 0.002 * SESSION);
         prop_assert!(!scene.is_even() || !has_stalled, "stalls: {}", explain());
+        // A stream whose lowest level needs more than an even part depends on the others to leave it more than TCP does. Those of a
+        // higher rank need not.
+        let first = scene.listeners.iter().zip(&figures).filter(|(listener, _)| listener.rank == scene.highest_rank());
+        let longest = first.map(|(_, figures)| figures.stalled).fold(0.0, f64::max);
+        prop_assert!(longest <= 0.12 * SESSION, "stalls: {}", explain());
         // None oscillates.
         let most = 40.0 + 60.0 * scene.common() / 3600.0;
         prop_assert!(figures.iter().all(|figures| figures.switches <= most), "oscillates: {}", explain());

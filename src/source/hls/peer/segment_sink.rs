@@ -130,7 +130,9 @@ impl SegmentSink {
         self.received += bytes;
         self.shared.link.count_received(bytes);
         let now = Instant::now();
+        let share = self.began.map(|(_, before)| self.shared.link.received().share_since(before));
         let counted = self.shared.with(|state| {
+            share.into_iter().for_each(|share| state.handle_share(self.id, share));
             let is_abandoned = state.handle_segment_bytes(self.id, bytes, now);
             // The next segment is requested shortly before this one is whole.
             (is_abandoned, state.take_wake(now).then(|| state.wake_priority()))
@@ -165,7 +167,8 @@ impl SegmentSink {
         let share_of_wait = received.share_of(self.received, before_wait).min(1.0);
         let transfer = SegmentTransfer {
             bytes: self.received,
-            body: body.mul_f64(received.share_since(before)),
+            body,
+            share: received.share_since(before),
             wait: began.saturating_duration_since(asked).mul_f64(share_of_wait),
             ttfb: ttfb.unwrap_or_default(),
         };

@@ -18,14 +18,28 @@ impl State {
         if let Some(queued) = self.queued(id) {
             let requested = queued.requested.take();
             let progress = Progress::new(now);
-            queued.arriving =
-                Some(Arriving { progress, checked: now, last: now, received: 0, len, is_counted: false });
+            queued.arriving = Some(Arriving {
+                progress,
+                checked: now,
+                last: now,
+                received: 0,
+                len,
+                share: 1.0,
+                is_counted: false,
+            });
             // A replacement may have waited for urgent fetches.
             if let Some(requested) = requested.filter(|_| !is_replacement) {
                 self.network.last_wait = now.saturating_duration_since(requested.at);
             }
         }
         self.handle_announced_size(id);
+    }
+
+    /// A segment has this share of what all streams of the downloader have received since its response headers arrived.
+    pub(crate) fn handle_share(&mut self, id: u64, share: f64) {
+        if let Some(arriving) = self.queued(id).and_then(|queued| queued.arriving.as_mut()) {
+            arriving.share = share;
+        }
     }
 
     /// Bytes of a segment have arrived. True if it was abandoned for them, as by [`poll_late_segment`](Self::poll_late_segment). Of
@@ -111,7 +125,8 @@ impl State {
             return !self.keeps_replacing(now, running);
         }
         let Some(queued) = self.queue.iter().find(|known| known.id == id) else { return false };
-        let (start, duration, has_head) = (queued.start, queued.segment.duration, queued.arriving.is_some());
+        let (start, duration) = (queued.start, queued.segment.duration);
+        let share = queued.arriving.map(|arriving| arriving.share);
         let level = self.ladder.variants[queued.variant].level;
         // With the duration of this segment: that of the playlist may be longer, and a level that is fast enough would seem too slow.
         let snapshot = self.network.snapshot(&self.bitrates, duration, &self.config);
@@ -123,16 +138,59 @@ impl State {
         let other = other.map(|other| self.best_level(other)).filter(|other| *other < level);
         let lower = |variant: &VariantStream| variant.level < level;
         let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
-        if has_head {
+        if let Some(share) = share {
             let ttfb = self.network.estimator.ttfb();
             // It never ends as a transfer, but it has shown the rate of the network: count one second of it.
             let (bytes, body, wait) =
                 ((running.throughput / 8.0) as u64, Duration::from_secs(1), Duration::ZERO);
-            self.handle_transfer(SegmentTransfer { bytes, body, wait, ttfb });
+            self.handle_transfer(SegmentTransfer { bytes, body, share, wait, ttfb });
         }
         self.events.push(HlsEvent::Abandoned { level, at: start });
         self.level_cap.handle_abandoned(self.ladder.variants[other].level, start, duration);
         self.restart_at(start, other, now);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+    use crate::abr::Estimator;
+    use crate::client::UriPolicy;
+    use crate::source::hls::config::HlsConfig;
+    use crate::source::hls::ladder::levels::Ladder;
+    use crate::source::hls::playlist::Playlist;
+    use crate::source::hls::state::Planned;
+    use crate::source::hls::timeline::Timeline;
+    use crate::types::Priority;
+
+    /// Expected throughput after a segment was abandoned of which 100 kbit have arrived in a second.
+    fn after_abandoned(share: f64) -> f64 {
+        let url = Url::parse("http://host/l").unwrap();
+        let parse = |text: &str| Playlist::parse(text.as_bytes(), url.as_str()).unwrap();
+        let ladder = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000\na\n#EXT-X-STREAM-INF:BANDWIDTH=640000\nb\n";
+        let Playlist::Multivariant(list) = parse(ladder) else { panic!("a ladder") };
+        let ladder = Ladder::new(&list, &url, UriPolicy::default(), None).unwrap();
+        let Playlist::Media(list) =
+            parse("#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXTINF:6,\na\n#EXT-X-ENDLIST\n")
+        else {
+            panic!("a media playlist")
+        };
+        let first = (1, Timeline::new(list, url, Duration::ZERO));
+        let mut state = State::new(HlsConfig::default(), ladder, None, first, Estimator::default());
+        let now = Instant::now();
+        let Some(Planned::Segment { id, .. }) = state.plan(now, Priority::High) else { panic!("a segment") };
+        state.handle_segment_head(id, Some(480_000), now);
+        state.handle_share(id, share);
+        assert!(state.handle_segment_bytes(id, 12_500, now + Duration::from_secs(1)), "it is abandoned");
+        state.network.throughput().unwrap()
+    }
+
+    #[test]
+    fn an_abandoned_segment_shows_the_network_and_not_the_share_that_it_had() {
+        let [alone, shared] = [1.0, 0.25].map(after_abandoned);
+        assert!(alone > 70_000.0 && (shared / alone - 4.0).abs() < 0.01, "{alone}, {shared}");
     }
 }

@@ -10,12 +10,17 @@ use crate::types::Priority;
 /// some proxies receive the whole of it first.
 const HELD_BACK: u32 = 20;
 
+/// The least share of the network that is believed: the streams count their bytes at slightly different times.
+const LEAST_SHARE: f64 = 0.01;
+
 /// What the transfer of a segment has shown.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SegmentTransfer {
     pub(crate) bytes: u64,
     /// Time in which the body arrived.
     pub(crate) body: Duration,
+    /// The part of all that the streams of the downloader received in that time, from 0 to 1.
+    pub(crate) share: f64,
     /// Time from the request to the response head.
     pub(crate) wait: Duration,
     /// Shortest time to the first byte of the last few requests.
@@ -26,6 +31,9 @@ pub(crate) struct SegmentTransfer {
 pub(super) struct Network {
     /// Estimates what all streams of the downloader get together.
     pub(super) estimator: Estimator,
+    /// Estimates what this stream gets while it shares the network. TCP divides a link evenly among what is transferred, so a stream
+    /// that may expect more gets it only once the others need less.
+    own: Estimator,
     /// Shortest time to the first byte so far.
     latency: Option<Duration>,
     /// How long the response headers of the last segment took.
@@ -51,16 +59,18 @@ impl Network {
     ) -> Snapshot<'a> {
         let mut snapshot = Snapshot::new(bitrates.corrected(), segment, config.buffer);
         snapshot.named = bitrates.named();
-        snapshot.throughput = self.throughput();
-        snapshot.limit =
-            snapshot.throughput.filter(|_| self.others.iter().any(|other| other.rank > self.rank));
+        let share = self.throughput();
+        snapshot.throughput = share.map(|share| self.own_throughput().map_or(share, |own| own.min(share)));
+        snapshot.limit = share.filter(|_| self.others.iter().any(|other| other.rank > self.rank));
         snapshot.ttfb = self.estimator.ttfb();
         snapshot.is_metered = self.is_metered;
         snapshot
     }
 
     pub(super) fn handle_transfer(&mut self, transfer: SegmentTransfer) {
-        let SegmentTransfer { bytes, body, wait, ttfb } = transfer;
+        let SegmentTransfer { bytes, body, share, wait, ttfb } = transfer;
+        self.own.handle_transfer(bytes, body, ttfb);
+        let body = body.mul_f64(share.clamp(LEAST_SHARE, 1.0));
         let latency = self.latency.map_or(ttfb, |known| known.min(ttfb));
         self.latency = Some(latency);
         // Some of the last requests were for playlists, which are short: what these take longer is not latency.
@@ -73,7 +83,14 @@ impl Network {
         }
     }
 
-    /// What this stream may expect, in bits per second.
+    /// What this stream gets beside the others, in bits per second. `None` if it is alone.
+    fn own_throughput(&self) -> Option<f64> {
+        let is_shared = self.others.iter().any(|other| other.bitrate > 0.0);
+        self.own.throughput().filter(|_| is_shared)
+    }
+
+    /// What this stream may expect once the others have adapted, in bits per second. By this it states what it needs: if it stated
+    /// what it gets, the others would take the rest.
     pub(super) fn throughput(&self) -> Option<f64> {
         self.estimator.throughput().map(|total| share(total, self.rank, &self.others))
     }
@@ -95,7 +112,7 @@ mod tests {
         let mut network = Network::default();
         for index in 0..10 {
             let [body, wait, ttfb] = [body_ms, wait_ms, ttfb_ms(index)].map(Duration::from_millis);
-            network.handle_transfer(SegmentTransfer { bytes: 200_000, body, wait, ttfb });
+            network.handle_transfer(SegmentTransfer { bytes: 200_000, body, share: 1.0, wait, ttfb });
         }
         network.throughput().unwrap()
     }
@@ -114,5 +131,28 @@ mod tests {
             let rate = after(body, wait, |_| wait.min(600));
             assert!((rate - 1.6e6 / (body as f64 / 1e3)).abs() < 1e4, "{rate}");
         }
+    }
+
+    #[test]
+    fn beside_others_a_stream_plans_with_no_more_than_it_gets() {
+        let bitrates = Bitrates::new(vec![32_000, 64_000]);
+        let mut network = Network { rank: 1, ..Network::default() };
+        let [body, wait] = [4000, 30].map(Duration::from_millis);
+        for _ in 0..10 {
+            // A quarter of 400 kbit/s.
+            network.handle_transfer(SegmentTransfer { bytes: 50_000, body, share: 0.25, wait, ttfb: wait });
+        }
+        let planned = |network: &Network| {
+            let snapshot = network.snapshot(&bitrates, body, &HlsConfig::default());
+            snapshot.throughput.unwrap().round()
+        };
+        assert_eq!(planned(&network), 400_000.0, "alone");
+        network.others = vec![Demand::new(0, 0.0)];
+        assert_eq!(planned(&network), 400_000.0, "the other one needs nothing more");
+        network.others = vec![Demand::new(0, 64_000.0)];
+        assert_eq!(planned(&network), 100_000.0);
+        assert_eq!(network.throughput().unwrap().round(), 400_000.0, "it needs its share");
+        network.others = vec![Demand::new(1, 350_000.0)];
+        assert_eq!(planned(&network), 50_000.0, "less than it gets");
     }
 }

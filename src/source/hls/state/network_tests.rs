@@ -291,6 +291,7 @@ impl<'a> Player<'a> {
         self.state.handle_transfer(SegmentTransfer {
             bytes: count,
             body: seconds(body),
+            share: 1.0,
             wait: latency,
             ttfb: latency,
         });

@@ -117,8 +117,8 @@ mod tests {
         let rates = format!("#EXT-X-BITRATE:128\n{}", "#EXTINF:6,\na\n".repeat(40));
         for segments in [ranges, rates] {
             let [first, second] = bitrates(&state(&segments));
-            assert!(first >= 128_000 && first < 140_000, "{first}");
-            assert!(second >= 256_000 && second < 280_000, "{second}");
+            assert!((128_000..140_000).contains(&first), "{first}");
+            assert!((256_000..280_000).contains(&second), "{second}");
         }
         assert_eq!(bitrates(&state("#EXTINF:6,\na\n")), [1_280_000, 2_560_000]);
     }
