@@ -34,7 +34,8 @@ pub struct ClientConfig {
     /// Headers sent with every request, to every origin: put no secret here. [`Fetch::header`](crate::Fetch::header)
     /// lists the names that are refused. Default: none.
     pub default_headers: Vec<(String, String)>,
-    /// Maximum duration of a DNS lookup. A name that was looked up before is tried at its old addresses after 1.8 s already.
+    /// Maximum duration of a DNS lookup. It is repeated in parallel after 2 and 4 s without a result: a query may have been lost. A
+    /// name that was looked up before is tried at its old addresses after 1.8 s already.
     /// Default: 5 s.
     pub resolve_timeout: Duration,
     /// How long the result of a DNS lookup is reused. Default: 60 s.

@@ -5,7 +5,7 @@
 //!
 //! [`LookupQueue`] decides which name is looked up next, [`NameCache`] which results are used. A slow lookup makes room for
 //! another one, and no thread watches for that: a thread that waits for a queued name wakes when the next lookup becomes slow, and
-//! starts the lookup thread itself.
+//! starts the lookup thread itself. In the same way it repeats a lookup that has no result yet.
 
 mod lookup_queue;
 mod name_cache;
@@ -156,9 +156,13 @@ impl Lookups {
                     )
                 });
             }
-            state.queue.request(host);
+            let now = Instant::now();
+            state.queue.request(host, now);
             let again = self.start(state)?;
-            self.changed.wait_until(state, again.map_or(until, |again| again.min(until)));
+            // The lookup that has just started may itself have to be repeated.
+            let repeat = state.queue.request(host, now);
+            let wake = [again, repeat].into_iter().flatten().fold(until, Instant::min);
+            self.changed.wait_until(state, wake);
         }
     }
 
@@ -192,7 +196,7 @@ impl Lookups {
             let answer = contain("a name lookup", || (self.look_up)(&host))
                 .unwrap_or_else(|panic| Err(io::Error::other(panic.to_string())));
             let mut state = self.state.lock();
-            if state.queue.handle_end(&host, id) {
+            if state.queue.handle_end(id, answer.is_ok()) {
                 state.cache.handle_result(&host, answer, Instant::now());
             }
             next = match state.queue.poll_start(Instant::now()) {

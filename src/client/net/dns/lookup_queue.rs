@@ -2,6 +2,9 @@
 //!
 //! A name that hangs must not delay the others: a slow lookup no longer counts against the limit of lookups that run at once, and
 //! one that hangs no longer against the limit of threads.
+//!
+//! A lookup whose query was lost is as silent as one that is slow. So a lookup without a result is repeated beside the first one,
+//! and the first success counts.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -22,6 +25,13 @@ const SLOW: Duration = Duration::from_millis(500);
 /// each answer.
 const HUNG: Duration = Duration::from_secs(30);
 
+/// Pause after which a lookup without a result is repeated in parallel: the shortest retransmission interval that RFC 1035, section
+/// 4.2.1 recommends. Most systems repeat a lost query only after 5 s, when many a request has already failed.
+const REPEAT_DELAY: Duration = Duration::from_secs(2);
+
+/// Maximum number of lookups of one name at once on one network, so that a name server that is down gets few queries.
+const MAX_OF_NAME: usize = 3;
+
 #[derive(Debug, Default)]
 pub(super) struct LookupQueue {
     /// Names that wait for a thread.
@@ -30,20 +40,20 @@ pub(super) struct LookupQueue {
     running: Vec<Running>,
     /// Number of lookups started so far, which is the id of the last one.
     started: u64,
-    /// Names in `queue`, and names whose lookup runs on the current network.
+    /// Names in `queue`, and names with a running lookup whose result will be used.
     pending: HashSet<String>,
     /// Number of threads that wait for each name. Never zero.
     waiters: HashMap<String, usize>,
-    /// Number of the current network. Grows with each change; results of lookups that started before are not used.
-    network: u64,
 }
 
 /// A running lookup.
 #[derive(Debug)]
 struct Running {
     id: u64,
+    host: String,
     began: Instant,
-    network: u64,
+    /// Its result is not used: the network has changed since it began, or another lookup of the name has succeeded.
+    is_outdated: bool,
 }
 
 /// What may start now.
@@ -70,11 +80,28 @@ impl LookupQueue {
         }
     }
 
-    /// Queues a lookup of `host`, unless one is queued or running.
-    pub(super) fn request(&mut self, host: &str) {
+    /// Queues a lookup of `host`, unless one is queued, or runs and is not to be repeated yet. Returns when to call this again, if a
+    /// repetition may become due without the end of a lookup.
+    pub(super) fn request(&mut self, host: &str, now: Instant) -> Option<Instant> {
         if self.pending.insert(host.to_owned()) {
             self.queue.push_back(host.to_owned());
+            return None;
         }
+        let last = self.current(host).map(|running| running.began).max()?;
+        if self.current(host).count() >= MAX_OF_NAME || self.queue.iter().any(|queued| queued == host) {
+            return None;
+        }
+        let due = last + REPEAT_DELAY;
+        if now < due {
+            return Some(due);
+        }
+        self.queue.push_back(host.to_owned());
+        None
+    }
+
+    /// The running lookups of `host` whose results will be used.
+    fn current<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Running> {
+        self.running.iter().filter(move |running| !running.is_outdated && running.host == host)
     }
 
     /// The next name to look up, if a lookup may start now.
@@ -82,7 +109,7 @@ impl LookupQueue {
         // Names for which no thread waits any more are not looked up.
         while self.queue.front().is_some_and(|host| !self.waiters.contains_key(host)) {
             if let Some(given_up) = self.queue.pop_front() {
-                self.pending.remove(&given_up);
+                self.settle(&given_up);
             }
         }
         if self.queue.is_empty() || self.running.len() >= MAX_HUNG_THREADS {
@@ -99,7 +126,8 @@ impl LookupQueue {
         }
         let Some(host) = self.queue.pop_front() else { return Start::Nothing };
         self.started += 1;
-        self.running.push(Running { id: self.started, began: now, network: self.network });
+        let running = Running { id: self.started, host: host.clone(), began: now, is_outdated: false };
+        self.running.push(running);
         Start::Name(host, self.started)
     }
 
@@ -117,20 +145,33 @@ impl LookupQueue {
         true
     }
 
-    /// Records the end of a lookup. False if its result must not be used: it is from another network.
-    pub(super) fn handle_end(&mut self, host: &str, id: u64) -> bool {
-        let at = self.running.iter().position(|running| running.id == id);
-        let ended = at.map(|at| self.running.remove(at));
-        let is_current = ended.is_some_and(|ended| ended.network == self.network);
-        if is_current {
+    /// Records the end of a lookup, with or without success. False if its result must not be used.
+    pub(super) fn handle_end(&mut self, id: u64, succeeded: bool) -> bool {
+        let Some(at) = self.running.iter().position(|running| running.id == id) else { return false };
+        let ended = self.running.remove(at);
+        if ended.is_outdated {
+            return false;
+        }
+        if succeeded {
+            // A failure of another lookup, which may follow much later, says nothing against this result.
+            let others = self.running.iter_mut().filter(|running| running.host == ended.host);
+            others.for_each(|running| running.is_outdated = true);
+            self.queue.retain(|queued| *queued != ended.host);
+        }
+        self.settle(&ended.host);
+        true
+    }
+
+    /// `host` is no longer pending if none of its lookups is left.
+    fn settle(&mut self, host: &str) {
+        if self.current(host).next().is_none() && !self.queue.iter().any(|queued| queued == host) {
             self.pending.remove(host);
         }
-        is_current
     }
 
     /// Running lookups may hang on the old network, so they are no longer pending: the waiting threads request them again.
     pub(super) fn handle_network_change(&mut self) {
-        self.network += 1;
+        self.running.iter_mut().for_each(|running| running.is_outdated = true);
         self.pending = self.queue.iter().cloned().collect();
     }
 }
@@ -170,10 +211,10 @@ mod tests {
         for name in 0..MAX_HUNG_THREADS {
             let host = name.to_string();
             queue.begin_wait(&host);
-            queue.request(&host);
+            queue.request(&host, now);
         }
         queue.begin_wait("other");
-        queue.request("other");
+        queue.request("other", now);
         while queue.running.len() < MAX_HUNG_THREADS {
             match started(&mut queue, now).1 {
                 Start::At(at) => now = at,
@@ -183,7 +224,7 @@ mod tests {
         // The threads that hang are limited, too.
         assert_eq!(started(&mut queue, now + 10 * HUNG), (0, Start::Nothing));
         let id = queue.running[0].id;
-        assert!(queue.handle_end("0", id));
+        assert!(queue.handle_end(id, true));
         assert!(matches!(queue.poll_start(now + 10 * HUNG), Start::Name(host, _) if host == "other"));
     }
 
@@ -194,7 +235,7 @@ mod tests {
         for name in 0..100 {
             let host = name.to_string();
             queue.begin_wait(&host);
-            queue.request(&host);
+            queue.request(&host, now);
         }
         let counts: Vec<_> = (0..10).map(|step| started(&mut queue, now + step * SLOW)).collect();
         let prompt = |step: u32| (4, Start::At(now + (step + 1) * SLOW));
@@ -207,7 +248,7 @@ mod tests {
         assert_eq!(queue.running.len(), MAX_THREADS);
         (0..100).for_each(|name| queue.end_wait(&name.to_string()));
         let id = queue.running[0].id;
-        assert!(queue.handle_end("0", id));
+        assert!(queue.handle_end(id, true));
         assert_eq!(queue.poll_start(now + 20 * SLOW), Start::Nothing);
         assert!(queue.queue.is_empty());
     }
@@ -217,15 +258,75 @@ mod tests {
         let now = Instant::now();
         let mut queue = LookupQueue::default();
         queue.begin_wait("host");
-        queue.request("host");
+        queue.request("host", now);
         let Start::Name(_, old) = queue.poll_start(now) else { panic!("nothing is running") };
-        queue.request("host");
+        queue.request("host", now);
         assert_eq!(queue.poll_start(now), Start::Nothing);
         queue.handle_network_change();
-        queue.request("host");
+        queue.request("host", now);
         let Start::Name(_, new) = queue.poll_start(now) else { panic!("the old one is waited for") };
-        assert!(queue.handle_end("host", new), "the result of the new network is used");
-        assert!(!queue.handle_end("host", old), "the result of the old network is not used");
+        assert!(queue.handle_end(new, true), "the result of the new network is used");
+        assert!(!queue.handle_end(old, true), "the result of the old network is not used");
+    }
+
+    /// Requests "host" whenever that is due, for a minute. Returns the seconds after which lookups started, and their ids.
+    fn starts_in_a_minute(queue: &mut LookupQueue, begin: Instant) -> Vec<(u64, u64)> {
+        let (mut starts, mut now) = (Vec::new(), begin);
+        while now < begin + Duration::from_secs(60) {
+            let again = queue.request("host", now);
+            if let Start::Name(_, id) = queue.poll_start(now) {
+                starts.push(((now - begin).as_secs(), id));
+                continue;
+            }
+            let Some(again) = again else { break };
+            assert!(again > now);
+            now = again;
+        }
+        starts
+    }
+
+    #[test]
+    fn a_lookup_without_a_result_is_repeated_twice_and_the_first_success_counts() {
+        let now = Instant::now();
+        let mut queue = LookupQueue::default();
+        queue.begin_wait("host");
+        assert_eq!(starts_in_a_minute(&mut queue, now), [(0, 1), (2, 2), (4, 3)]);
+        assert!(queue.handle_end(1, false), "a failure is used as well");
+        // The others still run, so another one starts only in the place of the first.
+        assert_eq!(starts_in_a_minute(&mut queue, now + 3 * REPEAT_DELAY), [(0, 4)]);
+        assert!(queue.handle_end(3, true));
+        assert!(!queue.handle_end(2, false) && !queue.handle_end(4, true), "the first success counts");
+        queue.end_wait("host");
+        assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn a_repetition_that_is_queued_ends_with_the_success_of_the_lookup() {
+        let now = Instant::now();
+        let mut queue = LookupQueue::default();
+        queue.begin_wait("host");
+        queue.request("host", now);
+        assert_eq!(queue.poll_start(now), Start::Name("host".into(), 1));
+        assert_eq!(queue.request("host", now + REPEAT_DELAY), None);
+        assert!(queue.handle_end(1, true));
+        assert_eq!(queue.poll_start(now + REPEAT_DELAY), Start::Nothing);
+        queue.end_wait("host");
+        assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn a_repetition_without_a_waiting_thread_leaves_the_lookup_pending() {
+        let now = Instant::now();
+        let mut queue = LookupQueue::default();
+        queue.begin_wait("host");
+        queue.request("host", now);
+        assert_eq!(queue.poll_start(now), Start::Name("host".into(), 1));
+        queue.request("host", now + REPEAT_DELAY);
+        queue.end_wait("host");
+        assert_eq!(queue.poll_start(now + REPEAT_DELAY), Start::Nothing);
+        queue.begin_wait("host");
+        assert_eq!(queue.request("host", now + REPEAT_DELAY / 2), Some(now + REPEAT_DELAY));
+        assert_eq!(queue.poll_start(now + REPEAT_DELAY / 2), Start::Nothing);
     }
 
     #[test]
@@ -234,7 +335,7 @@ mod tests {
         let mut queue = LookupQueue::default();
         let start = |queue: &mut LookupQueue, host: &str| {
             queue.begin_wait(host);
-            queue.request(host);
+            queue.request(host, now);
             assert!(matches!(queue.poll_start(now), Start::Name(started, _) if started == host));
         };
         start(&mut queue, "first");
@@ -243,7 +344,7 @@ mod tests {
         let Start::Name(host, _) = queue.poll_start(now) else { panic!("it is queued again") };
         assert_eq!(host, "second");
         assert!(queue.handle_not_started(host));
-        assert!(queue.handle_end("first", 1));
+        assert!(queue.handle_end(1, true));
         assert!(matches!(queue.poll_start(now), Start::Name(host, _) if host == "second"));
         assert!(!queue.handle_not_started("second".into()), "no lookup runs that could take it over");
         assert_eq!(queue.poll_start(now), Start::Nothing);

@@ -1,6 +1,7 @@
 use super::lookup_queue::{MAX_PROMPT, MAX_THREADS};
 use super::*;
 use crossbeam_channel::{Receiver, Sender};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn lookups() -> Arc<Lookups> {
     Lookups::new(Duration::from_secs(60), Duration::from_secs(5))
@@ -90,4 +91,28 @@ fn a_name_that_was_known_before_does_not_wait_for_a_lookup_that_hangs() {
     // Its lookup has started all the same.
     begun.recv().unwrap();
     drop(release);
+}
+
+/// The system repeats a lost query only after 5 s, which is also the default of the limit.
+#[test]
+fn a_lookup_whose_query_was_lost_is_repeated() {
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let (address, calls) = (IpAddr::from([192, 0, 2, 1]), AtomicUsize::new(0));
+    let lookups = Lookups::with(Duration::from_secs(60), Duration::from_secs(20), move |_| {
+        if calls.fetch_add(1, Ordering::Relaxed) == 0 {
+            released.recv().unwrap_or_default();
+            return Err(io::Error::other("no name server answered"));
+        }
+        Ok(vec![address])
+    });
+    assert_eq!(lookups.resolve("host", None).unwrap(), [address]);
+    drop(release);
+    // What the first one says then is not used.
+    let mut state = lookups.state.lock();
+    while !state.queue.is_idle() {
+        lookups.changed.wait(&mut state);
+    }
+    drop(state);
+    assert_eq!(lookups.resolve("host", None).unwrap(), [address]);
+    assert_eq!(lookups.state.lock().queue.started(), 2);
 }
