@@ -346,6 +346,21 @@ mod tests {
         let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
     }
 
+    #[test]
+    fn an_address_that_refused_is_tried_last() {
+        let good = TcpListener::bind("127.0.0.2:0").unwrap();
+        let port = good.local_addr().unwrap().port();
+        thread::spawn(move || good.incoming().flatten().for_each(answer));
+        let client = HttpClient::new(&ClientConfig::default()).unwrap();
+        let lookups = Arc::clone(&client.opener.sender.lookups);
+        let [first, second] = [1, 2].map(|last| IpAddr::from([127, 0, 0, last]));
+        lookups.preset("two.test", &[first, second]);
+        let request = Request::get(&format!("http://two.test:{port}/")).unwrap();
+        client.open(&request, &CancelToken::new(CancelReason::Fetch), None).unwrap();
+        let ordered = lookups.addresses(request.origin(), &Exchange::default()).unwrap();
+        assert_eq!(ordered.iter().map(SocketAddr::ip).collect::<Vec<_>>(), [second, first]);
+    }
+
     /// A host with two addresses, of which the first accepts one connection and never answers on it.
     #[test]
     fn another_address_of_the_host_is_tried_first() {

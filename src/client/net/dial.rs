@@ -9,7 +9,7 @@ use ureq::config::Config;
 use ureq::unversioned::transport::NextTimeout;
 
 use super::dns::Lookups;
-use super::happy_eyeballs;
+use super::happy_eyeballs::{self, Connected};
 use super::socket::{ShutdownHandle, Socket};
 use crate::client::exchange::Exchange;
 use crate::client::h1::connection::Link;
@@ -118,7 +118,9 @@ impl Dialer {
         if let Some(cancelled) = exchange.cancelled() {
             return Err(cancelled);
         }
-        let mut socket = connected?;
+        let Connected { mut socket, unresponsive } = connected?;
+        // Else each connection waits for them again: 250 ms where IPv6 leads nowhere.
+        unresponsive.iter().for_each(|address| self.lookups.record_unresponsive(address.ip()));
         // Nagle's algorithm would hold small writes back until an acknowledgement arrives, for example in a TLS handshake.
         socket.set_nodelay().map_err(|error| {
             Error::new(ErrorKind::Unreachable, "the connection was lost").with_cause(error)

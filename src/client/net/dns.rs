@@ -96,7 +96,7 @@ impl Lookups {
         self.changed.notify_all();
     }
 
-    /// Records that `address` accepted a connection but did not answer on it, while another address of the host did.
+    /// Records that `address` did not accept a connection, or did not answer on it, while another address of the host did.
     pub(crate) fn record_unresponsive(&self, address: IpAddr) {
         self.state.lock().cache.handle_unresponsive(address, Instant::now());
     }

@@ -43,6 +43,14 @@ struct Attempts {
     ended: Receiver<Ended>,
 }
 
+/// What [`connect`] has found.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) socket: Socket,
+    /// Addresses that were tried before that of `socket`, and have failed or not answered yet.
+    pub(crate) unresponsive: Vec<SocketAddr>,
+}
+
 /// Result of one attempt.
 struct Ended {
     address: SocketAddr,
@@ -57,7 +65,7 @@ pub(crate) fn connect(
     timeout: Duration,
     released: &Receiver<()>,
     mut begun: impl FnMut(),
-) -> Result<Socket, Error> {
+) -> Result<Connected, Error> {
     let mut attempts = Attempts::new(timeout);
     let mut plan = Plan { addresses, left: addresses.iter(), redials: 0 };
     let (mut pending, mut last) = (0, Error::new(ErrorKind::Unreachable, "the host has no address"));
@@ -74,7 +82,10 @@ pub(crate) fn connect(
         let pause = plan.pause().map_or_else(never, crossbeam_channel::after);
         select! {
             recv(attempts.ended) -> ended => match ended {
-                Ok(Ended { result: Ok(socket), .. }) => return Ok(attempts.keep(socket)),
+                Ok(Ended { address, result: Ok(socket) }) => {
+                    let before = addresses.iter().take_while(|other| **other != address);
+                    return Ok(Connected { socket: attempts.keep(socket), unresponsive: before.copied().collect() });
+                }
                 Ok(Ended { address, result: Err(error) }) => {
                     pending -= 1;
                     last = describe(address, error, timeout);
@@ -220,7 +231,7 @@ mod tests {
         let (_held, released) = bounded(0);
         let mut begun = 0;
         let result = connect(addresses, timeout, &released, || begun += 1);
-        (result, begun)
+        (result.map(|connected| connected.socket), begun)
     }
 
     #[test]
@@ -239,6 +250,21 @@ mod tests {
             socket.unwrap().write_all(b"a").unwrap();
             let (mut accepted, _) = listener.accept().unwrap();
             accepted.read_exact(&mut [0]).unwrap();
+        }
+    }
+
+    #[test]
+    fn addresses_that_were_tried_before_are_unresponsive() {
+        let (listener, hanging) = (TcpListener::bind("127.0.0.1:0").unwrap(), Hanging::new());
+        let (good, silent, gone) = (listener.local_addr().unwrap(), hanging.address, refusing());
+        let (_held, released) = bounded(0);
+        for (addresses, unresponsive) in [
+            (vec![gone, silent, good, gone], vec![gone, silent]),
+            (vec![silent, good], vec![silent]),
+            (vec![good, silent], vec![]),
+        ] {
+            let connected = connect(&addresses, LONG, &released, || ()).unwrap();
+            assert_eq!(connected.unresponsive, unresponsive);
         }
     }
 

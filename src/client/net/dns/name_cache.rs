@@ -15,7 +15,7 @@ pub(super) struct NameCache {
     /// Time for which a result is used before the name is looked up again, and for which an address counts as unresponsive.
     max_age: Duration,
     known: HashMap<String, Known>,
-    /// Addresses that accepted a connection but did not answer on it, and when that was noticed.
+    /// Addresses that did not accept a connection or did not answer on it, and when that was noticed.
     unresponsive: HashMap<IpAddr, Instant>,
 }
 
