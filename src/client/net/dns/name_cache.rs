@@ -62,9 +62,11 @@ impl NameCache {
             self.known.clear();
         }
         let (addresses, failure) = match answer {
-            Ok(addresses) if addresses.is_empty() => (addresses, Some(not_found(host))),
+            Ok(addresses) if addresses.is_empty() => (addresses, Some(not_found(host, "has no address"))),
             Ok(addresses) => (addresses, None),
-            Err(error) => (Vec::new(), Some(not_found(host).with_cause(error))),
+            // The standard library does not say whether the name does not exist or no name server answered. The cause has the text of
+            // the system.
+            Err(error) => (Vec::new(), Some(not_found(host, "could not be looked up").with_cause(error))),
         };
         let unknown = Known { addresses: Vec::new(), failure: None, at: now, is_outdated: false };
         let known = self.known.entry(host.to_owned()).or_insert(unknown);
@@ -115,8 +117,8 @@ impl Known {
     }
 }
 
-fn not_found(host: &str) -> Error {
-    Error::new(ErrorKind::HostNotFound, format!("the host {host} was not found"))
+fn not_found(host: &str, why: &str) -> Error {
+    Error::new(ErrorKind::HostNotFound, format!("the host {host} {why}"))
 }
 
 /// Alternates the address families, beginning with that of the first address.
@@ -154,7 +156,10 @@ mod tests {
         cache.handle_result("host", no_server(), now);
         assert_eq!(cache.result_since("host", now).unwrap().unwrap(), [address(7)]);
         cache.handle_result("other", no_server(), now);
-        assert_eq!(cache.result_since("other", now).unwrap().unwrap_err().kind(), ErrorKind::HostNotFound);
+        let error = cache.result_since("other", now).unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::HostNotFound);
+        // It may exist: that no name server answered does not show the contrary.
+        assert!(!error.to_string().contains("not found"), "{error}");
         assert_eq!((cache.fresh("host", now), cache.fresh("other", now)), (None, None));
     }
 
