@@ -33,8 +33,8 @@ impl Demand {
 /// Throughput that a stream of rank `own` may expect beside `others`, if all of them together get `total`, in bits per second.
 ///
 /// Streams of a higher rank get what they need. The rest is divided evenly among those of the same rank: what one of them does not
-/// need goes to the others, and one whose lowest variant needs more gets that. Streams of a lower rank do not count: they adapt. For
-/// these it is a limit too: [`Snapshot::limit`](super::Snapshot::limit).
+/// need goes to the others, and one whose lowest variant needs more gets that, unless it needs far more than there is. Streams of a
+/// lower rank do not count: they adapt. For these it is a limit too: [`Snapshot::limit`](super::Snapshot::limit).
 ///
 /// ```
 /// use windway::abr::{Demand, share};
@@ -56,7 +56,12 @@ pub fn share(total: f64, own: u8, others: &[Demand]) -> f64 {
     even_part(rest, equals).max(rest - sum(&|other| other.rank == own))
 }
 
-/// An even part of `rest`. Streams that can't adapt to it get what they need at least.
+/// A stream whose lowest variant needs more than this many times the network stalls, whatever the others leave it. One that needs less
+/// may play: an estimate may be half of what the network brings.
+const HOPELESS: f64 = 2.0;
+
+/// An even part of `rest`. Streams that can't adapt to it get what they need at least, unless that is hopeless: a wrong size of one
+/// stream must not take all from the others.
 fn even_part<'a>(rest: f64, equals: impl Iterator<Item = &'a Demand>) -> f64 {
     let mut least: Vec<f64> = equals.map(|other| other.least).collect();
     least.sort_by(f64::total_cmp);
@@ -66,7 +71,8 @@ fn even_part<'a>(rest: f64, equals: impl Iterator<Item = &'a Demand>) -> f64 {
         if most <= even {
             return even;
         }
-        rest = (rest - most).max(0.0);
+        let part = if most > rest * HOPELESS { even } else { most };
+        rest = (rest - part).max(0.0);
     }
     rest
 }
@@ -216,6 +222,9 @@ mod tests {
         assert_eq!(share(300_000.0, 0, &[needs(120_000), needs(30_000)]), 90_000.0);
         assert_eq!(share(300_000.0, 0, &[needs(100_000), needs(30_000)]), 100_000.0);
         assert_eq!(share(300_000.0, 0, &[needs(200_000), needs(200_000)]), 0.0);
+        assert_eq!(share(300_000.0, 0, &[needs(500_000), needs(30_000)]), 0.0, "the estimate may be too low");
+        assert_eq!(share(300_000.0, 0, &[needs(700_000), needs(30_000)]), 100_000.0);
+        assert_eq!(share(300_000.0, 0, &[needs(700_000), needs(120_000)]), 80_000.0);
     }
 
     proptest! {
