@@ -44,6 +44,8 @@ pub struct Bitrates {
     estimates: Vec<u64>,
     /// For each variant the least that it or a better one needs: ascending.
     corrected: Vec<u64>,
+    /// Index of the best variant that is allowed.
+    highest: usize,
 }
 
 /// Bits and seconds of the segments of a variant, weighted by age.
@@ -79,7 +81,15 @@ impl Bitrates {
     /// Variants for which the playlist names these bitrates, in bits per second, ascending. 0 is an unknown one.
     pub fn new(named: Vec<u64>) -> Self {
         let observed = vec![Observed::default(); named.len()];
-        Self { observed, estimates: named.clone(), corrected: named.clone(), named }
+        let (estimates, corrected, highest) = (named.clone(), named.clone(), usize::MAX);
+        Self { named, observed, estimates, corrected, highest }
+    }
+
+    /// Limits the variants to those up to this one. A better one that needs less is of no use then: it is not used in the place of
+    /// one of these. By default all are allowed.
+    pub fn allow_up_to(&mut self, highest: usize) {
+        self.highest = highest;
+        self.correct();
     }
 
     /// The bitrates as the playlist names them.
@@ -87,7 +97,7 @@ impl Bitrates {
         &self.named
     }
 
-    /// What is expected of each variant, or of a better one if that needs less: ascending.
+    /// What is expected of each variant, or of a better one that is allowed, if that needs less: ascending.
     pub fn corrected(&self) -> &[u64] {
         &self.corrected
     }
@@ -97,10 +107,11 @@ impl Bitrates {
         self.estimates.get(index).copied().unwrap_or_default()
     }
 
-    /// The best variant that needs no more than this one is expected to need by [`corrected`](Self::corrected).
+    /// The best variant that is allowed and needs no more than this one is expected to need by [`corrected`](Self::corrected).
     pub fn best(&self, index: usize) -> usize {
         let Some(most) = self.corrected.get(index) else { return index };
-        let mut rest = self.estimates.iter().skip(index);
+        let allowed = self.highest.saturating_add(1).saturating_sub(index);
+        let mut rest = self.estimates.iter().skip(index).take(allowed);
         index + rest.rposition(|estimate| estimate <= most).unwrap_or(0)
     }
 
@@ -158,12 +169,26 @@ impl Bitrates {
             *estimate = estimate.max(below);
         }
         self.estimates = estimates.into_iter().map(|estimate| estimate as u64).collect();
+        self.correct();
+    }
+
+    fn correct(&mut self) {
         self.corrected.clone_from(&self.estimates);
-        let mut least = u64::MAX;
-        for corrected in self.corrected.iter_mut().rev() {
-            least = least.min(*corrected);
-            *corrected = least;
-        }
+        let allowed = self.highest.saturating_add(1).min(self.corrected.len());
+        let (allowed, others) = self.corrected.split_at_mut(allowed);
+        lower_to_later(allowed);
+        lower_to_later(others);
+        let least = allowed.last().copied().unwrap_or_default();
+        others.iter_mut().for_each(|other| *other = least.max(*other));
+    }
+}
+
+/// Lowers each value to the least of those behind it.
+fn lower_to_later(values: &mut [u64]) {
+    let mut least = u64::MAX;
+    for value in values.iter_mut().rev() {
+        least = least.min(*value);
+        *value = least;
     }
 }
 
@@ -223,6 +248,20 @@ mod tests {
     }
 
     #[test]
+    fn a_level_that_is_not_allowed_replaces_none_that_needs_more() {
+        let mut bitrates = Bitrates::new(vec![64_000, 128_000, 256_000]);
+        for _ in 0..50 {
+            bitrates.handle_segment(0, 150_000, Duration::from_secs(6));
+            bitrates.handle_segment(1, 96_000, Duration::from_secs(6));
+        }
+        bitrates.allow_up_to(0);
+        assert_eq!([0, 1, 2].map(|index| bitrates.best(index)), [0, 1, 2]);
+        assert_eq!(bitrates.corrected()[0], bitrates.get(0), "no less than it needs");
+        bitrates.allow_up_to(1);
+        assert_eq!(bitrates.best(0), 1);
+    }
+
+    #[test]
     fn a_list_of_sizes_counts_until_a_segment_has_arrived() {
         let listed = |bytes| std::iter::repeat_n((bytes, Duration::from_secs(6)), 100);
         let mut bitrates = named(10.0);
@@ -260,9 +299,11 @@ mod tests {
         fn whatever_arrives_the_corrected_bitrates_are_ascending(
             mut named in proptest::collection::vec(prop_oneof![Just(0), 0..2_000_000_u64, any::<u64>()], 1..8),
             segments in proptest::collection::vec((0..9_usize, any::<u32>(), any::<u64>(), 0..4_u8), 0..30),
+            highest in prop_oneof![0..9_usize, Just(usize::MAX)],
         ) {
             named.sort_unstable();
             let mut bitrates = Bitrates::new(named);
+            bitrates.allow_up_to(highest);
             for (level, ms, bytes, kind) in segments {
                 let duration = match kind {
                     0 => Duration::ZERO,
@@ -273,9 +314,9 @@ mod tests {
                 bitrates.handle_segment(level, bytes, duration);
                 let corrected = bitrates.corrected();
                 prop_assert!(corrected.is_sorted());
-                for (index, least) in corrected.iter().enumerate() {
+                for (index, least) in corrected.iter().enumerate().take(highest.saturating_add(1)) {
                     let best = bitrates.best(index);
-                    prop_assert!(best >= index && bitrates.get(best) == *least);
+                    prop_assert!(best >= index && best <= highest && bitrates.get(best) == *least);
                     prop_assert!(*least <= bitrates.get(index));
                 }
             }

@@ -188,6 +188,7 @@ impl State {
             #[cfg(feature = "cache")]
             outdated: None,
         };
+        state.limit_levels();
         state.handle_listed_sizes(variant);
         state
     }
@@ -224,6 +225,7 @@ impl State {
             self.load_playlist_of(*level, now);
         }
         self.config.quality = quality;
+        self.limit_levels();
     }
 
     /// Loads the playlist of a level, if that is known to be the next one.

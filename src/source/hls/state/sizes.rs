@@ -42,6 +42,12 @@ impl State {
         }
     }
 
+    /// The user may have limited the levels.
+    pub(super) fn limit_levels(&mut self) {
+        let highest = *self.config.quality.allowed_levels(self.bitrates.named()).end();
+        self.bitrates.allow_up_to(highest);
+    }
+
     /// The best level that needs no more than this one, which a rule has chosen. An application may have its reasons for a level.
     pub(super) fn best_level(&self, level: usize) -> usize {
         match self.config.quality {
@@ -84,7 +90,7 @@ mod tests {
     use url::Url;
 
     use super::*;
-    use crate::abr::Estimator;
+    use crate::abr::{AbrConfig, Estimator, share};
     use crate::client::UriPolicy;
     use crate::source::hls::config::HlsConfig;
     use crate::source::hls::ladder::levels::Ladder;
@@ -121,6 +127,38 @@ mod tests {
             assert!((256_000..280_000).contains(&second), "{second}");
         }
         assert_eq!(bitrates(&state("#EXTINF:6,\na\n")), [1_280_000, 2_560_000]);
+    }
+
+    #[test]
+    fn a_level_above_the_limit_of_the_user_is_not_played_although_it_needs_less() {
+        let mut state = state("#EXTINF:6,\na\n");
+        state.bitrates.handle_segment(0, 150_000, Duration::from_secs(600));
+        state.bitrates.handle_segment(1, 96_000, Duration::from_secs(600));
+        assert_eq!([0, 1].map(|level| state.best_level(level)), [1, 1]);
+        let limited = AbrConfig { at_most: Some(1_280_000), ..AbrConfig::default() };
+        state.set_quality(Quality::Auto(limited), Instant::now());
+        assert_eq!(state.best_level(0), 0);
+        state.set_quality(Quality::Auto(AbrConfig::default()), Instant::now());
+        assert_eq!(state.best_level(0), 1);
+    }
+
+    #[test]
+    fn sizes_that_no_network_carries_leave_other_streams_their_part() {
+        for segments in [
+            "#EXT-X-BITRATE:18446744073709551\n#EXTINF:6,\na\n",
+            "#EXTINF:6,\n#EXT-X-BYTERANGE:9223372036854775807@0\na\n",
+            "#EXTINF:6,\na\n",
+        ] {
+            let mut state = state(segments);
+            let now = Instant::now();
+            let Some(Planned::Segment { id, .. }) = state.plan(now, Priority::High) else {
+                panic!("a segment")
+            };
+            state.handle_segment_head(id, Some(u64::MAX), now);
+            let demand = state.demand();
+            assert!(demand.least > 1e12, "{demand:?}");
+            assert_eq!(share(5e6, demand.rank, &[demand]), 2.5e6, "{segments}");
+        }
     }
 
     #[test]

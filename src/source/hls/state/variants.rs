@@ -142,6 +142,7 @@ impl State {
         if rendition != self.rendition {
             self.rendition = rendition;
             self.bitrates = Bitrates::new(self.ladder.bitrates(rendition));
+            self.limit_levels();
             (0..self.timelines.len()).for_each(|variant| self.handle_listed_sizes(variant));
             self.pending_playlist = None;
             self.restart(self.sections.reader_time, Discontinuity::Rendition);
