@@ -241,17 +241,23 @@ fn codings(headers: &HeaderMap) -> Vec<&str> {
 /// are pages of a few kilobytes.
 pub(super) fn is_short(headers: &HeaderMap, most: u64) -> bool {
     let body = Body::of(headers);
-    body.len.map_or(!body.codings.is_empty(), |len| len <= most)
+    let is_chunked = |coding: &&str| coding.eq_ignore_ascii_case("chunked");
+    match body.len {
+        Some(len) => len <= most,
+        // RFC 9112, section 6.3: a body whose last coding is another one ends with its connection, whatever its Content-Length says.
+        None => body.codings.last().is_some_and(is_chunked),
+    }
 }
 
 /// True if the connection can be reused after this response (RFC 9112, section 9.3).
 fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
-    let options = headers.get_all(header::CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
-    let mut options = options.flat_map(|value| value.split(',')).map(str::trim);
-    match version {
-        Version::HTTP_11 => !options.any(|option| option.eq_ignore_ascii_case("close")),
-        _ => options.any(|option| option.eq_ignore_ascii_case("keep-alive")),
-    }
+    let has = |name: &str| {
+        let values = headers.get_all(header::CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
+        let mut options = values.flat_map(|value| value.split(',')).map(str::trim);
+        options.any(|option| option.eq_ignore_ascii_case(name))
+    };
+    // `close` first, because it also counts beside `keep-alive`.
+    !has("close") && (version == Version::HTTP_11 || has("keep-alive"))
 }
 
 fn refusal(status: u16, headers: &HeaderMap) -> Error {
@@ -295,4 +301,43 @@ pub(super) fn asked_for<'a>(challenges: impl Iterator<Item = &'a str>) -> String
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_short_if_its_end_can_be_found_soon() {
+        let is_short = |fields: &[(&'static str, &'static str)]| {
+            let fields = fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            is_short(&fields.collect(), 10)
+        };
+        assert!(is_short(&[("content-length", "10")]) && !is_short(&[("content-length", "11")]));
+        assert!(is_short(&[("transfer-encoding", "chunked"), ("content-length", "11")]));
+        assert!(is_short(&[("transfer-encoding", "gzip, Chunked")]));
+        assert!(!is_short(&[("transfer-encoding", "gzip"), ("content-length", "5")]));
+        assert!(!is_short(&[]));
+    }
+
+    #[test]
+    fn a_connection_is_kept_if_its_version_and_options_say_so() {
+        let keeps = |version, connection: &[&'static str]| {
+            let values = connection.iter().map(|value| (header::CONNECTION, value.parse().unwrap()));
+            keeps_alive(version, &values.collect())
+        };
+        for (connection, by_http_11, by_http_10) in [
+            (&[][..], true, false),
+            (&["Keep-Alive"], true, true),
+            (&["foo, keep-alive"], true, true),
+            (&["close"], false, false),
+            (&["foo, CLOSE"], false, false),
+            (&["keep-alive, close"], false, false),
+            (&["close", "keep-alive"], false, false),
+            (&["closed"], true, false),
+        ] {
+            assert_eq!(keeps(Version::HTTP_11, connection), by_http_11, "HTTP/1.1 {connection:?}");
+            assert_eq!(keeps(Version::HTTP_10, connection), by_http_10, "HTTP/1.0 {connection:?}");
+        }
+    }
 }
