@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::demand::Demand;
 use super::origin_pool::{Limits, MAX_HELD, OriginPool, SURPLUS_AGE};
@@ -127,14 +127,19 @@ impl<C> IdleConnections<C> {
     }
 
     fn has_surplus_over_all(&self) -> bool {
-        // In this order, because most programs never have more idle connections than the configured limit.
         let idle = self.idle();
-        idle > self.limits.over_all && idle > self.holders().min(MAX_HELD)
+        // In this order, because most programs never have more idle connections than the configured limit.
+        idle > self.limits.over_all && idle > self.max_idle()
     }
 
-    /// Number of open streams over all origins.
-    fn holders(&self) -> usize {
-        self.origins.values().map(|origin_pool| origin_pool.demand.holders()).sum()
+    /// How many connections may be idle over all origins: the configured limit, or one for each open stream.
+    fn max_idle(&self) -> usize {
+        let holders = self.origins.values().map(|origin_pool| origin_pool.demand.holders());
+        match self.limits.over_all {
+            // Keep-alive is turned off.
+            0 => 0,
+            over_all => over_all.max(holders.sum::<usize>().min(MAX_HELD)),
+        }
     }
 
     /// Sets the number of connections to `origin` that should be ready while it is in use.
@@ -183,7 +188,7 @@ impl<C> IdleConnections<C> {
     fn has_room_to_dial(&self) -> bool {
         let dialling: usize = self.origins.values().map(|origin_pool| origin_pool.demand.dials()).sum();
         // Each dial becomes an idle connection, and needs room among them.
-        dialling < MAX_DIALS && self.idle() + dialling < self.limits.over_all
+        dialling < MAX_DIALS && self.idle() + dialling < self.max_idle()
     }
 
     /// The time at which each dial that is not slow yet becomes slow.
@@ -203,12 +208,12 @@ impl<C> IdleConnections<C> {
     /// that wait until running ones are slow.
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let max_age = self.limits.max_age;
-        let surplus_age = if self.has_surplus_over_all() { SURPLUS_AGE } else { Duration::MAX };
         let expires = self.origins.values().filter_map(|origin_pool| {
             let (_, since) = origin_pool.ready.front()?;
-            Some(*since + origin_pool.max_age(self.limits).min(surplus_age))
+            Some(*since + origin_pool.max_age(self.limits))
         });
-        let expires = expires.min();
+        let surplus = self.surplus().map(|(_, since)| since + SURPLUS_AGE);
+        let expires = expires.chain(surplus).min();
         let is_waiting = self.has_room_to_dial()
             && self.origins.values().any(|origin_pool| origin_pool.lacks(now, max_age));
         let dials = if is_waiting { self.prompt_dials(now).min() } else { None };
@@ -259,9 +264,13 @@ impl<C> IdleConnections<C> {
         let limits = self.limits;
         let old = self.origins.values_mut().flat_map(|origin_pool| origin_pool.expire(now, limits));
         let mut gone: Vec<C> = old.collect();
-        while self.has_surplus_over_all() {
-            let Some(surplus) = self.pop_surplus(now) else { break };
-            gone.push(surplus);
+        while let Some((origin, since)) = self.surplus() {
+            if since + SURPLUS_AGE > now {
+                break;
+            }
+            let origin = origin.clone();
+            let oldest = self.origins.get_mut(&origin).and_then(|origin_pool| origin_pool.ready.pop_front());
+            gone.extend(oldest.map(|(connection, _)| connection));
         }
         self.origins.retain(|_, origin_pool| {
             !origin_pool.ready.is_empty() || origin_pool.demand.is_in_use(max_age, now)
@@ -269,15 +278,18 @@ impl<C> IdleConnections<C> {
         gone
     }
 
-    /// Removes the connection that has been idle longest, if it is older than [`SURPLUS_AGE`].
-    fn pop_surplus(&mut self, now: Instant) -> Option<C> {
-        let since = |origin_pool: &&mut OriginPool<C>| origin_pool.ready.front().map(|(_, since)| *since);
-        let origins = self.origins.values_mut().filter(|origin_pool| !origin_pool.ready.is_empty());
-        let oldest = origins.min_by_key(|origin_pool| since(origin_pool))?;
-        if since(&oldest)? + SURPLUS_AGE > now {
+    /// If more connections are idle over all origins than may be: the origin of the one to close first, and since when that is
+    /// idle. It is the oldest of its origin.
+    fn surplus(&self) -> Option<(&Origin, Instant)> {
+        if !self.has_surplus_over_all() {
             return None;
         }
-        oldest.ready.pop_front().map(|(connection, _)| connection)
+        let oldest = self.origins.iter().filter_map(|(origin, origin_pool)| {
+            let (_, since) = origin_pool.ready.front()?;
+            // Those that no open stream needs go first, although others have been idle for longer.
+            Some((!origin_pool.exceeds_holders(), *since, origin))
+        });
+        oldest.min_by_key(|(is_held, since, _)| (*is_held, *since)).map(|(_, since, origin)| (origin, since))
     }
 }
 

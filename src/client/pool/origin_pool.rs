@@ -59,6 +59,11 @@ impl<C> OriginPool<C> {
         self.ready.len() > limits.per_origin.max(self.demand.holders())
     }
 
+    /// True if more connections are idle than there are open streams.
+    pub(super) fn exceeds_holders(&self) -> bool {
+        self.ready.len() > self.demand.holders()
+    }
+
     pub(super) fn lacks(&self, now: Instant, max_age: Duration) -> bool {
         // A second connection would only wait until the first one is closed.
         let is_useless = self.single_connection.load(Ordering::Relaxed);

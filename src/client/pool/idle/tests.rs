@@ -1,3 +1,7 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::client::pool::demand::{REFUSED, SLOW_DIAL};
 
@@ -63,10 +67,46 @@ fn a_connection_is_kept_for_each_open_stream_up_to_a_limit() {
 }
 
 #[test]
+fn connections_that_open_streams_need_are_kept_rather_than_others() {
+    let now = Instant::now();
+    let (mut idle, a, b) =
+        (IdleConnections::new(Limits { per_origin: 3, over_all: 4, max_age: AGE }), origin("a"), origin("b"));
+    (0..5).for_each(|_| drop(idle.keep_preconnected(&a, 1, now)));
+    (0..5).for_each(|connection| drop(idle.put(&a, connection, now)));
+    let later = now + SURPLUS_AGE / 2;
+    (10..13).for_each(|connection| drop(idle.put(&b, connection, later)));
+    assert!(idle.has_surplus(&b));
+    assert_eq!(idle.next_deadline(later), Some(later + SURPLUS_AGE));
+    assert_eq!(idle.expire(now + SURPLUS_AGE), Vec::<u32>::new());
+    assert_eq!(idle.expire(later + SURPLUS_AGE), [10, 11, 12]);
+    assert_eq!((idle.idle(), idle.next_deadline(now)), (5, Some(now + AGE)));
+}
+
+#[test]
+fn a_stream_gets_its_connection_although_those_of_others_fill_the_limit() {
+    let now = Instant::now();
+    let (mut idle, a, b) =
+        (IdleConnections::new(Limits { per_origin: 3, over_all: 4, max_age: AGE }), origin("a"), origin("b"));
+    (0..5).for_each(|_| drop(idle.keep_preconnected(&a, 1, now)));
+    (0..5).for_each(|connection| drop(idle.put(&a, connection, now)));
+    assert_eq!(idle.poll_dial(now), None);
+    drop(idle.keep_preconnected(&b, 1, now));
+    let dial = idle.poll_dial(now).unwrap();
+    assert_eq!((&dial.origin, idle.poll_dial(now)), (&b, None));
+    drop(idle.put(&b, 5, now));
+    idle.handle_dialled(&dial, true);
+    assert_eq!((idle.idle(), idle.has_surplus(&b), idle.poll_dial(now)), (6, false, None));
+}
+
+#[test]
 fn a_limit_of_zero_keeps_nothing() {
     for (per_origin, over_all) in [(0, 4), (4, 0)] {
         let mut idle = IdleConnections::new(Limits { per_origin, over_all, max_age: AGE });
-        assert_eq!(idle.put(&origin("a"), 1, Instant::now()), [1]);
+        let now = Instant::now();
+        assert_eq!(idle.put(&origin("a"), 1, now), [1]);
+        // A connection that is closed as soon as it is open would be missing again.
+        drop(idle.keep_preconnected(&origin("a"), 1, now));
+        assert_eq!(idle.poll_dial(now), None);
     }
 }
 
@@ -258,4 +298,44 @@ fn the_next_deadline_is_that_of_the_oldest() {
     assert_eq!(idle.next_deadline(now), Some(now + AGE));
     assert_eq!(idle.expire(now + AGE), [1]);
     assert_eq!(idle.next_deadline(now + AGE), Some(now + AGE / 2 + AGE));
+}
+
+proptest! {
+    #[test]
+    fn what_is_due_is_done_and_no_stream_loses_its_connection_to_others(
+        steps in proptest::collection::vec((0..5_u32, 0..3_usize, 0..3000_u64), 1..200),
+    ) {
+        let origins = [origin("a"), origin("b"), origin("c")];
+        let (mut idle, mut now) = (idle(), Instant::now());
+        let mut held = [0_usize; 3];
+        for (number, (step, at, millis)) in (0..).zip(steps) {
+            match step {
+                0 | 1 => drop(idle.put(&origins[at], number, now)),
+                2 => drop(idle.checkout(&origins[at], |_| true, now)),
+                3 => {
+                    drop(idle.keep_preconnected(&origins[at], 1, now));
+                    held[at] += 1;
+                }
+                _ if held[at] > 0 => {
+                    idle.stop_preconnecting(&origins[at], 1);
+                    held[at] -= 1;
+                }
+                _ => {}
+            }
+            now += Duration::from_millis(millis);
+            let ready = |idle: &IdleConnections<u32>| {
+                origins.each_ref().map(|origin| idle.origins.get(origin).map_or(0, |pool| pool.ready.len()))
+            };
+            let before = ready(&idle);
+            // Nothing is too old.
+            let is_young = |pool: &OriginPool<u32>| pool.ready.iter().all(|(_, since)| *since + AGE > now);
+            let are_young = idle.origins.values().all(is_young);
+            idle.expire(now);
+            prop_assert!(idle.next_deadline(now).is_none_or(|due| due > now), "the deadline thread would spin");
+            let after = ready(&idle);
+            for at in 0..3 {
+                prop_assert!(!are_young || after[at] == before[at] || after[at] >= held[at], "{before:?} {after:?} {held:?}");
+            }
+        }
+    }
 }
