@@ -184,13 +184,11 @@ fn root_element(mut text: &str) -> Root {
             () if rest.starts_with('?') => "?>",
             // HTML needs no `html` element (WHATWG HTML, section 13.1.2.4), so what follows may be any other.
             () if begins(rest, "!doctype html") => return Root::Named("html".into()),
-            // Declarations in brackets may be a part of it (XML 1.0, section 2.8).
-            () if rest.starts_with('!')
-                && rest.find(['[', '>']).is_some_and(|at| rest[at..].starts_with('[')) =>
-            {
-                "]>"
+            () if rest.starts_with('!') => {
+                let Some(behind) = behind_document_type(rest) else { return Root::Cut };
+                text = behind;
+                continue;
             }
-            () if rest.starts_with('!') => ">",
             () => break,
         };
         let Some((_, behind)) = rest.split_once(end) else { return Root::Cut };
@@ -204,6 +202,27 @@ fn root_element(mut text: &str) -> Root {
     }
     let local = name.rsplit(':').next().unwrap_or(name);
     if local.is_empty() { Root::None } else { Root::Named(local.to_ascii_lowercase()) }
+}
+
+/// What follows a document type. Quotes, comments and declarations in brackets may contain its last character (XML 1.0, section
+/// 2.8). `None` if its end is missing.
+fn behind_document_type(mut text: &str) -> Option<&str> {
+    let mut is_in_brackets = false;
+    loop {
+        let at = text.find(['"', '\'', '[', ']', '<', '>'])?;
+        let (found, rest) = (text.as_bytes()[at], &text[at + 1..]);
+        text = match found {
+            b'"' => rest.split_once('"')?.1,
+            b'\'' => rest.split_once('\'')?.1,
+            b'<' if rest.starts_with("!--") => rest.split_once("-->")?.1,
+            b'>' if !is_in_brackets => return Some(rest),
+            b'[' | b']' => {
+                is_in_brackets = found == b'[';
+                rest
+            }
+            _ => rest,
+        };
+    }
 }
 
 fn by_root(name: &str) -> Option<Document> {
@@ -268,6 +287,9 @@ mod tests {
                 "<!DOCTYPE rss [<!ENTITY % lat PUBLIC \"-//x\" \"http://h/x.ent\">\n%lat;\n]>\n<rss>",
                 List(Feed),
             ),
+            ("", "<!DOCTYPE rss [<!ENTITY a \"b\">]\n>\n<rss>", List(Feed)),
+            ("", "<!DOCTYPE rss [<!ENTITY a \"[b]>\"> <!-- ]> --> ]>\n<rss>", List(Feed)),
+            ("", "<!DOCTYPE rss PUBLIC \"-//a>\" 'http://h/[a]'>\n<rss>", List(Feed)),
             ("", "<feed xmlns=\"http://www.w3.org/2005/Atom\">", List(Feed)),
             (
                 "application/dash+xml",
