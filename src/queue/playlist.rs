@@ -101,8 +101,8 @@ impl Playlist {
     ///
     /// [`ErrorKind::InvalidUrl`] and [`ErrorKind::UnsupportedScheme`] for `url`; [`ErrorKind::Unsupported`] for a playlist of
     /// HLS; [`ErrorKind::InvalidPlaylist`] for another text, for a list other than a feed that has no tracks, and with the line
-    /// if the list violates its format;
-    /// [`ErrorKind::TooLarge`] for more than 100,000 tracks, or for more than 64 MiB of URLs; the error of the first entry if all are refused.
+    /// if the list violates its format; [`ErrorKind::TooLarge`] for more than 100,000 tracks, or for more than 64 MiB of URLs; the
+    /// error of the first entry if all are refused.
     pub fn parse(text: &[u8], url: &str, rules: ListRules) -> Result<Self, Error> {
         let url = HttpUrl::parse(url)?;
         let format = detect(text).map_err(|error| error.with_url(&url))?;

@@ -154,7 +154,6 @@ fn what_is_cut_or_too_much_is_read_as_far_as_it_goes_or_an_error_with_its_line()
     assert_eq!(List::parse(ListFormat::Pls, numbers.as_bytes()).unwrap_err().kind(), ErrorKind::TooLarge);
 }
 
-/// "Billion laughs": entities that a document defines are not expanded.
 #[test]
 fn a_document_type_with_declarations_in_it_is_passed_over() {
     let text = "<?xml version=\"1.0\"?>\n<!DOCTYPE rss [<!ENTITY % lat PUBLIC \"-//x\" \"http://h/x.ent\">\n%lat;\n]>\n\
@@ -162,6 +161,7 @@ fn a_document_type_with_declarations_in_it_is_passed_over() {
     assert_eq!(parse(ListFormat::Feed, text).entries[0].location, "http://h/1.mp3");
 }
 
+/// "Billion laughs".
 #[test]
 fn entities_of_a_document_are_not_expanded() {
     let text = "<!DOCTYPE x [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;\"><!ENTITY f SYSTEM \"file:///etc/passwd\">]>\
