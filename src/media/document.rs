@@ -71,14 +71,14 @@ pub(crate) enum Detected {
     Unclear,
 }
 
-/// Fewer first bytes may be those of anything.
-const LEAST: usize = 64;
+/// Number of first bytes that are enough to distinguish media from a document. Fewer may be those of anything.
+pub(crate) const RECOGNIZABLE: usize = 64;
 
 /// Detects what begins with `first`, by the content type and these bytes. Magic bytes of media overrule the content type.
 /// `is_all` says that there are no more bytes. Not unclear for [`FirstBytes::MOST`] bytes.
 pub(crate) fn detect(content_type: Option<&str>, first: &[u8], is_all: bool) -> Detected {
     let is_all = is_all || first.len() >= FirstBytes::MOST;
-    if first.len() < LEAST && !is_all {
+    if first.len() < RECOGNIZABLE && !is_all {
         return Detected::Unclear;
     }
     if let Some(name) = other_file(content_type, first) {

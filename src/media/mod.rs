@@ -22,7 +22,7 @@ mod ts;
 pub(crate) use bisected::{Bisected, bisected};
 #[cfg(feature = "queue")]
 pub(crate) use document::is_text;
-pub(crate) use document::{Detected, Document, ListFormat, detect, detect_other};
+pub(crate) use document::{Detected, Document, ListFormat, RECOGNIZABLE, detect, detect_other};
 pub(crate) use first_bytes::FirstBytes;
 pub(crate) use html::looks_like_html_page;
 pub use info::{HintSource, MediaInfo};

@@ -16,14 +16,11 @@ use crate::client::ResponseHead;
 use crate::config::FileConfig;
 use crate::downloader::{Flow, Outcome, Response, Sink};
 use crate::error::{Error, ErrorKind};
-use crate::media::FirstBytes;
+use crate::media::{FirstBytes, RECOGNIZABLE};
 use crate::safe_url::SafeUrl;
 use crate::source::radio::RadioInfo;
 use crate::storage::RangeSet;
 use crate::types::{Priority, RequestId};
-
-/// Number of first bytes that are enough to tell an HTML page from audio. Less is held back in memory.
-const MAGIC: usize = 64;
 
 /// The sink of one piece.
 pub(crate) struct PieceSink {
@@ -182,14 +179,14 @@ impl PieceSink {
         self.last.take().map_or(Ok(()), |last| self.store(self.range.end - 1, &[last]))
     }
 
-    /// Distinguishes an HTML page from media by the first bytes, before any is stored.
+    /// Stores the first bytes once they have shown that they are those of media. Until then they are held back.
     fn store_first(&mut self, mut held: Vec<u8>, bytes: &[u8], is_all: bool) -> Result<(), Error> {
         held.extend_from_slice(bytes);
-        if held.len() < MAGIC && !is_all {
+        if held.len() < RECOGNIZABLE && !is_all {
             self.unclear = Some(held);
             return Ok(());
         }
-        self.shared.refuse_html_page(&held)?;
+        self.shared.accept_first(&held)?;
         self.store(0, &held)?;
         // The suffix may have arrived before. Only now is it clear that the file is media.
         self.shared.store_tail()?;

@@ -16,6 +16,7 @@ use crate::config::ReadAhead;
 use crate::downloader::Response;
 use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
+use crate::media::RECOGNIZABLE;
 use crate::types::Priority;
 
 /// Bytes that are read at once: a quarter of a block of storage, so that a reader gets them soon.
@@ -57,15 +58,14 @@ fn run(shared: &Shared, body: &mut Response) -> Result<(), Error> {
         let got = body.read_chunk(&mut chunk)?;
         if let Some(mut held) = first.take() {
             held.extend_from_slice(&chunk[..got]);
-            // Fewer bytes do not tell a page from audio.
-            if held.len() < 64 && got > 0 {
+            if held.len() < RECOGNIZABLE && got > 0 {
                 first = Some(held);
                 continue;
             }
             if held.is_empty() {
                 return Err(Error::new(ErrorKind::Empty, "the file has no bytes"));
             }
-            shared.refuse_html_page(&held)?;
+            shared.accept_first(&held)?;
             shared.store(0, &held)?;
             offset = held.len() as u64;
             shared.resource.notify();

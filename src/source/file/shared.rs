@@ -365,8 +365,9 @@ impl Shared {
         }
     }
 
-    /// Fails if these first bytes are those of an HTML page or of another file that is no media. Else keeps them in the state.
-    pub(crate) fn refuse_html_page(&self, first: &[u8]) -> Result<(), Error> {
+    /// Keeps these first bytes in the state, from which the format is detected. Fails if they are those of an HTML page or of another
+    /// file that is no media.
+    pub(crate) fn accept_first(&self, first: &[u8]) -> Result<(), Error> {
         let mut state = self.state.lock();
         let content_type = state.mode.info().and_then(|info| info.content_type.as_deref());
         if let Some(found) = media::detect_other(content_type, first) {

@@ -16,9 +16,7 @@ use crate::downloader::{Fetch, PeerHandle, Response};
 use crate::error::{Error, ErrorKind};
 use crate::event::In;
 use crate::foreign::contain;
-
-/// Bytes that are needed to distinguish audio from an HTML page or a playlist.
-const RECOGNIZABLE: usize = 64;
+use crate::media::RECOGNIZABLE;
 
 /// Starts the thread. It ends when the radio is cancelled or has ended permanently.
 ///
@@ -139,8 +137,8 @@ impl Receiver<'_> {
         let Some(mut got) = self.read_first(body, *room, interval)? else { return Ok(Received::Replaced) };
         // What follows the first interval is metadata, and no part of a page.
         let audio = interval.map_or(got, |interval| got.min(interval.get()));
-        // Before `connected`, so that a page is not published as a connection of a station.
-        self.shared.refuse_html_page(body.head(), &self.chunk[..audio])?;
+        // Before `connected`, so that a document is not published as a connection of a station.
+        self.shared.refuse_document(body.head(), &self.chunk[..audio])?;
         self.shared.connected(body.head(), info);
 
         // Once for each connection: positions in the metadata count from its first byte of audio.

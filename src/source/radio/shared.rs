@@ -514,7 +514,7 @@ impl Shared {
     }
 
     /// Fails if the response is a playlist or an HTML page, by its headers and its first bytes.
-    pub(crate) fn refuse_html_page(&self, head: &ResponseHead, first: &[u8]) -> Result<(), Error> {
+    pub(crate) fn refuse_document(&self, head: &ResponseHead, first: &[u8]) -> Result<(), Error> {
         let content_type = head.content_type();
         let playlist = Playlist::detect(content_type, first).map(|playlist| playlist.to_string());
         let other = || {
