@@ -6,13 +6,18 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use windway::abr::{Abr, AbrConfig, Buffered, Demand, Estimator, Hybrid, Progress, Running, Snapshot, share};
+use windway::abr::{
+    Abr, AbrConfig, Buffered, Demand, Estimator, Hybrid, Progress, Running, Snapshot, gives_way, share,
+};
 
 /// Seconds of a step.
 const STEP: f64 = 0.05;
 
 /// Seconds of a session.
 const SESSION: f64 = 1200.0;
+
+/// With less than these seconds a stream lacks audio.
+const LITTLE: f64 = 12.0;
 
 /// The streams know each other's rank and demand. Without that, each takes the link to be its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -140,7 +145,18 @@ impl Stream {
     }
 
     fn demand(&self, others: &[Demand]) -> Demand {
-        Demand::of_variants(self.listener.rank, &self.listener.bitrates, self.throughput(others))
+        let mut demand =
+            Demand::of_variants(self.listener.rank, &self.listener.bitrates, self.throughput(others));
+        demand.lacks_audio = self.buffered() < LITTLE;
+        demand
+    }
+
+    /// Seconds that it buffers at most.
+    fn capacity(&self, others: &[Demand]) -> f64 {
+        let Listener { segment, capacity, .. } = self.listener;
+        let total = self.estimator.throughput();
+        let is_limited = total.is_some_and(|total| gives_way(total, &self.demand(others), others));
+        if is_limited { capacity.min(LITTLE + segment) } else { capacity }
     }
 
     fn snapshot(&self, others: &[Demand]) -> Snapshot<'_> {
@@ -166,7 +182,7 @@ impl Stream {
         let mut abr = std::mem::take(&mut self.abr);
         let (segment, level) = match self.replacement(&mut abr, at, others) {
             Some(replacement) => replacement,
-            None if self.buffered() <= self.listener.capacity - self.listener.segment => {
+            None if self.buffered() <= self.capacity(others) - self.listener.segment => {
                 let level = abr.choose(at, &self.snapshot(others));
                 (self.playing.0 + self.levels.len() as u64, level)
             }
@@ -417,10 +433,10 @@ proptest! {
         let has_stalled = figures.iter().any(|figures| figures.stalled > 0.002 * SESSION);
         prop_assert!(!scene.is_even() || !has_stalled, "stalls: {}", explain());
         // A stream whose lowest level needs more than an even part depends on the others to leave it more than TCP does. Those of a
-        // higher rank need not.
+        // higher rank need not. Of 1,200 scenes none had such a stall of 12 s; with full buffers of the others some had 100 s.
         let first = scene.listeners.iter().zip(&figures).filter(|(listener, _)| listener.rank == scene.highest_rank());
         let longest = first.map(|(_, figures)| figures.stalled).fold(0.0, f64::max);
-        prop_assert!(longest <= 0.12 * SESSION, "stalls: {}", explain());
+        prop_assert!(longest <= 0.01 * SESSION, "stalls: {}", explain());
         // None oscillates.
         let most = 40.0 + 60.0 * scene.common() / 3600.0;
         prop_assert!(figures.iter().all(|figures| figures.switches <= most), "oscillates: {}", explain());

@@ -19,7 +19,7 @@ pub use bitrates::Bitrates;
 pub use estimator::Estimator;
 pub use hybrid::Hybrid;
 pub use progress::Progress;
-pub use share::{Demand, share};
+pub use share::{Demand, gives_way, share};
 
 use crate::config::setters::setters;
 

@@ -12,12 +12,14 @@ pub struct Demand {
     pub bitrate: f64,
     /// Bits per second of its lowest variant: with less it stalls.
     pub least: f64,
+    /// Little audio is buffered, and more can be fetched.
+    pub lacks_audio: bool,
 }
 
 impl Demand {
     /// A stream of this rank that needs this bitrate, and can't do with less.
     pub fn new(rank: u8, bitrate: f64) -> Self {
-        Self { rank, bitrate, least: bitrate }
+        Self { rank, bitrate, least: bitrate, lacks_audio: false }
     }
 
     /// What a stream with these variants needs, if it may expect this throughput: the highest bitrate that this sustains.
@@ -26,7 +28,7 @@ impl Demand {
         let below = throughput
             .map_or(bitrates.len(), |most| bitrates.partition_point(|bitrate| *bitrate as f64 <= most));
         let bitrate = |index: usize| bitrates.get(index).map_or(0.0, |bitrate| *bitrate as f64);
-        Self { rank, bitrate: bitrate(below.saturating_sub(1)), least: bitrate(0) }
+        Self { bitrate: bitrate(below.saturating_sub(1)), ..Self::new(rank, bitrate(0)) }
     }
 }
 
@@ -75,6 +77,30 @@ fn even_part<'a>(rest: f64, equals: impl Iterator<Item = &'a Demand>) -> f64 {
         rest = (rest - part).max(0.0);
     }
     rest
+}
+
+/// True if a stream should not fill its buffer now, if all of them together get `total`, in bits per second: another stream of at least
+/// its rank lacks audio and needs more than an even part for its lowest variant. TCP gives it no more while the others fetch.
+///
+/// ```
+/// use windway::abr::{Demand, gives_way};
+///
+/// let mut other = Demand::new(1, 700_000.0);
+/// assert!(!gives_way(1_000_000.0, &Demand::new(1, 64_000.0), &[other]));
+/// other.lacks_audio = true;
+/// assert!(gives_way(1_000_000.0, &Demand::new(1, 64_000.0), &[other]));
+/// assert!(!gives_way(1_000_000.0, &Demand::new(2, 64_000.0), &[other]));
+/// assert!(!gives_way(1_000_000.0, &Demand::new(1, 600_000.0), &[other]), "it needs more than an even part, too");
+/// ```
+pub fn gives_way(total: f64, own: &Demand, others: &[Demand]) -> bool {
+    // Those that need nothing more do not fetch.
+    let fetching = others.iter().filter(|other| other.bitrate > 0.0).count() + 1;
+    let even = total / fetching as f64;
+    let depends = |other: &Demand| {
+        let needs_more = other.least > even && other.least <= total * HOPELESS;
+        other.lacks_audio && other.rank >= own.rank && needs_more
+    };
+    own.least <= even && others.iter().any(depends)
 }
 
 #[cfg(test)]

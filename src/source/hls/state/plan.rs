@@ -308,7 +308,7 @@ impl State {
     pub(crate) fn has_room(&self, now: Instant) -> bool {
         let planned = self.queue.iter().filter(|queued| queued.phase == SegmentPhase::Planned).count();
         let ahead = self.ahead(self.cursor);
-        let has_memory = ahead < self.config.buffer && self.buffered_bytes() < self.config.buffer_bytes;
+        let has_memory = ahead < self.capacity() && self.buffered_bytes() < self.config.buffer_bytes;
         // One at a time, and only when it can be requested, so that its level is chosen as late as possible.
         planned == 0 && has_memory && self.may_fetch(self.queue.len(), now)
     }
