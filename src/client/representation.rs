@@ -45,9 +45,9 @@ pub(crate) enum Likeness {
     HtmlPage,
 }
 
-/// True if the body is an HTML page, by its `Content-Type`.
+/// True if the body is an HTML page, or another text in place of media, by its `Content-Type`.
 pub(super) fn is_html(head: &ResponseHead) -> bool {
-    media::looks_like_html_page(head.content_type(), &[])
+    media::looks_like_no_media(head.content_type(), &[])
 }
 
 impl Representation {

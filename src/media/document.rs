@@ -1,6 +1,6 @@
 //! Distinguishes what URLs lead to instead of media: playlists, lists of tracks, manifests, pages, pictures.
 
-use super::html::looks_like_html_page;
+use super::html::looks_like_no_media;
 use super::other::other_file;
 use super::text::decode;
 use super::{FirstBytes, names, sniff};
@@ -89,7 +89,7 @@ pub(crate) fn detect(content_type: Option<&str>, first: &[u8], is_all: bool) -> 
     }
     if !is_text(first) {
         // Not text, but the content type may still say so, for example of a page that is compressed.
-        return if looks_like_html_page(content_type, first) {
+        return if looks_like_no_media(content_type, first) {
             Detected::Document(Document::Page)
         } else {
             Detected::Media
@@ -103,7 +103,7 @@ pub(crate) fn detect(content_type: Option<&str>, first: &[u8], is_all: bool) -> 
         list.map(|list| Detected::Document(Document::List(list)))
     });
     found.unwrap_or_else(|| {
-        if looks_like_html_page(content_type, first) {
+        if looks_like_no_media(content_type, first) {
             Detected::Document(Document::Page)
         } else {
             Detected::Media
@@ -111,9 +111,9 @@ pub(crate) fn detect(content_type: Option<&str>, first: &[u8], is_all: bool) -> 
     })
 }
 
-/// What the response is, if it [is no media](looks_like_html_page).
+/// What the response is, if it [is no media](looks_like_no_media).
 pub(crate) fn detect_other(content_type: Option<&str>, first: &[u8]) -> Option<Document> {
-    if !looks_like_html_page(content_type, first) {
+    if !looks_like_no_media(content_type, first) {
         return None;
     }
     match detect(content_type, first, true) {

@@ -4,7 +4,7 @@ use super::other::other_file;
 use super::{names, sniff};
 
 /// True if this is a page, a list, a message or a picture, not media: magic bytes of audio overrule the content type.
-pub(crate) fn looks_like_html_page(content_type: Option<&str>, first: &[u8]) -> bool {
+pub(crate) fn looks_like_no_media(content_type: Option<&str>, first: &[u8]) -> bool {
     if other_file(content_type, first).is_some() {
         return true;
     }

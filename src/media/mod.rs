@@ -24,7 +24,7 @@ pub(crate) use bisected::{Bisected, bisected};
 pub(crate) use document::is_text;
 pub(crate) use document::{Detected, Document, ListFormat, RECOGNIZABLE, detect, detect_other};
 pub(crate) use first_bytes::FirstBytes;
-pub(crate) use html::looks_like_html_page;
+pub(crate) use html::looks_like_no_media;
 pub use info::{HintSource, MediaInfo};
 pub use kinds::{AudioCodec, ContainerFormat};
 pub(crate) use layout::upcoming;

@@ -232,7 +232,7 @@ fn a_stream_joined_in_the_middle_of_a_frame_is_recognised() {
     for (stream, container) in [(mp3(8), In::Mp3), (adts(8), In::Adts)] {
         let info = MediaInfo::detect(None, "", &stream[77..]);
         assert_eq!(kinds(&info).0, Some(container));
-        assert!(!looks_like_html_page(Some("text/html"), &stream[77..]));
+        assert!(!looks_like_no_media(Some("text/html"), &stream[77..]));
     }
 }
 
@@ -250,7 +250,7 @@ fn a_tag_longer_than_the_first_bytes_is_audio_of_the_kind_that_the_server_says()
     assert_eq!(kinds(&MediaInfo::detect(None, "", tag)).1, Some(Mp3));
     assert_eq!(kinds(&MediaInfo::detect(Some("audio/flac"), "", tag)).1, Some(Flac));
     assert_eq!(kinds(&MediaInfo::detect(Some("text/html"), "http://host/a.aac", tag)).1, Some(Aac));
-    assert!(!looks_like_html_page(Some("text/html"), tag));
+    assert!(!looks_like_no_media(Some("text/html"), tag));
 }
 
 #[test]
@@ -274,9 +274,9 @@ fn a_text_is_a_page_by_its_type() {
         "application/xhtml+xml",
         "application/dash+xml",
     ] {
-        assert!(looks_like_html_page(Some(content_type), b""), "{content_type}");
-        assert!(looks_like_html_page(Some(content_type), b"no such file"), "{content_type}");
-        assert!(!looks_like_html_page(Some(content_type), b"fLaC\0\0\0\x22"), "{content_type}");
+        assert!(looks_like_no_media(Some(content_type), b""), "{content_type}");
+        assert!(looks_like_no_media(Some(content_type), b"no such file"), "{content_type}");
+        assert!(!looks_like_no_media(Some(content_type), b"fLaC\0\0\0\x22"), "{content_type}");
     }
 }
 
@@ -296,7 +296,7 @@ fn a_page_is_a_page_by_its_first_bytes_whatever_its_type() {
         for content_type in
             [None, Some("application/octet-stream"), Some("audio/mpeg"), Some("binary/octet-stream")]
         {
-            assert!(looks_like_html_page(content_type, page), "{content_type:?} {}", page.escape_ascii());
+            assert!(looks_like_no_media(content_type, page), "{content_type:?} {}", page.escape_ascii());
         }
     }
 }
@@ -307,7 +307,7 @@ fn what_is_not_known_for_a_page_is_accepted() {
         [None, Some("application/octet-stream"), Some("audio/mpeg"), Some("video/mp4"), Some("")]
     {
         for bytes in [&b""[..], b"\0", b"<", b"<htm", b"\xff", b"some unknown format", &[0; 600]] {
-            assert!(!looks_like_html_page(content_type, bytes), "{content_type:?} {}", bytes.escape_ascii());
+            assert!(!looks_like_no_media(content_type, bytes), "{content_type:?} {}", bytes.escape_ascii());
         }
     }
 }
@@ -317,24 +317,24 @@ fn a_playlist_is_no_audio() {
     for content_type in
         ["audio/x-mpegurl", "Audio/MPEGurl; charset=utf-8", "application/vnd.apple.mpegurl", "audio/x-scpls"]
     {
-        assert!(looks_like_html_page(Some(content_type), b"http://host/a.mp3\n"), "{content_type}");
-        assert!(looks_like_html_page(Some(content_type), b""), "{content_type}");
-        assert!(!looks_like_html_page(Some(content_type), &mp3(3)), "{content_type}");
+        assert!(looks_like_no_media(Some(content_type), b"http://host/a.mp3\n"), "{content_type}");
+        assert!(looks_like_no_media(Some(content_type), b""), "{content_type}");
+        assert!(!looks_like_no_media(Some(content_type), &mp3(3)), "{content_type}");
     }
     for bytes in
         [&b"#EXTM3U\n#EXT-X-VERSION:3"[..], b"\xef\xbb\xbf#EXTM3U", b"[playlist]\nFile1=", b"\n[Playlist]"]
     {
         for content_type in [None, Some("audio/mpeg"), Some("text/plain")] {
-            assert!(looks_like_html_page(content_type, bytes));
+            assert!(looks_like_no_media(content_type, bytes));
         }
     }
 }
 
 #[test]
 fn a_plain_text_is_a_page_if_it_reads_as_one() {
-    assert!(looks_like_html_page(Some("text/plain"), b"not found"));
-    assert!(!looks_like_html_page(Some("text/plain"), b"fLaC\0\0"));
-    assert!(!looks_like_html_page(Some("text/plain"), b"\x00\xFE raw"));
+    assert!(looks_like_no_media(Some("text/plain"), b"not found"));
+    assert!(!looks_like_no_media(Some("text/plain"), b"fLaC\0\0"));
+    assert!(!looks_like_no_media(Some("text/plain"), b"\x00\xFE raw"));
 }
 
 /// Guesses, and checks what holds whatever the bytes are.
@@ -348,7 +348,7 @@ fn a_sample_cut_anywhere_is_no_reason_to_panic_or_to_call_it_a_page() {
     for (bytes, ..) in samples() {
         for len in 0..bytes.len() {
             look_at(&bytes[..len]);
-            assert!(!looks_like_html_page(None, &bytes[..len]));
+            assert!(!looks_like_no_media(None, &bytes[..len]));
         }
     }
 }
@@ -377,7 +377,7 @@ proptest! {
     ) {
         look_at(&bytes);
         MediaInfo::detect(Some(&content_type), &url, &bytes);
-        looks_like_html_page(Some(&content_type), &bytes);
+        looks_like_no_media(Some(&content_type), &bytes);
     }
 
     #[test]

@@ -247,7 +247,7 @@ impl RetryState {
         waits_for_room: bool,
     ) -> Option<Duration> {
         let lacks_room = error.kind() == ErrorKind::TooManyOpenBodies && waits_for_room;
-        let is_brief = self.is_briefly_absent(error);
+        let is_brief = self.handle_absence(error);
         let may_pass = error.is_retryable() || lacks_room || is_brief;
         if token.is_cancelled() || !may_pass || self.fails_fast(error) {
             return None;
@@ -263,8 +263,8 @@ impl RetryState {
         Some(most.into_iter().flatten().fold(after, Duration::min))
     }
 
-    /// True if the resource was there, and is likely to come back soon.
-    fn is_briefly_absent(&mut self, error: &Error) -> bool {
+    /// Records a failure of a resource that was there. True if it is likely to come back soon.
+    fn handle_absence(&mut self, error: &Error) -> bool {
         // As for a radio: a network that wants a login answers with its page, or with a redirect to it, which the rules of a list may
         // forbid.
         let is_page = matches!(error.kind(), ErrorKind::NotMedia | ErrorKind::Forbidden);

@@ -169,9 +169,9 @@ impl State {
         is_refused
     }
 
-    /// True if this failure of a piece without a body means that a file of unknown length ends where the stored
-    /// bytes do.
-    pub(crate) fn is_end(&mut self, error: &Error, piece: &Piece, available: &RangeSet) -> bool {
+    /// Records the length of a file of unknown length, if this failure of a piece without a body means that it ends where the
+    /// stored bytes do. True if it does.
+    pub(crate) fn find_end(&mut self, error: &Error, piece: &Piece, available: &RangeSet) -> bool {
         let is_behind_end =
             error.kind() == ErrorKind::Status(416) && piece.next > 0 && available.contains(piece.next - 1);
         // RFC 9110, section 15.5.17: a 416 means that the range begins behind the end. It is not the end where a response has

@@ -303,7 +303,7 @@ impl PieceSink {
         }
         // A 416 is the end of the file only where no response has promised bytes there; else the server contradicts itself.
         let may_be_end = !self.has_begun && self.overlap.is_none();
-        let is_end = may_be_end && piece.is_some_and(|piece| state.is_end(&error, &piece, available));
+        let is_end = may_be_end && piece.is_some_and(|piece| state.find_end(&error, &piece, available));
         if is_end || state.handle_refusal(&self.range, &error, is_urgent) {
             return None;
         }
