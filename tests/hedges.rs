@@ -68,6 +68,23 @@ fn many_bodies_that_fall_silent_are_not_all_requested_again() {
     assert!(sent <= WAITING + MOST_HEDGES, "{sent} requests");
 }
 
+/// As on a link that is slower than the media, where TCP repairs losses behind a full queue.
+#[test]
+fn a_body_whose_connection_goes_on_after_each_silence_gets_fewer_hedged_requests() {
+    let content = Content::pattern(300_000);
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        match request.header("range") {
+            Some(_) => answer.latency_until_released(),
+            // Two silences, each longer than the delay of a hedged request, and shorter than twice that.
+            None => answer.chunks_of(100_000, Duration::from_millis(1500)),
+        }
+    });
+    let peer = wide_downloader().register((), Priority::High).unwrap();
+    assert_pattern(0, &read_all(&peer, get(&origin, "/a")));
+    assert_eq!(origin.log().requests.len(), 2, "the request, and one hedged request in the first silence");
+}
+
 /// As podcasts, whose feeds name hosts that count downloads and redirect to one network of servers.
 #[test]
 fn the_silent_bodies_of_a_server_have_one_budget_wherever_their_redirects_begin() {

@@ -25,6 +25,7 @@ mod h3;
 mod head;
 mod header_fields;
 mod hedge;
+mod hedge_backoff;
 mod hedge_budget;
 mod hedge_policy;
 mod min_rate;

@@ -16,13 +16,15 @@ use parking_lot::Mutex;
 
 use super::alarm::{Alarm, Alarms, Call, Next};
 use super::exchange::Exchange;
+use super::hedge_backoff::HedgeBackoff;
 use super::hedge_policy::Hedging;
 use super::silence_watch::{OnSilence, SilenceWatch};
 use super::urgency::Urgency;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 
-/// Maximum number of hedged requests in one silence. The pauses between them double, so the last one starts after four delays.
+/// Maximum number of hedged requests in one silence. The pauses between them double, so the last one starts after four delays. Each
+/// delay is longer after a silence in which the body's own connection was [faster](super::hedge_backoff).
 const MAX_HEDGES: u32 = 3;
 
 /// Watches the reads of one body, which an `R` can continue. Dropping it cancels its hedged requests and waits for their
@@ -69,6 +71,7 @@ struct State<R> {
     /// Silence after which the next hedged request may start.
     next_at: Duration,
     hedges: Vec<Hedged>,
+    backoff: HedgeBackoff,
     /// No hedged request starts or wins any more.
     is_over: bool,
     winner: Option<(u32, R)>,
@@ -96,6 +99,7 @@ impl<R: Send + 'static> SilenceHedge<R> {
             begun: 0,
             next_at: Duration::ZERO,
             hedges: Vec::new(),
+            backoff: HedgeBackoff::default(),
             is_over: false,
             winner: None,
         };
@@ -179,7 +183,8 @@ impl<R: Send + 'static> Shared<R> {
         if state.is_over || state.winner.is_some() || state.begun == MAX_HEDGES {
             return Next::Recheck;
         }
-        let at = since + state.next_at.max(self.delay);
+        let delay = state.backoff.delay(self.delay, now);
+        let at = since + state.next_at.max(delay);
         if now < at {
             return Next::At(at);
         }
@@ -188,7 +193,7 @@ impl<R: Send + 'static> Shared<R> {
         }
         let silence = now.saturating_duration_since(since);
         self.begin(&mut state, since);
-        let pause = self.delay * 2_u32.pow(state.begun);
+        let pause = delay * 2_u32.pow(state.begun);
         state.begun += 1;
         state.next_at = silence + pause;
         Next::At(now + pause)
@@ -257,6 +262,9 @@ impl<R: Send + 'static> Shared<R> {
         let mut state = self.state.lock();
         state.is_over = is_over;
         if !is_over {
+            if state.begun > 0 {
+                state.backoff.handle_lost(Instant::now());
+            }
             (state.since, state.begun, state.next_at) = (None, 0, Duration::ZERO);
         }
     }
