@@ -56,8 +56,9 @@ pub struct Progress<P = u64> {
     pub stalls: u64,
     /// Total time that reads were blocked.
     pub stalled: Duration,
-    /// Why [`Stream::try_read`](crate::Stream::try_read) finds no bytes now, and for how long it has found none. `None` if all reads
-    /// block, as those of a radio do.
+    /// Why [`Stream::try_read`](crate::Stream::try_read) finds no bytes now, and for how long it has found none. `None` from the handle
+    /// of a radio or of an HLS presentation, whose reads block: a [`Stream`](crate::Stream) of a presentation says it by
+    /// [`Stream::starving`](crate::Stream::starving).
     pub starving: Option<Starving>,
     /// The most recent error: see [`StreamHandle::last_error`](crate::StreamHandle::last_error).
     pub last_error: Option<Error>,
