@@ -142,6 +142,40 @@ fn waiting_for_more_than_the_window_is_refused() {
 }
 
 #[test]
+fn waiting_for_more_than_is_left_ends_at_the_end() {
+    const LEN: u64 = 70_000;
+    let content = Content::pattern(LEN);
+    let answer = move |request: &Request| match request.path.as_str() {
+        "/ranges" => Answer::file(request, &content),
+        "/whole" => Answer::whole(&content),
+        _ => Answer::whole(&content).chunked(),
+    };
+    let origin = Origin::start(answer);
+    let downloader = downloader();
+    for path in ["/ranges", "/whole", "/chunked"] {
+        for storage in [StorageConfig::Memory, StorageConfig::WholeMemory, StorageConfig::TempFile(None)] {
+            let config = FileConfig::new().storage(storage);
+            let stream = downloader.open_with(&origin.url(path), config).unwrap();
+            let handle = stream.handle();
+            handle.wait_range(100..u64::MAX, Some(support::PATIENCE)).unwrap();
+            handle.wait_buffered(u64::MAX, Some(support::PATIENCE)).unwrap();
+            assert_eq!(handle.buffered_ahead(), LEN, "{path}");
+            handle.wait_range(LEN + 1..u64::MAX, Some(support::PATIENCE)).unwrap();
+        }
+    }
+}
+
+/// Only bytes that the file has count as more than the window.
+#[test]
+fn waiting_for_more_than_the_window_is_refused_once_the_body_is_longer() {
+    let content = Content::pattern(5_000_000);
+    let origin = Origin::start(move |_| Answer::whole(&content).chunked());
+    let stream = downloader().open_with(&origin.url("/a"), small_window()).unwrap();
+    let error = stream.handle().wait_buffered(u64::MAX, Some(support::PATIENCE)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
 fn it_is_as_a_file_from_a_server_that_breaks_off() {
     compare(400_000, small_window(), |request, content| {
         let answer = Answer::file(request, content);

@@ -101,8 +101,8 @@ impl StreamHandle {
     /// # Errors
     ///
     /// [`ErrorKind::TimedOut`] after `timeout`; the error that ended the stream's transfers;
-    /// [`ErrorKind::Interrupted`]; [`ErrorKind::InvalidInput`] if `bytes` is more than windowed storage keeps ahead of
-    /// a reader.
+    /// [`ErrorKind::Interrupted`]; [`ErrorKind::InvalidInput`] if `bytes`, without those past the end of the file, are more than
+    /// windowed storage keeps ahead of a reader. While the length is not known, it waits for as many as are kept before that.
     pub fn wait_buffered(&self, bytes: u64, timeout: Option<Duration>) -> Result<(), Error> {
         let position = self.position();
         self.wait_range(position..position.saturating_add(bytes), timeout)

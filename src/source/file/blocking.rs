@@ -13,7 +13,7 @@ use super::shared::{ReaderId, Shared};
 use super::state::OpenCall;
 use super::state::State;
 use crate::downloader::{Driven, Lent};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::source::prefetch;
 use crate::source::wait::{Begun, TimeLimit};
 use crate::source::{Pending, TryRead};
@@ -147,7 +147,8 @@ impl Shared {
         }
     }
 
-    /// Blocks until `bytes` are stored from `position` on, or all up to the end.
+    /// Blocks until `bytes` are stored from `position` on, or all up to the end. Fails once the file is known to have more of them
+    /// than storage keeps.
     pub(crate) fn wait_buffered(
         &self,
         position: u64,
@@ -155,25 +156,25 @@ impl Shared {
         timeout: Option<Duration>,
     ) -> Result<(), Error> {
         Error::check_may_block("waiting for bytes").map_err(|error| self.locate(error, position))?;
-        let (begun, most) = {
-            let state = self.state.lock();
-            (state.waits.begin(), state.most_buffered())
-        };
-        if most.is_some_and(|most| bytes > most) {
-            let why = format!("can't wait for {bytes} bytes: storage keeps fewer ahead of a reader");
-            return Err(self.locate(Error::new(ErrorKind::InvalidInput, why), position));
-        }
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let end = position.saturating_add(bytes);
-        let waiter = self.state.lock().want_all(&(position..end));
+        let begun = {
+            let mut state = self.state.lock();
+            // Before anything is requested: of a file of known length it shows now whether storage keeps the bytes.
+            let until = state.end_of_wait(position, end, position);
+            until.map(|until| (state.waits.begin(), state.want_all(&(position..until))))
+        };
+        let (begun, waiter) = begun.map_err(|error| self.locate(error, position))?;
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.request_urgent();
         let ended = loop {
             let ended = self.wait_or_run(deadline, begun, |stored| {
                 let state = self.state.lock();
-                if stored.run_from(position) >= end.min(state.len().unwrap_or(u64::MAX)) {
-                    return Some(Ok(()));
+                let stored_to = stored.run_from(position);
+                match state.end_of_wait(position, end, stored_to) {
+                    Ok(until) if stored_to >= until.min(state.len().unwrap_or(u64::MAX)) => Some(Ok(())),
+                    Ok(_) => state.waits.broken_off(begun, self.cancel_reason()).map(Err),
+                    Err(refused) => Some(Err(refused)),
                 }
-                state.waits.broken_off(begun, self.cancel_reason()).map(Err)
             });
             // `None` without a deadline means that this thread has run a fetch: it looks again.
             if ended.is_some() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {

@@ -6,6 +6,7 @@ use super::plan::{self, OPENING};
 use super::reader_view::ReaderView;
 use super::state::State;
 use crate::downloader::BudgetShare;
+use crate::error::{Error, ErrorKind};
 use crate::source::prefetch;
 
 /// Bytes at the beginning of a file that stay stored, whatever the window around its readers: decoders come back to a
@@ -64,8 +65,30 @@ impl State {
         Some(windows.chain(self.upcoming.ranges().iter().cloned()).chain(candidates))
     }
 
+    /// Up to where a wait for the bytes from `position` to `end` reserves storage. Bytes behind the end of the file do not count;
+    /// of a file whose length is not known yet, those up to `stored_to` are known to exist.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if the file has more bytes there than storage keeps ahead of a reader.
+    pub(super) fn end_of_wait(&self, position: u64, end: u64, stored_to: u64) -> Result<u64, Error> {
+        let Some(most) = self.most_buffered() else { return Ok(end) };
+        let kept_to = position.saturating_add(most);
+        let is_longer = match self.len() {
+            Some(len) => len > kept_to,
+            // All that is kept has arrived, and not the end.
+            None => stored_to >= kept_to,
+        };
+        if end > kept_to && is_longer {
+            let bytes = end.min(self.len().unwrap_or(end)) - position;
+            let why = format!("can't wait for {bytes} bytes: storage keeps at most {most} ahead of a reader");
+            return Err(Error::new(ErrorKind::InvalidInput, why));
+        }
+        Ok(end.min(kept_to))
+    }
+
     /// How many bytes can be stored from a reader's position on; `None` is any number.
-    pub(crate) fn most_buffered(&self) -> Option<u64> {
+    fn most_buffered(&self) -> Option<u64> {
         self.limits.behind().map(|_| plan::prefetch_limit(self.limits.configured()))
     }
 
