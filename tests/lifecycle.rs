@@ -96,6 +96,94 @@ fn a_thousand_streams_leave_no_thread_and_no_descriptor() {
 
 #[test]
 #[cfg(target_os = "linux")]
+fn handles_and_watches_keep_no_thread() {
+    let _alone = alone();
+    let station = Station { audio: Content::endless(), interval: 8192, every: 2, titles: vec!["One"] };
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/live" => Answer::station(request, &station),
+        _ => Answer::file(request, &Content::pattern(1_000_000)),
+    });
+    let new = || Downloader::new(DownloaderConfig::default()).unwrap();
+    let every = Duration::from_secs(3600);
+
+    let mut stream = new().open(&origin.url("/a")).unwrap();
+    stream.read_exact(&mut [0; 1000]).unwrap();
+    let kept = (stream.handle(), stream.handle().watch(every), stream.handle().subscribe());
+    drop(stream);
+    await_no_threads();
+    drop(kept);
+
+    let mut radio = new().open_radio(&origin.url("/live"), RadioConfig::default()).unwrap();
+    radio.read_exact(&mut [0; 1000]).unwrap();
+    let kept = (radio.handle(), radio.handle().watch(every), radio.handle().subscribe());
+    drop(radio);
+    await_no_threads();
+    drop(kept);
+}
+
+#[test]
+#[cfg(all(target_os = "linux", feature = "cache"))]
+fn the_handle_of_a_download_keeps_no_thread() {
+    let _alone = alone();
+    let origin = Origin::serving(Content::pattern(1_000_000));
+    let directory = tempfile::tempdir().unwrap();
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let download = downloader.download(&origin.url("/a"), directory.path().join("a"), Default::default());
+    let download = download.unwrap();
+    download.wait().unwrap();
+    let kept = (download.handle(), download.handle().watch(Duration::from_secs(3600)));
+    drop((download, downloader));
+    await_no_threads();
+    drop(kept);
+}
+
+#[test]
+#[cfg(all(target_os = "linux", feature = "hls"))]
+fn the_handle_of_a_presentation_keeps_no_thread() {
+    let _alone = alone();
+    let playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n0.ts\n#EXT-X-ENDLIST\n";
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/a.m3u8" => Answer::file(request, &Content::bytes(playlist.as_bytes())),
+        _ => Answer::status(404),
+    });
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let hls = downloader.open_hls(&origin.url("/a.m3u8"), Default::default()).unwrap();
+    let kept = (hls.handle(), hls.handle().watch(Duration::from_secs(3600)), hls.handle().subscribe());
+    drop((hls, downloader));
+    await_no_threads();
+    drop(kept);
+}
+
+#[test]
+#[cfg(all(target_os = "linux", feature = "queue"))]
+fn the_handle_of_a_queue_keeps_its_list_and_no_thread() {
+    use windway::queue::{Queue, QueueConfig, Track};
+
+    let _alone = alone();
+    let origin = Origin::serving(Content::pattern(1_000_000));
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let mut queue = Queue::new(&downloader, QueueConfig::new());
+    let handle = queue.handle();
+    let track = || Track::new(&origin.url("/a")).unwrap();
+    let first = handle.push(track());
+    let mut playing = queue.next().unwrap().unwrap();
+    playing.stream.read_exact(&mut [0; 1000]).unwrap();
+    let watch = handle.current_stream().unwrap().watch(Duration::from_secs(3600));
+    drop((playing, queue, downloader));
+    await_no_threads();
+    // The list is left, and nothing is fetched of it.
+    let second = handle.push(track());
+    assert!(handle.skip_to(second));
+    handle.skip();
+    assert_eq!(handle.tracks().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [first, second]);
+    assert!(handle.current_stream().is_none() && handle.subscribe().is_closed());
+    assert_eq!(handle.remove(first).and_then(|track| track.url()), track().url());
+    await_no_threads();
+    drop((watch, handle));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
 fn radios_leave_no_thread_and_no_descriptor() {
     let _alone = alone();
     let station =

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::config::QueueConfig;
 use super::event::{QueueEvent, TrackError};
 use super::order::TrackId;
-use super::shared::{Shared, Taken};
+use super::shared::{Opener, Shared, Taken};
 use super::skip::Skip;
 use super::track::Track;
 use super::track_source::TrackSource;
@@ -22,6 +22,7 @@ use crate::stream::{Stream, StreamHandle};
 /// [`handle`](Self::handle). Dropping it ends prefetching; the stream of the current track can be read on.
 pub struct Queue {
     shared: Arc<Shared>,
+    opener: Arc<Opener>,
 }
 
 /// A track that is to be played, from [`Queue::next`].
@@ -57,10 +58,11 @@ pub struct Playing {
 impl Queue {
     /// An empty queue. Starts nothing.
     pub fn new(downloader: &Downloader, config: QueueConfig) -> Self {
-        Self { shared: Arc::new(Shared::new(downloader, config)) }
+        let opener = Opener::new(downloader, config);
+        Self { shared: Arc::new(Shared::new(&opener)), opener }
     }
 
-    /// A handle for other threads.
+    /// A handle for other threads. It does not keep the queue, its downloader or its cache.
     pub fn handle(&self) -> QueueHandle {
         QueueHandle { shared: Arc::clone(&self.shared) }
     }
@@ -74,7 +76,12 @@ impl Queue {
         };
         match opened {
             Ok(skip) => {
-                let stream = Stream::new(TrackSource::new(id, skip.clone(), &self.shared));
+                let stream = Stream::new(TrackSource::new(
+                    id,
+                    skip.clone(),
+                    &self.shared,
+                    self.opener.config.prefetch_before,
+                ));
                 // Opened without a lock, so another thread may have skipped or removed the track in the meantime.
                 if !self.shared.handle_opened(id, &skip, stream.handle()) {
                     return None;
@@ -96,10 +103,10 @@ impl Queue {
         track: &Track,
         prefetched: Option<Arc<FileReader>>,
     ) -> Result<Skip, Error> {
-        let priority = self.shared.config.file.priority;
+        let priority = self.opener.config.file.priority;
         let file = match (prefetched, track.as_remote()) {
             (Some(file), _) => file,
-            (None, Some(remote)) => self.shared.open_later(remote, priority)?,
+            (None, Some(remote)) => self.opener.open_later(remote, priority)?,
             (None, None) => return Err(Error::new(ErrorKind::InvalidUrl, "the track has no URL")),
         };
         let skip = Skip::new(Arc::clone(&file) as _);
@@ -151,6 +158,9 @@ impl fmt::Debug for Queue {
 
 /// Changes and observes a [`Queue`] from other threads, also while a track is read. Cheap to clone. No call blocks on the
 /// network.
+///
+/// After the queue was dropped, calls still change and return its list. Nothing is fetched any more, there is no current
+/// stream, and subscriptions are closed.
 ///
 /// ```
 /// use windway::queue::{Queue, QueueConfig, Track};

@@ -4,7 +4,7 @@
 //! the result is still wanted.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -22,10 +22,16 @@ use crate::stream::StreamHandle;
 use crate::types::Priority;
 
 pub(super) struct Shared {
-    downloader: Downloader,
-    pub(super) config: QueueConfig,
+    /// Of the queue. Weak, since handles of a dropped queue must keep neither a downloader nor a cache.
+    opener: Weak<Opener>,
     state: Mutex<State>,
     pub(super) events: Bus<QueueEvent>,
+}
+
+/// Opens tracks over HTTP.
+pub(super) struct Opener {
+    downloader: Downloader,
+    pub(super) config: QueueConfig,
 }
 
 #[derive(Default)]
@@ -73,9 +79,9 @@ pub(super) struct Taken {
 }
 
 impl Shared {
-    pub(super) fn new(downloader: &Downloader, config: QueueConfig) -> Self {
-        let events = Bus::of(config.event_capacity, |lost| QueueEvent::Lagged { lost });
-        Self { downloader: downloader.clone(), config, state: Mutex::default(), events }
+    pub(super) fn new(opener: &Arc<Opener>) -> Self {
+        let events = Bus::of(opener.config.event_capacity, |lost| QueueEvent::Lagged { lost });
+        Self { opener: Arc::downgrade(opener), state: Mutex::default(), events }
     }
 
     /// Looks at the order.
@@ -85,12 +91,14 @@ impl Shared {
 
     /// Changes the order. Ends the track that is not the current one any more, and its prefetch if another one is next.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Order) -> T) -> T {
+        // Upgraded without the lock, as it is dropped: it may be the last reference to the downloader.
+        let opener = self.opener.upgrade();
         let mut state = self.state.lock();
         let result = change(&mut state.order);
         let skipped = state.take_skipped();
         let outdated = state.take_outdated();
         // After a skip the player is about to ask for it.
-        let due = self.poll_prefetch(&mut state, skipped.is_some());
+        let due = opener.as_ref().and_then(|opener| state.poll_prefetch(opener, skipped.is_some()));
         drop(state);
         if let Some(skipped) = skipped {
             // Without the lock: it wakes the reader, whose next step may lock the queue.
@@ -98,20 +106,26 @@ impl Shared {
         }
         drop(outdated);
         // Without the lock, since a file is opened here.
-        self.begin_prefetch(due);
+        if let Some((opener, due)) = opener.zip(due) {
+            self.begin_prefetch(&opener, due);
+        }
         result
     }
 
     /// The track `id` comes to its end. False if the next one is not prefetched yet because the network is metered.
     pub(super) fn handle_end_near(&self, id: TrackId) -> bool {
-        if self.downloader.is_metered() {
+        // Of a queue that is being dropped nothing is prefetched.
+        let Some(opener) = self.opener.upgrade() else { return true };
+        if opener.downloader.is_metered() {
             return false;
         }
         let mut state = self.state.lock();
         state.is_end_near |= state.order.current() == Some(id);
-        let due = self.poll_prefetch(&mut state, false);
+        let due = state.poll_prefetch(&opener, false);
         drop(state);
-        self.begin_prefetch(due);
+        if let Some(due) = due {
+            self.begin_prefetch(&opener, due);
+        }
         true
     }
 
@@ -184,25 +198,9 @@ impl Shared {
         self.events.close();
     }
 
-    /// The next track, if it is time to prefetch it. It counts as begun.
-    fn poll_prefetch(&self, state: &mut State, is_skip: bool) -> Option<Due> {
-        let is_wanted = self.config.prefetch_before.is_some() && !self.downloader.is_metered();
-        // After a skip this is no guess: the player is about to open the track, on a metered network too.
-        let is_due = is_skip || (state.is_end_near && is_wanted);
-        if !is_due || state.is_closed || !matches!(state.prefetch, Prefetch::None) {
-            return None;
-        }
-        let (id, track) = state.order.next()?;
-        let priority = if is_skip { self.config.file.priority } else { Priority::Low };
-        // A closure of the application is not called ahead: it may block, and this thread may be that of a reader.
-        let due = Due { id: *id, remote: track.as_remote()?.clone(), priority };
-        state.prefetch = Prefetch::Begun(due.id);
-        Some(due)
-    }
-
-    fn begin_prefetch(&self, due: Option<Due>) {
-        let Some(Due { id, remote, priority }) = due else { return };
-        let opened = self.open_later(&remote, priority);
+    fn begin_prefetch(&self, opener: &Opener, due: Due) {
+        let Due { id, remote, priority } = due;
+        let opened = opener.open_later(&remote, priority);
         let mut state = self.state.lock();
         // The lock was free while the request was made: the track may have been removed, or taken, since.
         let is_wanted = matches!(state.prefetch, Prefetch::Begun(begun) if begun == id);
@@ -224,6 +222,12 @@ impl Shared {
             Some(Ok(_)) => {}
         }
     }
+}
+
+impl Opener {
+    pub(super) fn new(downloader: &Downloader, config: QueueConfig) -> Arc<Self> {
+        Arc::new(Self { downloader: downloader.clone(), config })
+    }
 
     /// Requests the beginning of a track. Does not block on the network.
     pub(super) fn open_later(&self, remote: &Remote, priority: Priority) -> Result<Arc<FileReader>, Error> {
@@ -243,6 +247,22 @@ impl Shared {
 }
 
 impl State {
+    /// The next track, if it is time to prefetch it. It counts as begun.
+    fn poll_prefetch(&mut self, opener: &Opener, is_skip: bool) -> Option<Due> {
+        let is_wanted = opener.config.prefetch_before.is_some() && !opener.downloader.is_metered();
+        // After a skip this is no guess: the player is about to open the track, on a metered network too.
+        let is_due = is_skip || (self.is_end_near && is_wanted);
+        if !is_due || self.is_closed || !matches!(self.prefetch, Prefetch::None) {
+            return None;
+        }
+        let (id, track) = self.order.next()?;
+        let priority = if is_skip { opener.config.file.priority } else { Priority::Low };
+        // A closure of the application is not called ahead: it may block, and this thread may be that of a reader.
+        let due = Due { id: *id, remote: track.as_remote()?.clone(), priority };
+        self.prefetch = Prefetch::Begun(due.id);
+        Some(due)
+    }
+
     /// The active track, if it is no longer the current one.
     fn take_skipped(&mut self) -> Option<Active> {
         let current = self.order.current();

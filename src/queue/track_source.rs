@@ -25,13 +25,13 @@ pub(super) struct TrackSource {
 }
 
 impl TrackSource {
-    pub(super) fn new(id: TrackId, skip: Skip, queue: &Arc<Shared>) -> Self {
+    pub(super) fn new(id: TrackId, skip: Skip, queue: &Arc<Shared>, prefetch_before: Option<u64>) -> Self {
         Self {
             id,
             inner: Arc::clone(skip.source()),
             skip,
             queue: Arc::downgrade(queue),
-            prefetch_before: queue.config.prefetch_before,
+            prefetch_before,
             is_ending: AtomicBool::new(false),
             look_at: AtomicU64::new(0),
         }
