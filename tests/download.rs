@@ -550,6 +550,35 @@ fn the_path_of_a_directory_is_refused() {
     }
 }
 
+/// A user who reads the text knows what to do.
+#[test]
+fn what_can_not_be_opened_is_an_error_that_names_the_path_and_the_reason() {
+    let (place, (origin, _)) = (Place::new(), stalling());
+    let folder = place.0.path();
+    let (url, file) = (origin.url("/a"), |name: &str| folder.join(name));
+    fs::create_dir(file("folder")).unwrap();
+    fs::write(file("there"), "precious").unwrap();
+    fs::write(file("foreign.part"), "a browser's").unwrap();
+    let downloader = downloader();
+    let error = |name: &str| {
+        let error = downloader.download(&url, file(name), DownloadConfig::new()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&file(name).display().to_string()), "{text}");
+        (error.source().unwrap().to_string(), text)
+    };
+    let running = downloader.download(&url, file("running"), DownloadConfig::new()).unwrap();
+    let mut texts = Vec::new();
+    for name in ["missing/a", "folder", "there", "foreign", "running"] {
+        let (reason, text) = error(name);
+        assert!(text.contains(&reason), "{text:?} without {reason:?}");
+        texts.push(text.replace(name, ""));
+    }
+    drop(running);
+    texts.sort();
+    texts.dedup();
+    assert_eq!(texts.len(), 5, "{texts:?}");
+}
+
 #[test]
 fn many_downloads_run_at_once() {
     let origin = serving(Answer::file);

@@ -78,8 +78,12 @@ impl PartFile {
         if path.file_name().is_none() || ends_in_separator || is_folder(path) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not that of a file"));
         }
-        let foreign =
-            || io::Error::new(io::ErrorKind::AlreadyExists, "a file of another program has its name");
+        let foreign = || {
+            io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "its .part or .part.meta is a file of another program",
+            )
+        };
         for _ in 0..ATTEMPTS {
             let meta_path = with_suffix(path, ".part.meta");
             // In this order, and again: a download that ends meanwhile renames its file and then removes the lock, and one that

@@ -69,11 +69,11 @@ impl Running {
         // as a wrong path, also if a file may be overwritten.
         let has_file = path.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir());
         if has_file && !config.overwrite {
-            let error = io::Error::from(io::ErrorKind::AlreadyExists);
-            return Err(storage_error("there is a file at the path of the download", error));
+            let error = io::Error::new(io::ErrorKind::AlreadyExists, "it is not to be overwritten");
+            return Err(storage_error("there is a file at", path, error));
         }
         let part = PartFile::open(path)
-            .map_err(|error| storage_error("the files of the download can't be opened", error))?;
+            .map_err(|error| storage_error("the download can't write to", path, error))?;
         let running = Arc::new(Self {
             downloader: downloader.clone(),
             request,
@@ -167,7 +167,7 @@ impl Running {
                 ended => ended?,
             };
             self.state.lock().is_finishing = true;
-            if self.finish(&file, len)? {
+            if self.finish(path, &file, len)? {
                 return Ok(len);
             }
             self.state.lock().is_finishing = false;
@@ -177,10 +177,10 @@ impl Running {
     }
 
     /// Checks the whole file and gives it its name. False if a part of it was lost on the disk.
-    fn finish(&self, file: &HttpFile, len: u64) -> Result<bool, Error> {
+    fn finish(&self, path: &Path, file: &HttpFile, len: u64) -> Result<bool, Error> {
         let is_in_place = file.shared().flush()?;
         let mut digest = self.config.sha256.map(|_| Context::new(&SHA256));
-        let storage = |error| storage_error("the download can't be written", error);
+        let storage = |error| storage_error("the download can't write to", path, error);
         // A body without a length lies in an unnamed temporary file, which can't be renamed.
         let mut copy: Option<Arc<File>> =
             if is_in_place { None } else { Some(self.part.start_over().map_err(storage)?) };
@@ -210,7 +210,8 @@ impl Running {
             return Err(Error::new(ErrorKind::WrongDigest, why).with_url(file.shared().url()));
         }
         let finished = self.part.finish(len, self.config.overwrite);
-        finished.map_err(|error| storage_error("the downloaded file can't be given its name", error))?;
+        finished
+            .map_err(|error| storage_error("the downloaded file can't be given the name", path, error))?;
         Ok(true)
     }
 
@@ -371,6 +372,8 @@ fn bytes_of(ranges: &[Range<u64>]) -> u64 {
     ranges.iter().map(|range| range.end - range.start).sum()
 }
 
-fn storage_error(what: &str, cause: io::Error) -> Error {
-    Error::new(ErrorKind::Storage, what).with_cause(cause)
+/// An error whose text names the path and the reason: without them it says nothing that the user could change.
+fn storage_error(what: &str, path: &Path, cause: io::Error) -> Error {
+    let why = format!("{what} {}: {cause}", path.display());
+    Error::new(ErrorKind::Storage, why).with_cause(cause)
 }
