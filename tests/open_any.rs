@@ -461,7 +461,8 @@ fn check_cancel(origin: &Origin, is_waiting: impl Fn() -> bool) {
     poll_until("the opening that waits", is_waiting);
     cancel.cancel();
     let result = support::in_time("the cancelled opening", move || opener.join().unwrap());
-    assert!(error(result).is_cancelled());
+    let cancelled = error(result);
+    assert!(cancelled.is_cancelled(), "{cancelled:?}");
     let before = requests(origin);
     assert!(error(downloader.open_any_with(&origin.url("/a"), config)).is_cancelled());
     assert_eq!(requests(origin), before);

@@ -390,7 +390,11 @@ fn await_retry(
     error: Error,
 ) -> Result<(), Error> {
     let after = retry_state.plan_retry(&error, token, false);
-    let Some(after) = after else { return Err(error) };
+    let Some(after) = after else {
+        // Cancelled before the retry: to the caller it is cancelled, as in the pause.
+        let cancelled = token.reason().filter(|_| error.is_retryable());
+        return Err(cancelled.map_or(error, Error::cancelled));
+    };
     record.retry(&error, after);
     // A cancel ends the pause early. The next attempt finds the token cancelled and sends nothing.
     pause(token, after);

@@ -115,14 +115,15 @@ impl Job {
     /// The one end of a job whose body was not handed over.
     pub(crate) fn end(self, result: Result<(), Error>) {
         self.record.end(&result);
+        // Events and the log say why it failed. To its owner, who cancelled it before the retry, it is cancelled.
+        let would_retry = result.as_ref().is_err_and(Error::is_retryable);
+        let cancelled = self.token.reason().filter(|_| would_retry);
         match (self.target, result) {
-            (Target::Sink(sink), result) => sink.finish(match (result, self.token.reason()) {
-                // Events and the log say why it failed. To its sink, which has cancelled it in `retrying`, it is cancelled.
-                (Err(error), Some(reason)) if error.is_retryable() => Outcome::Cancelled(reason),
-                (result, _) => Outcome::from(result),
-            }),
+            (Target::Sink(sink), result) => {
+                sink.finish(cancelled.map_or_else(|| Outcome::from(result), Outcome::Cancelled))
+            }
             (Target::Caller(reply), Err(error)) => {
-                reply.put(Err(error));
+                reply.put(Err(cancelled.map_or(error, Error::cancelled)));
             }
             (Target::Caller(_), Ok(())) => unreachable!("a caller gets the open body"),
         }
