@@ -254,6 +254,19 @@ fn a_station_is_a_radio_with_titles_and_one_connection() {
     assert_eq!(requests(&origin), 1);
 }
 
+/// The response was judged, so there is nothing to wait for.
+#[test]
+fn a_station_is_described_at_once() {
+    let station = Station { audio: Content::endless(), interval: 4000, every: 1, titles: vec!["One"] };
+    let origin = Origin::start(move |request| Answer::station(request, &station));
+    for _ in 0..20 {
+        let radio = radio(downloader().open_any(&origin.url("/listen")).unwrap());
+        let handle = radio.handle();
+        assert_eq!(handle.info().expect("it is known").name.as_deref(), Some("Scripted"));
+        assert_eq!(handle.media_info().extension(), Some("mp3"));
+    }
+}
+
 #[test]
 fn a_station_that_breaks_is_connected_to_again_without_a_range() {
     let audio = Content::pattern(200_000);

@@ -19,12 +19,15 @@ pub(crate) struct Description {
 }
 
 impl Description {
-    /// Describes the connection whose audio begins at `position`.
-    pub(crate) fn of(head: &ResponseHead, info: RadioInfo, position: u64) -> Self {
+    /// Describes the connection whose audio begins at `position`, with `audio`.
+    pub(crate) fn of(head: &ResponseHead, info: RadioInfo, position: u64, audio: &[u8]) -> Self {
+        let mut first = FirstBytes::default();
+        first.add(0, audio);
         Self {
             info: Some(info),
             content_type: head.content_type().map(str::to_owned),
             begins_at: position,
+            first,
             ..Self::default()
         }
     }

@@ -268,6 +268,12 @@ impl RadioInfo {
         info.bitrate = info.bitrate.or(audio_info_bitrate);
         info
     }
+
+    /// The audio of the first bytes of a body: what follows the first interval is metadata.
+    pub(crate) fn audio_of<'a>(&self, first: &'a [u8]) -> &'a [u8] {
+        let len = self.metadata_interval.map_or(first.len(), |interval| first.len().min(interval.get()));
+        &first[..len]
+    }
 }
 
 fn keep_first<T>(field: &mut Option<T>, found: Option<T>) {

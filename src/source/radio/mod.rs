@@ -140,7 +140,7 @@ impl Radio {
         limit.end(Ok(()))?;
         // What was read to recognise the station is its first audio.
         response.unread(&first);
-        Self::start(request, config, epoch, peer, Some(response))
+        Self::start(request, config, epoch, peer, Some((response, first)))
     }
 
     fn start(
@@ -148,7 +148,7 @@ impl Radio {
         config: RadioConfig,
         epoch: Epoch,
         peer: PeerHandle,
-        first: Option<Response>,
+        first: Option<(Response, Vec<u8>)>,
     ) -> Result<Self, Error> {
         // Asks for titles in the audio, as far apart as `icy-metaint` of the answer says (ICY has no RFC). Also sent to the
         // hosts that the station redirects to.
@@ -161,6 +161,12 @@ impl Radio {
         let weak = Arc::downgrade(&shared);
         let on_cancel =
             shared.epoch.token().wake_on_cancel(move || weak.upgrade().is_some_and(|shared| shared.notify()));
+        let first = first.map(|(response, bytes)| {
+            // Here, and not by the thread only: handles describe the station as soon as there are any.
+            let info = RadioInfo::from_headers(response.head().headers());
+            shared.describe(response.head(), &info, info.audio_of(&bytes));
+            response
+        });
         let thread = receiver::start(&shared, &peer, first)?;
         Ok(Self { shared, thread: Some(thread), _on_cancel: on_cancel, peer })
     }

@@ -135,11 +135,11 @@ impl Receiver<'_> {
         let info = RadioInfo::from_headers(body.head().headers());
         let interval = info.metadata_interval;
         let Some(mut got) = self.read_first(body, *room, interval)? else { return Ok(Received::Replaced) };
-        // What follows the first interval is metadata, and no part of a page.
-        let audio = interval.map_or(got, |interval| got.min(interval.get()));
+        // Metadata is no part of a page.
+        let audio = info.audio_of(&self.chunk[..got]);
         // Before `connected`, so that a document is not published as a connection of a station.
-        self.shared.refuse_document(body.head(), &self.chunk[..audio])?;
-        self.shared.connected(body.head(), info);
+        self.shared.refuse_document(body.head(), audio)?;
+        self.shared.connected(body.head(), &info, audio);
 
         // Once for each connection: positions in the metadata count from its first byte of audio.
         let base = self.shared.end();

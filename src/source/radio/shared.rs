@@ -527,14 +527,23 @@ impl Shared {
         Err(Error::new(ErrorKind::NotMedia, why).with_url(head.url()))
     }
 
-    /// Records that a connection delivers audio, from the window's end on.
-    pub(crate) fn connected(&self, head: &ResponseHead, info: RadioInfo) {
+    /// Describes the station by a response that has shown it, before the receiver goes on with that response. `audio` are its first
+    /// bytes.
+    pub(crate) fn describe(&self, head: &ResponseHead, info: &RadioInfo, audio: &[u8]) {
+        let mut state = self.state.lock();
+        let position = state.window.end();
+        state.description = Description::of(head, info.clone(), position, audio);
+    }
+
+    /// Records that a connection delivers audio, from the window's end on. `audio` are its first bytes, which are not stored yet.
+    pub(crate) fn connected(&self, head: &ResponseHead, info: &RadioInfo, audio: &[u8]) {
         let mut state = self.state.lock();
         let (position, is_discontinuity) = state.window.begin_connection();
-        state.description = Description::of(head, info.clone(), position);
+        // With the audio: the media must not be unknown until it is stored.
+        state.description = Description::of(head, info.clone(), position, audio);
         state.stats.connections += 1;
         drop(state);
-        self.events.publish(&RadioEvent::Connected { info, position });
+        self.events.publish(&RadioEvent::Connected { info: info.clone(), position });
         if is_discontinuity {
             self.events.publish(&RadioEvent::Discontinuity { position });
         }
