@@ -404,6 +404,19 @@ impl Error {
     }
 
     /// True if the work was cancelled, for any reason.
+    ///
+    /// False for [`ErrorKind::Interrupted`]: after an `interrupt` the same read can succeed, once `resume` was called. A program that
+    /// stops a player by `interrupt`, and shows errors, has to look for both:
+    ///
+    /// ```
+    /// use windway::{Error, ErrorKind};
+    ///
+    /// fn is_stopped(error: &Error) -> bool {
+    ///     error.kind() == ErrorKind::Interrupted || error.is_cancelled()
+    /// }
+    /// assert!(is_stopped(&Error::new(ErrorKind::Interrupted, "interrupted")));
+    /// assert!(!Error::new(ErrorKind::Interrupted, "interrupted").is_cancelled());
+    /// ```
     pub fn is_cancelled(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Cancelled(_))
     }

@@ -279,7 +279,7 @@ impl StreamHandle {
     }
 
     /// Makes blocked reads fail with [`ErrorKind::Interrupted`]. Until [`resume`](Self::resume) no read blocks: it
-    /// fails instead. Stored bytes are still returned.
+    /// fails instead. Stored bytes are still returned. That error is not [cancelled](Error::is_cancelled): the stream can go on.
     pub fn interrupt(&self) {
         if let Some(source) = self.source() {
             source.interrupt();

@@ -245,7 +245,7 @@ impl HlsHandle {
     }
 
     /// Makes blocked calls fail with [`ErrorKind::Interrupted`]. Until [`resume`](Self::resume) no call blocks: it fails
-    /// instead. Fetching continues.
+    /// instead. Fetching continues. That error is not [cancelled](Error::is_cancelled): the presentation can go on.
     pub fn interrupt(&self) {
         self.shared.interrupt();
     }

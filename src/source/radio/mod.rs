@@ -384,7 +384,8 @@ impl RadioHandle {
     }
 
     /// Makes blocked reads fail with [`ErrorKind::Interrupted`]. Until [`resume`](Self::resume) no read blocks: it
-    /// fails instead. Stored bytes are still returned, and the radio continues to receive.
+    /// fails instead. Stored bytes are still returned, and the radio continues to receive. That error is not
+    /// [cancelled](Error::is_cancelled): the radio can go on.
     pub fn interrupt(&self) {
         self.shared.interrupt();
     }
