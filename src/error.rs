@@ -302,6 +302,21 @@ impl Error {
         self
     }
 
+    /// The windway error inside `error`, if there is one: for code that has to return `error` unchanged. `Error::from` takes any
+    /// [`io::Error`].
+    ///
+    /// ```
+    /// use std::io;
+    /// use windway::{Error, ErrorKind};
+    ///
+    /// let error = io::Error::from(Error::new(ErrorKind::Changed, "the file was replaced"));
+    /// assert_eq!(Error::of(&error).map(Error::kind), Some(ErrorKind::Changed));
+    /// assert!(Error::of(&io::Error::other("disk on fire")).is_none());
+    /// ```
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+
     /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -510,8 +525,7 @@ impl From<Error> for io::Error {
 
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
-        let inside = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-        match inside {
+        match Error::of(&error) {
             Some(ours) => ours.clone(),
             None => Error::new(ErrorKind::Io(error.kind()), error.to_string()).with_cause(error),
         }
