@@ -252,6 +252,18 @@ fn a_file_that_is_truncated_while_it_is_read_is_fetched_again() {
     }
 }
 
+/// A user who reads the text knows what to do.
+#[test]
+fn a_directory_that_can_not_be_opened_is_an_error_that_names_it_and_the_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "precious").unwrap();
+    let path = file.join("cache");
+    let error = Cache::open(&path, CacheConfig::new()).unwrap_err();
+    let (text, reason) = (error.to_string(), std::error::Error::source(&error).unwrap().to_string());
+    assert!(text.contains(path.to_str().unwrap()) && text.contains(&reason), "{text}");
+}
+
 #[test]
 fn a_directory_that_is_removed_or_replaced_while_it_is_used_is_one_event_and_the_streams_go_on() {
     for is_linked in [false, true] {

@@ -80,8 +80,11 @@ impl Cache {
             let why = "CacheConfig::max_bytes is 0, or more than 2^60";
             return Err(Error::new(ErrorKind::InvalidConfig, why));
         }
-        let store = Store::open(path.as_ref(), config)
-            .map_err(|error| storage_error("the directory of the cache can't be opened", error))?;
+        let path = path.as_ref();
+        let store = Store::open(path, config).map_err(|error| {
+            let why = format!("the directory of the cache can't be opened: {}: {error}", path.display());
+            storage_error(&why, error)
+        })?;
         let store = Arc::new(store);
         let scanned = Arc::clone(&store);
         // Without it a write scans the directory, once as much is written as may be without a scan.
