@@ -65,7 +65,8 @@ impl State {
         }
         // A segment that arrives shows that the network and the server work.
         (self.recovery.skipped, self.recovery.outages) = (0, 0);
-        self.recovery.last_skip = None;
+        (self.recovery.last_skip, self.recovery.error) = (None, None);
+        self.lift_exclusions();
         self.commit();
     }
 }

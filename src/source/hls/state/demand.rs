@@ -42,8 +42,7 @@ impl State {
             }
         };
         // Not one that waits for a live playlist, or whose server does not answer: the network would not help it.
-        let can_fetch =
-            !self.queue.is_empty() && self.recovery.outage.is_none() && self.recovery.error.is_none();
+        let can_fetch = !self.queue.is_empty() && self.recovery.outage.is_none() && self.failure().is_none();
         Demand { lacks_audio: can_fetch && self.buffered() < LITTLE, ..demand }
     }
 

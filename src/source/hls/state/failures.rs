@@ -7,7 +7,8 @@
 //! | the URL (401, 403, 404, 410) | a fresh one from the application, or from the playlist; another level; skip |
 //! | the bytes | another variant or level; skip |
 //!
-//! On demand nothing is skipped while much is buffered: all of it is tried again first, each time that half of the buffer has played.
+//! Nothing is skipped while more than [`LEAST_BUFFERED`] is buffered: all of it is tried again first, each time that half of the buffer
+//! has played, and of a live stream at least once in a target duration.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +44,7 @@ const SERVER_ERROR_LIMIT: Duration = Duration::from_secs(30);
 
 /// With less audio than this before a segment that nothing has, the segment is skipped. With more there is time to try again: the
 /// network may have shown its login page, or a server of a CDN may not have the segment yet.
-const LEAST_BUFFERED: Duration = Duration::from_secs(10);
+const LEAST_BUFFERED: Duration = Duration::from_secs(5);
 
 /// Delay before the first attempt in an outage, and the longest one. The downloader has retried before.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(500), LONGEST_DELAY);
@@ -182,7 +183,7 @@ impl State {
         self.exclude(variant, now, EXCLUSION);
         // In an outage a reader waits, as for a segment.
         if !is_outage && self.pick(self.level(), now, |_| true).is_none() {
-            self.recovery.error.get_or_insert(error);
+            self.recovery.stuck.get_or_insert(error);
         }
     }
 
@@ -203,6 +204,26 @@ impl State {
 
     fn exclude(&mut self, variant: usize, now: Instant, time: Duration) {
         self.ladder.variants[variant].excluded_until = now.checked_add(time);
+        self.recovery.is_all_excluded |= self.pick(self.level(), now, |_| true).is_none();
+    }
+
+    /// A segment has arrived. If no variant had worked before, the fault was none of theirs, and it is over.
+    pub(super) fn lift_exclusions(&mut self) {
+        if std::mem::take(&mut self.recovery.is_all_excluded) {
+            self.ladder.variants.iter_mut().for_each(|variant| variant.excluded_until = None);
+        }
+    }
+
+    /// The user has chosen this level: it is tried now, whatever has failed before.
+    pub(super) fn lift_exclusion_of(&mut self, level: usize, now: Instant) {
+        let level = level.min(self.levels().len() - 1);
+        // One of its servers may be usable. Then the others stay excluded.
+        if self.pick(level, now, |variant| variant.level == level).is_none() {
+            let rendition = self.rendition;
+            let chosen = self.ladder.variants.iter_mut();
+            let chosen = chosen.filter(|variant| (variant.level, variant.rendition) == (level, rendition));
+            chosen.for_each(|variant| variant.excluded_until = None);
+        }
     }
 
     /// Excludes all variants on the server of this one, if there are others. False if there are none.
@@ -266,8 +287,9 @@ impl State {
     /// Nothing has this segment: skips it, or tries all again when half of what is buffered has played.
     fn skip_unless_early(&mut self, id: u64, error: Error, now: Instant) {
         let buffered = self.buffered();
-        // A live segment leaves its playlist meanwhile, and what is behind it is missing as well.
-        if !self.is_on_demand || buffered < LEAST_BUFFERED {
+        // More than these are no fault of single files: a reader that has audio need not learn of it before all was tried again.
+        let is_last = self.recovery.skipped >= MOST_SKIPPED && self.has_unread();
+        if !self.is_listed(id) || !is_last && buffered < LEAST_BUFFERED {
             return self.skip(id, error, now);
         }
         self.recovery.tried = None;
@@ -277,8 +299,28 @@ impl State {
             self.ladder.variants[variant].excluded_until = None;
         }
         self.note_retrying(&error, false);
-        let rest = buffered / 2;
-        self.recovery.outage = Some(Outage { retry_at: now + rest, rest, permanent: None });
+        let mut wait = buffered / 2;
+        if !self.is_on_demand {
+            // It may leave its playlist meanwhile, and what is behind it waits as well.
+            wait = wait.min(self.target_duration());
+        }
+        let wait = wait.max(DELAYS.0);
+        let rest = buffered.saturating_sub(wait);
+        self.recovery.outage = Some(Outage { retry_at: now + wait, rest, permanent: None });
+    }
+
+    /// There is audio that was not read.
+    fn has_unread(&self) -> bool {
+        self.sections.buffers.iter().any(|section| section.len() > 0)
+    }
+
+    /// The playlist of this segment still lists it.
+    fn is_listed(&self, id: u64) -> bool {
+        let queued = self.queue.iter().find(|queued| queued.id == id);
+        queued.is_some_and(|queued| {
+            let timeline = self.timelines[queued.variant].as_ref();
+            timeline.is_none_or(|timeline| queued.position.sequence >= timeline.list.media_sequence)
+        })
     }
 
     fn skip(&mut self, id: u64, error: Error, now: Instant) {
@@ -349,12 +391,37 @@ impl State {
         is_over
     }
 
+    /// Nothing is fetched until a call has returned the error. A live stream goes on by itself, as often as its playlist is loaded: what
+    /// it does not fetch is lost. On demand an application that has paused would cost requests for nothing.
+    pub(super) fn has_stopped(&self) -> bool {
+        let error = self.recovery.error.as_ref();
+        error.is_some_and(|error| self.is_on_demand || error.is_cancelled())
+    }
+
+    /// The error that a reader without audio gets.
+    pub(super) fn failure(&self) -> Option<&Error> {
+        self.recovery.error.as_ref().or(self.recovery.stuck.as_ref())
+    }
+
+    /// A segment is fetched, or will be without a change of the playlist.
+    fn is_coming(&self) -> bool {
+        let is_coming =
+            |queued: &QueuedSegment| matches!(queued.phase, SegmentPhase::Planned | SegmentPhase::Fetching);
+        // A reader that is faster than the network has read all that was planned.
+        let follows = self.follows.filter(|(variant, _)| *variant == self.variant);
+        let is_listed = |position| self.timeline().is_some_and(|known| known.segment_at(position).is_some());
+        self.queue.iter().any(is_coming)
+            || self.recovery.stuck.is_some() && follows.is_some_and(|(_, position)| is_listed(position))
+    }
+
     /// Returns the error that has stopped fetching, and lets it continue. The next attempt is made after the delay that began when
     /// the last one failed: an application may call again and again, whatever it gets.
     pub(super) fn take_error(&mut self) -> Option<Error> {
-        let error = self.recovery.error.take();
-        if error.is_some() {
-            return error;
+        if self.has_stopped() || !self.is_coming() {
+            let error = self.recovery.error.take().or_else(|| self.recovery.stuck.take());
+            if error.is_some() {
+                return error;
+            }
         }
         self.recovery.outage.as_mut()?.permanent.take()
     }

@@ -18,7 +18,7 @@ use crate::types::Priority;
 impl State {
     /// What to request now. Each hint is returned once.
     pub(crate) fn poll_hint(&mut self, now: Instant) -> Option<Hinted> {
-        if self.recovery.error.is_some() || self.is_out(now) {
+        if self.has_stopped() || self.is_out(now) {
             return None;
         }
         let map = self.poll_hinted_map(now).map(Hinted::Map);

@@ -222,6 +222,7 @@ impl State {
         // The cap came from what the old quality had chosen.
         self.level_cap.clear();
         if let Quality::Fixed(level) = &quality {
+            self.lift_exclusion_of(*level, now);
             self.load_playlist_of(*level, now);
         }
         self.config.quality = quality;
@@ -265,6 +266,8 @@ mod late_tests;
 mod live_seek_tests;
 #[cfg(test)]
 mod live_tests;
+#[cfg(test)]
+mod mended_tests;
 #[cfg(test)]
 mod network_tests;
 #[cfg(test)]

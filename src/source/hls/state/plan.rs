@@ -36,7 +36,7 @@ impl State {
     /// The next fetch, if there is one that is urgent enough.
     pub(crate) fn plan(&mut self, now: Instant, admissible: Priority) -> Option<Planned> {
         self.woken = None;
-        if self.recovery.error.is_some() || self.is_out(now) {
+        if self.has_stopped() || self.is_out(now) {
             return None;
         }
         #[cfg(feature = "cache")]

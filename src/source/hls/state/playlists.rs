@@ -70,6 +70,9 @@ impl State {
             (None, Some(current)) => current.other(list, url),
             (None, None) => Timeline::new(list, url, self.cursor),
         };
+        if is_new {
+            self.recovery.stuck = None;
+        }
         self.release(variant, number, Some(&timeline));
         self.check_hints(variant, &timeline);
         self.timelines[variant] = Some(timeline);
@@ -110,6 +113,7 @@ impl State {
             self.discontinuity = Some(Discontinuity::Reset);
         }
         self.timelines[variant] = Some(timeline);
+        self.recovery.stuck = None;
         self.commit();
         true
     }

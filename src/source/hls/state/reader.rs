@@ -190,7 +190,7 @@ impl State {
         Facts {
             is_known: true,
             is_complete: self.is_finished(),
-            has_failed: self.recovery.error.is_some(),
+            has_failed: self.failure().is_some(),
             is_retrying: self.recovery.retrying.is_some(),
             // After a wake-up the next fetch is about to begin: between two segments nothing else shows it.
             is_fetching: self.queue.iter().any(is_fetching)
@@ -203,7 +203,7 @@ impl State {
     /// The error that stopped fetching, or that is being retried.
     pub(crate) fn last_error(&self) -> Option<&Error> {
         let retrying = self.recovery.retrying.as_ref().map(|retrying| &retrying.error);
-        self.recovery.error.as_ref().or(retrying)
+        self.failure().or(retrying)
     }
 
     pub(crate) fn section(&self, id: u64) -> Option<&SectionBuffer> {

@@ -32,8 +32,12 @@ pub(super) struct Recovery {
     pub(super) last_skip: Option<Error>,
     /// Where the last segment that failed starts, and the variants that do not have it.
     pub(super) tried: Option<(Duration, Vec<usize>)>,
-    /// Fetching has stopped with this error, until a call returns it.
+    /// Fetching has stopped with this error, until a call returns it. Of a live stream it has not stopped, unless it was cancelled.
     pub(super) error: Option<Error>,
+    /// The live playlist does not change any more, until it does or a call has returned the error.
+    pub(super) stuck: Option<Error>,
+    /// Since something arrived each variant has failed, so what has failed is no variant.
+    pub(super) is_all_excluded: bool,
     pub(super) outage: Option<Outage>,
     /// Until bytes arrive.
     pub(super) retrying: Option<Retrying>,

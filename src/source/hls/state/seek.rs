@@ -100,7 +100,7 @@ impl State {
     fn move_reader(&mut self, target: Duration) {
         self.sections.level = None;
         (self.sections.target, self.sections.reader_time) = (target, target);
-        self.recovery.error = None;
+        (self.recovery.error, self.recovery.stuck) = (None, None);
         (self.recovery.skipped, self.recovery.last_skip) = (0, None);
     }
 
