@@ -176,6 +176,39 @@ fn a_stale_presentation_plays_while_its_playlist_is_requested() {
     assert!(paths(&origin.log().requests[requests..]).iter().all(|path| *path == "/mp4.m3u8"));
 }
 
+/// As on a network that shows its login page.
+#[test]
+fn a_page_in_place_of_a_playlist_confirms_nothing_and_changes_nothing() {
+    let lines = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000,CODECS=\"mp4a.40.2\"\naac.m3u8\n";
+    for path in ["/aac.m3u8", "/all.m3u8"] {
+        let directory = tempfile::tempdir().unwrap();
+        let site = site(SEGMENTS).with("/all.m3u8", lines);
+        let is_captive = Arc::new(AtomicBool::new(false));
+        let shows_page = Arc::clone(&is_captive);
+        let origin = Origin::start(move |request| {
+            if shows_page.load(Ordering::Relaxed) {
+                let page = "<!DOCTYPE html><html><title>Log in</title></html>";
+                let site = Site::default().with(&request.path, page);
+                return site.answer(request).header("Content-Type", "text/html");
+            }
+            site.answer(request)
+        });
+        assert_eq!(frames(&mut open(&origin, path, &directory).unwrap()), all_frames(), "{path}");
+        is_captive.store(true, Ordering::Relaxed);
+        for _ in 0..2 {
+            let requests = origin.log().requests.len();
+            let mut hls = open(&origin, path, &directory).unwrap();
+            origin.wait_until("the page", |log| log.requests.len() > requests);
+            for _ in 0..3 {
+                assert_eq!(frames(&mut hls), all_frames(), "{path}");
+                hls.seek(Duration::ZERO).unwrap();
+            }
+        }
+        is_captive.store(false, Ordering::Relaxed);
+        assert_eq!(frames(&mut open(&origin, path, &directory).unwrap()), all_frames(), "{path}");
+    }
+}
+
 /// Each playlist names its resources with a token of its own, and nothing is served without one.
 fn signed() -> Origin {
     Origin::start(|request| {

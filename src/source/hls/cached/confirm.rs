@@ -50,11 +50,13 @@ impl ConfirmSink {
         };
         // A stored playlist has no sender: what this one names is held to the address that it came from.
         self.shared.note_peer(head.peer());
+        // First: a network may show its login page in place of a playlist, which says nothing of the presentation.
+        let context = Context { url: from, variables: self.shared.variables(), previous: None };
+        let list = Playlist::parse_in(&text, context)?;
         if store.keep_list((&self.url, from), &text, head, &self.sent) == Kept::Changed {
             return Ok(Confirmation::Changed(changed(head, "playlist")));
         }
-        let context = Context { url: from, variables: self.shared.variables(), previous: None };
-        Ok(match Playlist::parse_in(&text, context)? {
+        Ok(match list {
             Playlist::Media(list) => Confirmation::Media(Box::new(list), from.clone()),
             Playlist::Multivariant(list) => {
                 let language = self.shared.config.language.as_deref();
