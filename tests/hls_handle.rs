@@ -11,11 +11,11 @@ use std::io::Read;
 use std::thread;
 use std::time::Duration;
 
-use presentation::{FRAMES, SEGMENT, Site, downloader, extinf, open, play, site, ts};
+use presentation::{FRAMES, SEGMENT, Site, all, downloader, extinf, open, play, site, ts};
 use windway::downloader::CancelReason;
 use windway::hls::{Discontinuity, Hls, HlsConfig};
-use windway::stream::Phase;
-use windway::{Downloader, ErrorKind};
+use windway::stream::{Phase, TryRead};
+use windway::{Downloader, ErrorKind, Stream};
 
 #[test]
 fn a_presentation_with_an_end_has_no_live_edge_and_plays_on() {
@@ -76,6 +76,63 @@ fn progress_is_what_the_handle_returns_in_one_look() {
     assert!(stream.last_error.is_none() && stream.starving.is_none());
     assert_eq!((progress.level, progress.playing_level, progress.rendition), (0, 0, 0));
     assert_eq!((progress.latency, progress.seekable), (None, handle.seekable()));
+}
+
+#[test]
+fn a_presentation_that_was_read_whole_has_ended_until_a_seek() {
+    let origin = site(3).serve();
+    let mut hls = open(&origin, "/ts.m3u8", |_| ());
+    let handle = hls.handle();
+    let mut watch = handle.watch(Duration::from_millis(1));
+    for _ in 0..2 {
+        let mut section = hls.next_section().unwrap().unwrap();
+        section.read_exact(&mut [0; 5000]).unwrap();
+        support::poll_until("all segments", || handle.phase() == Phase::Complete);
+        all(&mut section);
+        assert_eq!(handle.phase(), Phase::Ended, "its last section has ended");
+        assert!(hls.next_section().unwrap().is_none());
+        assert_eq!(handle.phase(), Phase::Ended);
+        assert_eq!(handle.progress().stream.phase, Phase::Ended);
+        assert!(watch.next().is_some(), "a seek may follow");
+        hls.seek(Duration::ZERO).unwrap();
+        assert_ne!(handle.phase(), Phase::Ended);
+    }
+    drop(hls);
+    assert_eq!(handle.phase(), Phase::Closed);
+}
+
+#[test]
+fn a_stream_goes_on_after_a_seek_from_its_end() {
+    let origin = site(3).serve();
+    for buffer in [120, 1] {
+        let hls = open(&origin, "/ts.m3u8", |config| config.buffer = Duration::from_secs(buffer));
+        let source = hls.into_source().unwrap();
+        let handle = source.handle().clone();
+        let mut stream = Stream::new(source);
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let len = bytes.len();
+        assert_eq!(stream.len(), Some(len as u64));
+        for polls in [false, true] {
+            handle.seek(Duration::ZERO).unwrap();
+            assert_eq!(stream.len(), None, "bytes follow");
+            let mut again = Vec::new();
+            if polls {
+                let mut buf = [0; 1000];
+                loop {
+                    match stream.try_read(&mut buf).unwrap() {
+                        TryRead::Bytes(got) => again.extend_from_slice(&buf[..got]),
+                        TryRead::Pending(_) => std::thread::yield_now(),
+                        _ => break,
+                    }
+                }
+            } else {
+                stream.read_to_end(&mut again).unwrap();
+            }
+            assert!(again == bytes, "{} bytes of {len}", again.len());
+            assert_eq!(stream.handle().phase(), Phase::Ended);
+        }
+    }
 }
 
 #[test]

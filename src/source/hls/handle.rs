@@ -192,9 +192,9 @@ impl HlsHandle {
         self.shared.go_live()
     }
 
-    /// What the presentation is doing. [`Phase::Complete`]: all up to its end is fetched. It does not show
-    /// [`Phase::Ended`], because each section has an end of its own: see
-    /// [`Hls::next_section`](super::Hls::next_section).
+    /// What the presentation is doing. [`Phase::Complete`]: all up to its end is fetched. [`Phase::Ended`]: the last section was read
+    /// to its end, or [`Hls::next_section`](super::Hls::next_section) has returned `None`, and nothing was sought since. A
+    /// [`watch`](Self::watch) goes on, as a seek may follow.
     pub fn phase(&self) -> Phase {
         self.shared.phase()
     }

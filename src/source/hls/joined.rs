@@ -68,7 +68,6 @@ struct Reader {
     /// The last bytes up to `position`.
     kept: VecDeque<u8>,
     position: u64,
-    is_ended: bool,
 }
 
 impl HlsSource {
@@ -78,7 +77,7 @@ impl HlsSource {
         })?;
         let first = section.info().clone();
         let (handle, section) = (hls.handle(), Some(section));
-        let reader = Reader { hls, section, head: 0, kept: VecDeque::new(), position: 0, is_ended: false };
+        let reader = Reader { hls, section, head: 0, kept: VecDeque::new(), position: 0 };
         Ok(Self { handle, first, reader: Mutex::new(reader) })
     }
 
@@ -98,6 +97,13 @@ impl HlsSource {
 enum Mode {
     Block,
     Try,
+}
+
+/// What follows a section.
+enum Opened {
+    Section,
+    End,
+    NotYet,
 }
 
 impl Reader {
@@ -135,12 +141,13 @@ impl Reader {
 
     fn read_next(&mut self, buf: &mut [u8], first: &SectionInfo, mode: Mode) -> Result<Option<usize>, Error> {
         let mut head = [0; FLAC_HEAD];
-        while !self.is_ended {
+        loop {
             let Some(section) = &self.section else {
-                if !self.open_section(first, mode)? {
-                    return Ok(None);
+                match self.open_section(first, mode)? {
+                    Opened::Section => continue,
+                    Opened::End => return Ok(Some(0)),
+                    Opened::NotYet => return Ok(None),
                 }
-                continue;
             };
             let into = if self.head > 0 { &mut head[..self.head] } else { &mut *buf };
             let got = match mode {
@@ -159,22 +166,18 @@ impl Reader {
                 }
             }
         }
-        Ok(Some(0))
     }
 
-    /// False if there is none yet.
-    fn open_section(&mut self, first: &SectionInfo, mode: Mode) -> Result<bool, Error> {
+    fn open_section(&mut self, first: &SectionInfo, mode: Mode) -> Result<Opened, Error> {
         let next = match mode {
             Mode::Block => self.hls.next_section()?,
             Mode::Try => match self.hls.try_next_section()? {
                 Some(next) => next,
-                None => return Ok(false),
+                None => return Ok(Opened::NotYet),
             },
         };
-        let Some(section) = next else {
-            self.is_ended = true;
-            return Ok(true);
-        };
+        // It is not the last word: after a seek there are sections again.
+        let Some(section) = next else { return Ok(Opened::End) };
         let kind = |info: &SectionInfo| (info.codec, info.sample_rate, info.channels);
         if kind(section.info()) != kind(first) {
             let why = format!(
@@ -186,7 +189,7 @@ impl Reader {
         }
         self.head = if first.codec == AudioCodec::Flac { FLAC_HEAD } else { 0 };
         self.section = Some(section);
-        Ok(true)
+        Ok(Opened::Section)
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -212,7 +215,11 @@ impl Source for HlsSource {
 
     fn len(&self) -> Option<u64> {
         // While a read is blocked the end has not been reached.
-        self.reader.try_lock().and_then(|reader| reader.is_ended.then_some(reader.position))
+        let reader = self.reader.try_lock()?;
+        // A seek by time has no place in bytes: what follows it is behind all that was read.
+        let has_ended =
+            reader.section.is_none() && self.handle.shared.with(|state| state.has_ended()) == Some(true);
+        has_ended.then_some(reader.position)
     }
 
     fn try_read_at(&self, position: u64, buf: &mut [u8]) -> Result<TryRead, Error> {

@@ -25,7 +25,7 @@ use crate::client::{Request, is_private};
 use crate::downloader::{Epoch, Waker};
 use crate::error::Error;
 use crate::event::{Bus, Subscriber};
-use crate::phase::{Facts, Phase};
+use crate::phase::{Facts, LastRead, Phase};
 use crate::source::StreamStats;
 use crate::source::progress::Progress;
 use crate::source::wait::WaitState;
@@ -366,7 +366,9 @@ impl Shared {
     fn phase_of(&self, inner: &Inner) -> Phase {
         let is_cancelled = inner.is_closed || self.link.cancelled().is_some();
         let facts = inner.state.as_ref().map(State::facts).unwrap_or_default();
-        Facts { is_cancelled, is_urgent: inner.blocked > 0, ..facts }.phase()
+        let has_ended = inner.state.as_ref().is_some_and(State::has_ended);
+        let last = if has_ended { LastRead::Ended } else { LastRead::Open };
+        Facts { is_cancelled, is_urgent: inner.blocked > 0, ..facts }.phase().after(last)
     }
 
     /// All under one lock, so that the figures agree.

@@ -32,10 +32,13 @@ impl State {
             self.sections.reader_time = time;
             self.sections.level = level.or(self.sections.level);
             self.sections.bytes_read += got as u64;
+            self.sections.is_end_read = false;
             self.limit_kept();
             return ReadResult::Bytes(got);
         }
         if self.sections.buffers[index].is_closed {
+            let is_last = section + 1 == self.sections.next_id;
+            self.sections.is_end_read |= is_last && self.is_finished();
             return ReadResult::End;
         }
         match self.take_error() {
@@ -57,15 +60,23 @@ impl State {
         let handed = self.sections.handed;
         if let Some(section) = self.sections.buffers.iter().find(|section| section.id >= handed) {
             self.sections.handed = section.id + 1;
+            self.sections.is_end_read = false;
             return SectionResult::Section(section.id, section.info.clone());
         }
         if self.is_finished() {
-            return self.take_unplayed().map_or(SectionResult::End, SectionResult::Failed);
+            let unplayed = self.take_unplayed();
+            self.sections.is_end_read = unplayed.is_none();
+            return unplayed.map_or(SectionResult::End, SectionResult::Failed);
         }
         match self.take_error() {
             Some(error) => SectionResult::Failed(error),
             None => SectionResult::Wait(self.promote()),
         }
+    }
+
+    /// A reader has come to the end of the presentation, and has not sought since.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.sections.is_end_read
     }
 
     /// Why nothing was played at all up to the end. Once: without it the presentation would seem to be empty.

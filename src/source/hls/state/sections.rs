@@ -25,6 +25,8 @@ pub(super) struct Sections {
     pub(super) reader_time: Duration,
     /// Level of the audio that was read last. `None` if there was none since the start or the last seek.
     pub(super) level: Option<usize>,
+    /// A reader has come to the end of the presentation, and has not sought since.
+    pub(super) is_end_read: bool,
     /// Bytes that readers have read, of all sections.
     pub(super) bytes_read: u64,
 }
@@ -42,6 +44,7 @@ impl Sections {
             has_landed: false,
             reader_time: start,
             level: None,
+            is_end_read: false,
             bytes_read: 0,
         }
     }

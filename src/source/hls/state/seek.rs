@@ -98,7 +98,7 @@ impl State {
 
     /// Notes that the reader is at `target` now. The caller seeks again after an error, so fetching goes on.
     fn move_reader(&mut self, target: Duration) {
-        self.sections.level = None;
+        (self.sections.level, self.sections.is_end_read) = (None, false);
         (self.sections.target, self.sections.reader_time) = (target, target);
         (self.recovery.error, self.recovery.stuck) = (None, None);
         (self.recovery.skipped, self.recovery.last_skip) = (0, None);
