@@ -167,7 +167,12 @@ impl HlsHandle {
 
     /// Continues at `target`, and returns the start of the segment there. Sections end, also the one being read;
     /// [`Hls::next_section`](super::Hls::next_section) returns the one at the target, whose
-    /// [`skip`](super::SectionInfo::skip) is the rest of the way.
+    /// [`skip`](super::SectionInfo::skip) is the rest of the way. That is the first section after the seek whose
+    /// [`discontinuity`](super::SectionInfo::discontinuity) is [`Seek`](super::Discontinuity::Seek).
+    ///
+    /// The time that is returned is for display. What is not buffered is placed by the durations in the playlist, and
+    /// [`SectionInfo::start`](super::SectionInfo::start) is the time of a frame, which is known once the media has arrived: do not compare
+    /// the two. They differ by roundings, by a part of a frame, or by as much as the playlist is wrong.
     /// Where the times in the media show that the playlist is wrong about durations, that section begins with a segment before.
     ///
     /// Where the target is buffered nothing is fetched again, and the levels are those that were fetched. That includes audio that was
