@@ -81,9 +81,10 @@ pub struct HlsConfig {
 pub enum Quality {
     /// By the measured throughput and the buffer.
     Auto(AbrConfig),
-    /// Always this one of [`HlsHandle::levels`](super::HlsHandle::levels), as long as it can be fetched. After a failure the nearest
-    /// other level is played for 60 s, or until [`HlsHandle::set_quality`](super::HlsHandle::set_quality) chooses it again; if all
-    /// levels have failed, until a segment arrives. A number that is too large is the last one. If the cache has only another level, that is played if the playlists can't be fetched.
+    /// Always this one of [`HlsHandle::levels`](super::HlsHandle::levels), as long as it can be fetched. A number that is too large
+    /// is the last one. After a failure the nearest other level is played for 60 s, or until
+    /// [`HlsHandle::set_quality`](super::HlsHandle::set_quality) chooses this one again; if all levels have failed, until a segment
+    /// arrives. If the cache has only another level, that is played if the playlists can't be fetched.
     Fixed(usize),
     /// By a choice of the application.
     Custom(MakeAbr),

@@ -267,11 +267,11 @@ mod live_seek_tests;
 #[cfg(test)]
 mod live_tests;
 #[cfg(test)]
-mod mended_tests;
-#[cfg(test)]
 mod network_tests;
 #[cfg(test)]
 mod playlist_tests;
+#[cfg(test)]
+mod recovery_tests;
 #[cfg(test)]
 mod replace_tests;
 #[cfg(test)]

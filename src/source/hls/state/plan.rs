@@ -167,7 +167,8 @@ impl State {
         self.rest_of_fetching(index).is_some_and(|rest| rest.as_secs_f64() <= lead)
     }
 
-    /// When segments of which nothing arrives, and what they wait for, leave the network to the next one. Only those that [`take_wake`](Self::take_wake) has not
+    /// When segments of which nothing arrives, and what they wait for, leave the network to the next one. Only those that
+    /// [`take_wake`](Self::take_wake) has not
     /// seen: a reader would not block for the others.
     pub(super) fn stalls(&self) -> impl Iterator<Item = Instant> {
         let stalls = self.fetching().filter_map(QueuedSegment::last_progress).map(|last| last + STALLED);
