@@ -168,8 +168,7 @@ impl State {
     }
 
     /// When segments of which nothing arrives, and what they wait for, leave the network to the next one. Only those that
-    /// [`take_wake`](Self::take_wake) has not
-    /// seen: a reader would not block for the others.
+    /// [`take_wake`](Self::take_wake) has not seen: a reader would not block for the others.
     pub(super) fn stalls(&self) -> impl Iterator<Item = Instant> {
         let stalls = self.fetching().filter_map(QueuedSegment::last_progress).map(|last| last + STALLED);
         let needed = self.fetching().flat_map(|queued| queued.needs.resources());

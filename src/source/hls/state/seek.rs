@@ -9,8 +9,7 @@
 //!
 //! A section begins with a segment, or with a part of one, in any case, so that a decoder has the frames before the target that it
 //! needs. If another section behind the target can't be read again from its begin, because its reader was dropped before its end or
-//! has read more than
-//! is kept, everything is dropped.
+//! has read more than is kept, everything is dropped.
 
 use std::ops::Range;
 use std::time::Duration;
