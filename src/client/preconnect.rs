@@ -34,6 +34,16 @@ impl PreconnectGuard {
         self.ready
     }
 
+    /// The holder has closed its connection in the middle of a body. It will need one again.
+    pub(crate) fn handle_cut(&self) {
+        match &self.kept {
+            Kept::Pool(guard) => guard.handle_cut(),
+            // The end of a stream leaves its connection open.
+            #[cfg(feature = "http3")]
+            Kept::Quic(_) => {}
+        }
+    }
+
     /// True if the origin has turned out to serve one connection at a time.
     pub(crate) fn is_single_connection(&self) -> bool {
         match &self.kept {

@@ -18,6 +18,8 @@ pub(super) struct Demand {
     holders: BTreeMap<usize, usize>,
     /// Number of connections that should be ready while the origin is in use.
     wanted: usize,
+    /// Connections that were closed in the middle of a body, less the dials since. At most one for each holder.
+    cut: usize,
     /// Dials to this origin on the current network: their ids, and when they began.
     dialling: Vec<(u64, Instant)>,
     /// Last time that a connection was requested. An origin that has not been used for a while is no longer dialled.
@@ -33,6 +35,7 @@ impl Demand {
         Self {
             holders: BTreeMap::new(),
             wanted: 0,
+            cut: 0,
             dialling: Vec::new(),
             used: now,
             failed: false,
@@ -62,6 +65,12 @@ impl Demand {
             *holders = holders.saturating_sub(1);
         }
         self.holders.retain(|_, holders| *holders > 0);
+        self.cut = self.cut.min(self.holders());
+    }
+
+    /// The connection of a holder was closed in the middle of a body. It will need one again.
+    pub(super) fn handle_cut(&mut self) {
+        self.cut = (self.cut + 1).min(self.holders());
     }
 
     /// A connection is requested: the host may be reachable again.
@@ -71,6 +80,7 @@ impl Demand {
     }
 
     pub(super) fn handle_dial(&mut self, id: u64, now: Instant) {
+        self.cut = self.cut.saturating_sub(1);
         self.dialling.push((id, now));
     }
 
@@ -91,6 +101,7 @@ impl Demand {
     pub(super) fn change_network(&mut self) {
         self.failed = false;
         self.refused_until = None;
+        self.cut = 0;
         self.dialling.clear();
     }
 
@@ -105,7 +116,9 @@ impl Demand {
     pub(super) fn is_unmet(&self, ready: usize, max_age: Duration, now: Instant) -> bool {
         let is_slow = self.slow_at().any(|slow_at| slow_at <= now);
         let is_hopeless = self.failed || is_slow || self.is_refused(now);
-        ready + self.dialling.len() < self.wanted() && !is_hopeless && self.used + max_age > now
+        // Others of the idle ones are for the streams whose connections they were.
+        let wanted = if self.cut > 0 { self.wanted().max(self.holders()) } else { self.wanted() };
+        ready + self.dialling.len() < wanted && !is_hopeless && self.used + max_age > now
     }
 
     /// True if there is something to remember.

@@ -164,6 +164,14 @@ impl<C> IdleConnections<C> {
         Arc::clone(&origin_pool.single_connection)
     }
 
+    /// Records that the connection of a holder was closed in the middle of a body. Another one is dialled, unless an idle one is left
+    /// for each holder.
+    pub(crate) fn handle_cut(&mut self, origin: &Origin) {
+        if let Some(origin_pool) = self.origins.get_mut(origin) {
+            origin_pool.demand.handle_cut();
+        }
+    }
+
     /// Removes a holder of `ready` connections.
     pub(crate) fn stop_preconnecting(&mut self, origin: &Origin, ready: usize) {
         let ready = ready.min(self.limits.per_origin);

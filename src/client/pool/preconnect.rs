@@ -163,6 +163,12 @@ impl Drop for Dialler {
 }
 
 impl PoolGuard {
+    /// The holder's connection was closed in the middle of a body. It will need one again.
+    pub(crate) fn handle_cut(&self) {
+        self.pool.state.lock().idle.handle_cut(&self.origin);
+        self.pool.refill();
+    }
+
     /// True if the origin has turned out to serve one connection at a time.
     pub(crate) fn is_single_connection(&self) -> bool {
         self.single_connection.load(Ordering::Relaxed)

@@ -146,6 +146,8 @@ impl PieceSink {
         let token = in_flight.token.clone();
         drop(state);
         token.cancel();
+        // Now, and not when the reader has come to the end of what is stored: it would wait for the connect.
+        self.shared.handle_cut();
     }
 
     fn store(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {

@@ -316,6 +316,13 @@ impl Shared {
         self.preconnect(if is_bisected && !is_metered { BISECTING_CONNECTIONS } else { 1 });
     }
 
+    /// The connection of a piece was closed in the middle of its body: the next piece needs one.
+    pub(super) fn handle_cut(&self) {
+        if let Preconnect::Decided(Some(guard)) = &*self.preconnect.lock() {
+            guard.handle_cut();
+        }
+    }
+
     /// Keeps this many connections ready from now on.
     pub(super) fn preconnect(&self, ready: usize) {
         let target = self.state.lock().target().cloned();

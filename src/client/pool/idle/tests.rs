@@ -99,6 +99,26 @@ fn a_stream_gets_its_connection_although_those_of_others_fill_the_limit() {
 }
 
 #[test]
+fn a_connection_that_a_stream_has_closed_in_a_body_is_replaced_once() {
+    let now = Instant::now();
+    let (mut idle, a) = (idle(), origin("a"));
+    (0..3).for_each(|_| drop(idle.keep_preconnected(&a, 1, now)));
+    idle.put(&a, 1, now);
+    assert_eq!(idle.poll_dial(now), None, "one is ready");
+    idle.handle_cut(&a);
+    let dial = idle.poll_dial(now).expect("one for the stream that has lost its own");
+    assert_eq!(idle.poll_dial(now), None, "once");
+    idle.handle_dialled(&dial, true);
+    (2..4).for_each(|connection| drop(idle.put(&a, connection, now)));
+    idle.handle_cut(&a);
+    assert_eq!(idle.poll_dial(now), None, "there is one for each stream");
+    // It counts no longer than its stream is open.
+    (0..3).for_each(|_| idle.stop_preconnecting(&a, 1));
+    idle.clear(None);
+    assert_eq!(idle.poll_dial(now), None);
+}
+
+#[test]
 fn a_limit_of_zero_keeps_nothing() {
     for (per_origin, over_all) in [(0, 4), (4, 0)] {
         let mut idle = IdleConnections::new(Limits { per_origin, over_all, max_age: AGE });
