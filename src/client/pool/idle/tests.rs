@@ -52,8 +52,7 @@ fn limits_hold_for_each_origin_and_over_all() {
 #[test]
 fn a_connection_is_kept_for_each_open_stream_up_to_a_limit() {
     let now = Instant::now();
-    let (mut idle, a) =
-        (IdleConnections::new(Limits { per_origin: 3, over_all: 4, max_age: AGE }), origin("a"));
+    let (mut idle, a) = (idle(), origin("a"));
     let streams = MAX_HELD as u32 + 10;
     (0..streams).for_each(|_| drop(idle.keep_preconnected(&a, 1, now)));
     (0..streams).for_each(|connection| drop(idle.put(&a, connection, now)));
@@ -69,8 +68,7 @@ fn a_connection_is_kept_for_each_open_stream_up_to_a_limit() {
 #[test]
 fn connections_that_open_streams_need_are_kept_rather_than_others() {
     let now = Instant::now();
-    let (mut idle, a, b) =
-        (IdleConnections::new(Limits { per_origin: 3, over_all: 4, max_age: AGE }), origin("a"), origin("b"));
+    let (mut idle, a, b) = (idle(), origin("a"), origin("b"));
     (0..5).for_each(|_| drop(idle.keep_preconnected(&a, 1, now)));
     (0..5).for_each(|connection| drop(idle.put(&a, connection, now)));
     let later = now + SURPLUS_AGE / 2;
@@ -85,8 +83,7 @@ fn connections_that_open_streams_need_are_kept_rather_than_others() {
 #[test]
 fn a_stream_gets_its_connection_although_those_of_others_fill_the_limit() {
     let now = Instant::now();
-    let (mut idle, a, b) =
-        (IdleConnections::new(Limits { per_origin: 3, over_all: 4, max_age: AGE }), origin("a"), origin("b"));
+    let (mut idle, a, b) = (idle(), origin("a"), origin("b"));
     (0..5).for_each(|_| drop(idle.keep_preconnected(&a, 1, now)));
     (0..5).for_each(|connection| drop(idle.put(&a, connection, now)));
     assert_eq!(idle.poll_dial(now), None);

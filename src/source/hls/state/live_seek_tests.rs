@@ -5,9 +5,9 @@ use url::Url;
 
 use super::playlist_tests::live;
 use super::section::SectionInfo;
-use super::tests::{End, FRAMES, Player};
+use super::seek_tests::whole_or_broken;
+use super::tests::{End, Player};
 use super::*;
-use crate::error::ErrorKind;
 
 /// Of a frame, and of a segment.
 const FRAME: Duration = Duration::from_millis(500);
@@ -30,12 +30,8 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let end = prop_oneof![
-        4 => Just(End::Whole),
-        1 => (0..FRAMES).prop_map(|after| End::Broken(after, ErrorKind::Disconnected)),
-    ];
     prop_oneof![
-        6 => (0_usize..8, end).prop_map(|(which, end)| Step::End(which, end)),
+        6 => (0_usize..8, whole_or_broken()).prop_map(|(which, end)| Step::End(which, end)),
         3 => (0_usize..10).prop_map(Step::Read),
         2 => (0.0..=1.0).prop_map(Step::Seek),
         2 => Just(Step::Grow),

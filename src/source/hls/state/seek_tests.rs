@@ -27,13 +27,17 @@ enum Step {
     Quality(usize),
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let end = prop_oneof![
+/// How a fetch ends: each fifth one breaks.
+pub(super) fn whole_or_broken() -> impl Strategy<Value = End> {
+    prop_oneof![
         4 => Just(End::Whole),
         1 => (0..FRAMES).prop_map(|after| End::Broken(after, ErrorKind::Disconnected)),
-    ];
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0_usize..8, end).prop_map(|(which, end)| Step::End(which, end)),
+        6 => (0_usize..8, whole_or_broken()).prop_map(|(which, end)| Step::End(which, end)),
         3 => (0_usize..10).prop_map(Step::Read),
         3 => (0_u64..24_000).prop_map(Step::Seek),
         1 => Just(Step::Drop),
