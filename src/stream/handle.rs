@@ -127,12 +127,10 @@ impl StreamHandle {
 
     /// The current phase of the stream.
     pub fn phase(&self) -> Phase {
-        let last = self.cursor.reads.lock().last();
-        match self.source() {
-            Some(source) => source.phase().after(last),
-            // Dropped: what is left is how the last read ended.
-            None => Phase::Idle.after(last),
-        }
+        // Dropped: what is left is how the last read ended.
+        let source = self.source().map_or(Phase::Idle, |source| source.phase());
+        // After the source: a drop records it before it takes the source away.
+        source.after(self.cursor.reads.lock().last())
     }
 
     /// The most recent error. The first of these that exists: the error of the last read; the error that stopped

@@ -306,7 +306,6 @@ impl Drop for Stream {
         self.cursor.starvation.lock().handle_end(Instant::now());
         // Before the source is dropped: a handle that finds no source returns this.
         self.cursor.end(FinalState::of(self.source()));
-        self.cursor.reads.lock().drop_reader();
     }
 }
 
