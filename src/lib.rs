@@ -32,7 +32,7 @@
 //! | `windway-hedged` | 1 for each hedged request | until one of the responses has arrived |
 //! | `windway-opening` | 1 for each file that [`open_any`] opened | until 256 KiB have arrived |
 //! | `windway-sequential` | 1 for each stream of a server without ranges | as long as the response body |
-//! | `windway-disk` | 1 for the process | from the first file I/O for a temporary file until the last stream with one is dropped |
+//! | `windway-disk` | 1 for the process | from the first file I/O for a temporary file until the last stream with one is dropped, and it has closed the file |
 //! | `windway-cache` | 1 for each opened `Cache` | while the entries of its directory are counted, and evicted down to its limit |
 //! | `windway-download` | 1 for each download to a file | until the file is whole, or the download has failed or was cancelled |
 //! | `windway-radio` | 1 for each radio | until its [`Radio`] is dropped, or has ended permanently |

@@ -4,8 +4,8 @@
 //! it. A network worker can't do its work: while all of them wait for servers, bytes that lie on the local disk would
 //! wait with them.
 //!
-//! What wakes a thread: [`request`](Disk::request) and the drop notify the thread, under the queue's lock. Only the drop
-//! waits for the thread: it joins it. While there is no work the thread sleeps without a deadline.
+//! What wakes a thread: [`request`](Disk::request), [`close`](Disk::close) and the drop notify the thread, under the queue's lock.
+//! Only the drop waits for the thread: it joins it. While there is no work the thread sleeps without a deadline.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle, ThreadId};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::store::BlockStore;
 use super::write_behind::Backlog;
 use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
@@ -46,9 +47,18 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Each is in it once, so there are at most as many as there are resources. Each limits its own work.
-    waiting: VecDeque<Weak<dyn DiskWork>>,
+    /// Each resource is in it once at most, for its work and then for its end. Each limits its own work.
+    waiting: VecDeque<Task>,
+    /// The last share was dropped, so nothing is to be closed any more.
     is_closed: bool,
+}
+
+/// What the thread does for a resource.
+#[derive(Debug)]
+enum Task {
+    Work(Weak<dyn DiskWork>),
+    /// Drops the store, and then the resource's share of the thread.
+    Close(Box<dyn BlockStore>, Arc<Disk>),
 }
 
 impl Disk {
@@ -83,7 +93,14 @@ impl Disk {
 
     /// Calls [`DiskWork::work`] on the thread until it returns false. The caller must not request it again before.
     pub(super) fn request(&self, work: &Arc<dyn DiskWork>) {
-        self.queue.push(Arc::downgrade(work));
+        self.queue.push(Task::Work(Arc::downgrade(work)));
+    }
+
+    /// Drops `store` on the thread, which keeps this share until then: to close a large file takes the system a while, 30 ms for
+    /// 512 MiB in memory. Does not block.
+    pub(super) fn close(self: Arc<Self>, store: Box<dyn BlockStore>) {
+        let queue = Arc::clone(&self.queue);
+        queue.push(Task::Close(store, self));
     }
 }
 
@@ -94,8 +111,8 @@ impl Drop for Disk {
             state.is_closed = true;
             self.queue.changed.notify_all();
         }
-        // The thread itself may drop the last share, with a resource that it held while it worked. It ends by itself
-        // then.
+        // The thread itself may drop the last share, with a resource that it held while it worked or that it has closed. It ends
+        // by itself then.
         if thread::current().id() == self.id {
             return;
         }
@@ -108,34 +125,45 @@ impl Drop for Disk {
 impl Queue {
     /// The thread.
     fn run(&self) {
-        while let Some(waiting) = self.next() {
-            // A resource that was dropped needs no I/O.
-            let Some(resource) = waiting.upgrade() else { continue };
-            // With its drop, since this may be the last reference. All resources of the process need this thread.
-            if contain("work of the disk thread", move || resource.work()).unwrap_or(false) {
-                // Behind the others: no resource waits for all blocks of another one.
-                self.push(waiting);
+        while let Some(task) = self.next() {
+            match task {
+                Task::Work(waiting) => self.work(waiting),
+                Task::Close(store, share) => {
+                    // A panic is logged there.
+                    let _ = contain("the close of a temporary file", move || drop(store));
+                    drop(share);
+                }
             }
         }
     }
 
+    fn work(&self, waiting: Weak<dyn DiskWork>) {
+        // A resource that was dropped needs no I/O.
+        let Some(resource) = waiting.upgrade() else { return };
+        // With its drop, since this may be the last reference. All resources of the process need this thread.
+        if contain("work of the disk thread", move || resource.work()).unwrap_or(false) {
+            // Behind the others: no resource waits for all blocks of another one.
+            self.push(Task::Work(waiting));
+        }
+    }
+
     /// Blocks until there is work. `None` once the queue is closed.
-    fn next(&self) -> Option<Weak<dyn DiskWork>> {
+    fn next(&self) -> Option<Task> {
         let mut state = self.state.lock();
         loop {
             if state.is_closed {
                 return None;
             }
             match state.waiting.pop_front() {
-                Some(work) => return Some(work),
+                Some(task) => return Some(task),
                 None => self.changed.wait(&mut state),
             }
         }
     }
 
-    fn push(&self, work: Weak<dyn DiskWork>) {
+    fn push(&self, task: Task) {
         let mut state = self.state.lock();
-        state.waiting.push_back(work);
+        state.waiting.push_back(task);
         self.changed.notify_all();
     }
 }

@@ -178,9 +178,9 @@ impl Resource {
         Ok(())
     }
 
-    /// Drops all bytes permanently: frees the memory, closes the temporary file, and gives back the share of the disk
-    /// thread, even if other threads still hold the resource. Later writes fail. Blocks for the disk if a persistent store has not got
-    /// all its blocks.
+    /// Drops all bytes permanently: frees the memory, lets the disk thread close the temporary file if it has worked for it, and
+    /// gives back the share of that thread, even if other threads still hold the resource. Later writes fail. Blocks for the disk
+    /// if a persistent store has not got all its blocks.
     pub(crate) fn close(&self) {
         let dropped = {
             let mut state = self.state.lock();
@@ -194,12 +194,13 @@ impl Resource {
         self.written.notify_all();
         // Outside of the lock: there may be much to free, or to write.
         let (store, write_behind, _) = dropped;
-        if let Some(store) = store.filter(|store| store.outlives_resource()) {
-            write_behind.write_all(&*store);
-        }
+        // Not in the match, which would hold the lock while the drop of the last share joins the disk thread.
         let disk = self.disk.lock().take();
-        // Without its lock: the drop of the last share joins the disk thread.
-        drop(disk);
+        match (store, disk) {
+            (Some(store), _) if store.outlives_resource() => write_behind.write_all(&*store),
+            (Some(store), Some(disk)) => disk.close(store),
+            _ => {}
+        }
         self.notify();
     }
 

@@ -483,6 +483,22 @@ fn a_closed_resource_holds_no_block_and_takes_none_in() {
     assert!(resource.with_ranges(|ranges| ranges.iter().next().is_none()));
 }
 
+#[test]
+fn the_disk_thread_closes_the_file_of_a_stream_that_is_dropped_meanwhile() {
+    let store = Recording::default();
+    let (open, resource, disk) = (Arc::downgrade(&store.writers), Resource::over(store), own_disk());
+    *resource.disk.lock() = Some(Arc::clone(&disk));
+    let (release, _work) = hold(&disk);
+    resource.close();
+    drop(resource);
+    assert!(open.upgrade().is_some());
+    release.send(()).unwrap();
+    await_earlier_work(&disk);
+    assert!(open.upgrade().is_none());
+    // The thread has given back the share of the resource.
+    assert_eq!(Arc::strong_count(&disk), 1);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Write(u64, u64),
