@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use support::content::assert_pattern;
 use support::peers::{At, Calling, List, collect, downloader};
-use support::{Answer, Content, Origin, PATIENCE, Station, in_time};
+use support::{Answer, Content, Origin, PATIENCE, Station, in_time, poll_until};
 use windway::downloader::{Next, Outcome, Peer};
 use windway::event::Event;
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig};
@@ -499,6 +499,43 @@ fn a_second_stop_waits_like_the_first() {
     for _ in 0..2 {
         is_stopped.recv_timeout(Duration::from_secs(60)).unwrap();
     }
+}
+
+#[test]
+fn a_worker_whose_thread_was_blocked_before_the_stop_is_free_afterwards() {
+    let _alone = alone();
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = one_worker();
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let (ends, ended) = mpsc::channel();
+    let (go, may_go) = mpsc::channel::<()>();
+    let blocks = Calling::new(At::Finish, move |called, _| {
+        if called == At::Finish {
+            ends.send(()).unwrap();
+            may_go.recv().unwrap();
+        }
+    });
+    list.put(Fetch::get(&origin.url("/a")).unwrap(), blocks);
+    peer.wake(Priority::High);
+    in_time("the end", move || ended.recv().unwrap());
+    // The peer is to be asked again, and no thread is left for that.
+    peer.wake(Priority::High);
+    poll_until("a peer that waits for the blocked thread", || {
+        let stats = downloader.stats();
+        stats.busy_workers == 1 && stats.queued.iter().sum::<usize>() == 1
+    });
+    let (stops, stopped) = mpsc::channel();
+    let stopping = downloader.clone();
+    std::thread::spawn(move || {
+        stopping.stop();
+        stops.send(()).unwrap();
+    });
+    // From here on the downloader has stopped.
+    poll_until("the stop", || downloader.register((), Priority::High).is_err());
+    go.send(()).unwrap();
+    in_time("the stop", move || stopped.recv().unwrap());
+    assert_eq!(downloader.stats().busy_workers, 0);
 }
 
 /// A blocked subscriber of a peer returns when the peer is gone, whatever other peers do and however long the limits are.

@@ -224,15 +224,16 @@ impl Machine {
     /// `worker` has no thread that could run `task`. It counts as busy from now on, so that urgent work preempts a prefetch or goes to
     /// a lent thread, as beside any other busy worker.
     fn handle_unserved(&mut self, worker: WorkerId, task: Task, now: Instant, actions: &mut Actions) {
+        let is_retired = matches!(task, Task::Stop);
         match task {
             Task::Run(job) => self.handle_preempted(worker, job, now, actions),
             Task::Ask(_) => self.schedule.handle_not_asked(worker, now),
-            // The schedule has retired it, so it has no place there.
             Task::Stop => {}
         }
         self.set_assigned(worker, Some(Assigned::Blocked { since: now }));
         self.blocked.push(worker);
-        if !self.stopped {
+        // The schedule has no place for one that it has retired.
+        if !is_retired {
             self.schedule.handle_blocked(worker, now);
         }
         // The thread that took the task out of the queue may post its message after the thread that was missing.
@@ -248,10 +249,11 @@ impl Machine {
             return;
         };
         self.set_assigned(worker, None);
-        if self.stopped {
-            actions.tasks.push((worker, Task::Stop));
-        } else {
+        if self.schedule.is_busy(worker) {
+            // If the downloader has stopped meanwhile, the worker is retired like any other idle one.
             self.schedule.handle_finished(worker, now);
+        } else {
+            actions.tasks.push((worker, Task::Stop));
         }
     }
 

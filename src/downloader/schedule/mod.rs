@@ -399,6 +399,11 @@ impl Schedule {
         self.workers.lent_of(peer)
     }
 
+    /// True if `worker` has something, or is [blocked](Self::handle_blocked).
+    pub(super) fn is_busy(&self, worker: WorkerId) -> bool {
+        self.workers.get(worker).is_some()
+    }
+
     /// True if `worker` is a lent thread.
     pub(super) fn is_lent(&self, worker: WorkerId) -> bool {
         self.workers.is_lent(worker)
