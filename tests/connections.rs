@@ -207,7 +207,7 @@ fn a_slow_response_head_wins_over_its_hedged_request_if_it_arrives_first() {
     let origin = Origin::start(move |request| {
         let answer = Answer::file(request, &content);
         match (request.number, request.connection) {
-            (1, _) => answer.latency(Duration::from_millis(1500)),
+            (1, _) => answer.latency_until_requests(3),
             (_, 0) => answer,
             _ => answer.latency_until_released(),
         }

@@ -15,6 +15,8 @@ pub struct Answer {
     pub(super) framing: Framing,
     pub(super) latency: Duration,
     pub(super) holds_head: bool,
+    /// The response head is held back until the server has had this many requests.
+    pub(super) awaited_requests: usize,
     pub(super) speed: Speed,
     pub(super) end: Ending,
     /// Statuses of the interim responses before this one.
@@ -121,6 +123,7 @@ impl Answer {
             framing: Framing::Length,
             latency: Duration::ZERO,
             holds_head: false,
+            awaited_requests: 0,
             speed: Speed::Full,
             end: Ending::Whole,
             interim: Vec::new(),
@@ -206,6 +209,12 @@ impl Answer {
     /// Delays the response head until the origin is released or dropped.
     pub fn latency_until_released(mut self) -> Self {
         self.holds_head = true;
+        self
+    }
+
+    /// Delays the response head until the server has had this many requests, this one included, such as a hedged request beside it.
+    pub fn latency_until_requests(mut self, requests: usize) -> Self {
+        self.awaited_requests = requests;
         self
     }
 

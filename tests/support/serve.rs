@@ -57,6 +57,7 @@ impl Shared {
                 wire.send(answer.interim_heads().as_bytes())?;
             }
             self.pause(answer.latency)?;
+            self.await_requests(answer.awaited_requests)?;
             if answer.holds_head && !self.stall(socket) {
                 return Ok(());
             }
@@ -167,6 +168,18 @@ impl Shared {
             }
             state = self.changed.wait_timeout(state, left).expect("no panic under this lock").0;
         }
+    }
+
+    /// Blocks until the server has had `requests` requests. Fails if it stops before.
+    fn await_requests(&self, requests: usize) -> io::Result<()> {
+        let mut state = self.lock();
+        while state.forgotten + state.log.requests.len() < requests {
+            if state.stopping {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            state = self.changed.wait(state).expect("no panic under this lock");
+        }
+        Ok(())
     }
 
     /// Keeps a connection of the black hole open until it is shut down.
