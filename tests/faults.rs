@@ -51,6 +51,11 @@ enum Expect {
 }
 
 impl Expect {
+    /// The read timeout of a case. If nothing else ends it, it is short.
+    fn patience(self) -> Duration {
+        Duration::from_millis(if self.ends_at_a_limit() { 500 } else { 30_000 })
+    }
+
     /// True if only a limit ends the case. That limit is short then. In all other cases it leaves time for a busy machine.
     fn ends_at_a_limit(self) -> bool {
         let passes = |kind: ErrorKind| Error::new(kind, "").is_retryable();
@@ -253,8 +258,13 @@ fn check_one(trap: Trap, transport: Transport, way: Way) {
         None => (config, url),
     };
     let downloader = Downloader::new(config).unwrap();
-    let ask = || fetch(&downloader, &url, way, expected, &[]);
-    // Repeated if a busy machine did not get as far as the trap.
+    let mut patience = expected.patience();
+    let mut ask = || {
+        let result = fetch(&downloader, &url, way, patience, &[]);
+        patience *= 2;
+        result
+    };
+    // Repeated, with more time, if a busy machine did not get as far as the trap.
     let was_too_short = |result: &Result<(), Error>| {
         !is_expected(result, expected)
             && result.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut)
@@ -306,13 +316,13 @@ fn fetch(
     downloader: &Downloader,
     url: &str,
     way: Way,
-    expected: Expect,
+    patience: Duration,
     headers: &[(&str, &str)],
 ) -> Result<(), Error> {
     let all = headers.iter().try_fold(Fetch::get(url)?, |fetch, (name, value)| fetch.header(name, value))?;
     let range = ByteRange::new(PART.start, PART.end);
     match way {
-        Way::Window | Way::Whole => read_file(downloader, url, file_config(way, expected, headers)),
+        Way::Window | Way::Whole => read_file(downloader, url, file_config(way, patience, headers)),
         Way::Sink => read_into_sink(downloader, all, 0..LEN),
         Way::Caller => read_by_caller(downloader, all, 0..LEN),
         Way::SinkOfPart => read_into_sink(downloader, all.range(range), PART),
@@ -320,10 +330,9 @@ fn fetch(
     }
 }
 
-fn file_config(way: Way, expected: Expect, headers: &[(&str, &str)]) -> FileConfig {
+fn file_config(way: Way, patience: Duration, headers: &[(&str, &str)]) -> FileConfig {
     let mut config = FileConfig::default();
-    let patience = if expected.ends_at_a_limit() { 500 } else { 30_000 };
-    config.read_timeout = Some(Duration::from_millis(patience));
+    config.read_timeout = Some(patience);
     if way == Way::Whole {
         config.storage = StorageConfig::WholeMemory;
     }
@@ -1031,7 +1040,7 @@ fn redirect_elsewhere(from_tls: bool, to_tls: bool, way: Way) {
     let downloader = Downloader::new(config(&[&origin, &other], Right)).unwrap();
     let secrets = [("Authorization", "Bearer secret"), ("Cookie", "id=secret"), ("X-Secret", "secret")];
     let url = origin.url("/a");
-    let result = fetch(&downloader, &url, way, Right, &secrets);
+    let result = fetch(&downloader, &url, way, Right.patience(), &secrets);
     assert_result(&result, Right);
     for (name, _) in secrets {
         let name = name.to_ascii_lowercase();
@@ -1094,7 +1103,7 @@ fn read_at(downloader: &Downloader, url: &str, way: Way, part: Range<u64>, len: 
         Way::SinkOfPart => read_into_sink(downloader, ranged(), part.clone()).unwrap(),
         Way::CallerOfPart => read_by_caller(downloader, ranged(), part.clone()).unwrap(),
         Way::Window | Way::Whole => {
-            let mut stream = downloader.open_with(url, file_config(way, Right, &[])).unwrap();
+            let mut stream = downloader.open_with(url, file_config(way, Right.patience(), &[])).unwrap();
             assert_eq!(stream.seek(SeekFrom::End(0)).unwrap(), len);
             assert_eq!(stream.read(&mut [0]).unwrap(), 0);
             stream.seek(SeekFrom::Start(part.start)).unwrap();
@@ -1119,7 +1128,7 @@ fn responses_without_a_byte_do_not_keep_a_read_waiting() {
             let content = Content::pattern(LEN);
             let origin = Origin::start(move |request| answer(request, &content));
             let downloader = Downloader::new(config(&[&origin], BROKEN)).unwrap();
-            let mut config = file_config(Way::Window, BROKEN, &[]);
+            let mut config = file_config(Way::Window, BROKEN.patience(), &[]);
             // Longer than any delay between two attempts, which is 8 s at most.
             config.read_timeout = Some(Duration::from_secs(9));
             assert_result(&read_file(&downloader, &origin.url("/a"), config), BROKEN);
@@ -1135,7 +1144,7 @@ fn a_wrong_length_with_temporary_file_storage() {
     let lying = |answer: Answer| answer.header("Content-Length", &(1_u64 << 62).to_string());
     let origin = Origin::start(move |_| lying(Answer::whole(&content)));
     let downloader = Downloader::new(config(&[&origin], SILENT)).unwrap();
-    let mut config = file_config(Way::Whole, SILENT, &[]);
+    let mut config = file_config(Way::Whole, SILENT.patience(), &[]);
     config.storage = StorageConfig::TempFile(None);
     assert_result(&read_file(&downloader, &origin.url("/a"), config), SILENT);
 }
