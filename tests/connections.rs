@@ -698,6 +698,80 @@ fn garbage_on_a_reused_connection_is_retried_on_a_new_one() {
     }
 }
 
+/// As if an earlier request of the connection had been answered twice, or so late that another one was sent meanwhile.
+#[test]
+fn an_answer_to_another_request_on_a_reused_connection_is_retried_on_a_new_one() {
+    let whole = || Answer::whole(&Content::pattern(5_000));
+    let refusal = |range| Answer::status(416).header("Content-Range", range);
+    let part = Some(ByteRange::new(100, 200));
+    let cases = [
+        (part, whole().partial(0..100)),
+        (part, whole().partial(100..300)),
+        (part, refusal("bytes */5000")),
+        (part, Answer::status(304)),
+        // As long as the requested part: it may be that.
+        (part, Answer::whole(&Content::pattern(100))),
+        (None, whole().partial(0..100)),
+        (None, refusal("bytes */50")),
+    ];
+    for (case, (range, late)) in cases.into_iter().enumerate() {
+        for is_tls in [false, true] {
+            let late = late.clone();
+            let origin = start(is_tls, move |request| match request.on_connection {
+                0 => Answer::file(request, &Content::pattern(5_000)),
+                _ => late.clone(),
+            });
+            let downloader = downloader(|config| {
+                config.max_retries = 0;
+                if is_tls {
+                    config.client.extra_roots.push(origin.root_pem());
+                }
+            });
+            let peer = downloader.register((), Priority::High).unwrap();
+            let fetch = || match range {
+                Some(range) => get(&origin, "/a").range(range),
+                None => get(&origin, "/a"),
+            };
+            for _ in 0..3 {
+                let body = read_all(&peer, fetch());
+                assert_eq!(body.len() as u64, range.map_or(5_000, |range| range.len()), "{case}");
+                assert_pattern(range.map_or(0, |range| range.start), &body);
+            }
+            let log = origin.log();
+            assert_eq!((log.connections, log.requests.len()), (3, 5), "{case}");
+        }
+    }
+}
+
+/// Its length and its first bytes are known by then.
+#[test]
+fn an_answer_about_another_resource_on_a_reused_connection_does_not_end_a_file() {
+    let other = |request: &Request, case| match case {
+        0 => Answer::file(request, &Content::pattern(990_000)),
+        1 => Answer::whole(&Content::pattern(900)),
+        _ => Answer::status(416),
+    };
+    for case in 0..3 {
+        let is_late = |request: &Request| {
+            request.on_connection > 0 && request.range().is_some_and(|(start, _)| start > 0)
+        };
+        let origin = Origin::start(move |request| match is_late(request) {
+            true => other(request, case),
+            false => Answer::file(request, &Content::pattern(1_000_000)),
+        });
+        let config = FileConfig::new().read_ahead(ReadAhead::Bytes(1));
+        let mut stream = downloader(|_| ()).open_with(&origin.url("/a"), config).unwrap();
+        stream.read_exact(&mut [0; 10]).unwrap();
+        for at in [900_000, 500_000, 300_000] {
+            let mut bytes = [0; 1000];
+            stream.seek(SeekFrom::Start(at)).unwrap();
+            stream.read_exact(&mut bytes).unwrap_or_else(|error| panic!("{case}: {error:?}"));
+            assert_pattern(at, &bytes);
+        }
+        assert!(origin.log().requests.iter().any(is_late), "{case}");
+    }
+}
+
 #[test]
 fn garbage_on_a_new_connection_is_an_error_at_once() {
     let origin = Origin::start(|_| Answer::raw(b"stray bytes\r\n\r\n"));

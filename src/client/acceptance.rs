@@ -8,6 +8,7 @@ use ureq::http::{HeaderMap, HeaderName, StatusCode, Version, header};
 use super::h1::body::Framing;
 use super::head::{Head, ResponseHead};
 use super::range::{ContentRange, Meaning, check_partial, check_suffix, read_200};
+use super::representation::is_html_type;
 use super::request::{Known, Request};
 use super::retry;
 use crate::error::{Error, ErrorKind};
@@ -166,6 +167,40 @@ fn extent(request: &Request, status: u16, body: &Body<'_>) -> Result<Option<Exte
         _ => (None, body.len),
     };
     Ok(Some((part, total)))
+}
+
+/// True if the response can't be the answer to `request`, as far as its head shows. On a reused connection it is the answer to an
+/// earlier request then, sent late or twice, and so would be all that follow on that connection.
+pub(super) fn is_of_other_request(request: &Request, status: StatusCode, headers: &HeaderMap) -> bool {
+    let (known, body) = (request.what_is_known(), Body::of(headers));
+    let is_other_len = |total: Option<u64>| {
+        let known = known.and_then(|known| known.len);
+        matches!((known, total), (Some(known), Some(total)) if known != total)
+    };
+    match status.as_u16() {
+        // RFC 9110, section 15.5.9: a server sends 408 when it closes an idle connection.
+        408 => true,
+        304 => request.conditions.is_empty(),
+        416 => {
+            let announced = match body.content_range.and_then(ContentRange::parse) {
+                Some(ContentRange::Unsatisfied { total }) => total,
+                _ => 0,
+            };
+            let least = known.map_or(0, |known| known.promised.max(known.len.unwrap_or(0)));
+            match request.range {
+                Some(range) => range.start < announced.max(least),
+                None => request.suffix.is_none(),
+            }
+        }
+        status @ (200 | 203 | 206) => match extent(request, status, &body) {
+            // An HTML page of another length is that of a network which wants a login, and not late.
+            Ok(Some((_, total))) => {
+                is_other_len(total) && !is_html_type(text(headers, &header::CONTENT_TYPE))
+            }
+            Ok(None) | Err(_) => true,
+        },
+        _ => false,
+    }
 }
 
 /// The error for a 416 whose length (RFC 9110, section 15.5.17) contradicts it: the requested range begins before that length.

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ureq::http::StatusCode;
-
 use super::acceptance;
 use super::exchange::Over;
 use super::failover::{self, HasHead};
@@ -230,7 +228,7 @@ impl Opener {
     }
 
     /// Sends one request and returns its response. Repeats it once over a new connection if the pooled one turns out to be
-    /// closed.
+    /// closed, or to answer an earlier request.
     fn send(
         &self,
         request: &Request,
@@ -242,9 +240,11 @@ impl Opener {
         let first = hedge::send(&self.sender, request, url, cancel, hedging, request.over, began);
         let is_stale = match &first {
             Err((error, exchange)) => exchange.was_stale(error),
-            // RFC 9110, section 15.5.9: a server sends 408 when it closes an idle connection. It sent this one before the
-            // request arrived.
-            Ok(answer) => answer.head.status == StatusCode::REQUEST_TIMEOUT && answer.exchange.is_reused(),
+            // It was sent before the request arrived.
+            Ok(answer) => {
+                answer.is_on_reused_connection()
+                    && acceptance::is_of_other_request(request, answer.head.status, &answer.head.headers)
+            }
         };
         if !is_stale {
             return first.map_err(|(error, _)| error);

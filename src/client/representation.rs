@@ -47,7 +47,12 @@ pub(crate) enum Likeness {
 
 /// True if the body is an HTML page, or another text in place of media, by its `Content-Type`.
 pub(super) fn is_html(head: &ResponseHead) -> bool {
-    media::looks_like_no_media(head.content_type(), &[])
+    is_html_type(head.content_type())
+}
+
+/// True if a body of this `Content-Type` is an HTML page, or another text in place of media.
+pub(super) fn is_html_type(content_type: Option<&str>) -> bool {
+    media::looks_like_no_media(content_type, &[])
 }
 
 impl Representation {

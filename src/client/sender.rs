@@ -307,6 +307,12 @@ fn unsendable(cause: header::InvalidHeaderValue) -> Error {
 }
 
 impl Answer {
+    /// True if it may be the answer to an earlier request: its connection has served others, one after the other.
+    pub(super) fn is_on_reused_connection(&self) -> bool {
+        // Each request over HTTP/3 has a stream of its own.
+        matches!(self.body, Body::Http1(_)) && self.exchange.is_reused()
+    }
+
     /// Reads a small body to its end, so that the connection can be reused.
     pub(super) fn discard_rest(&mut self) {
         if is_short(&self.head.headers, SMALL_BODY) {
