@@ -221,8 +221,36 @@ fn a_server_that_answers_each_prefetch_with_one_byte_is_not_asked_without_end() 
     // Free are the first 16. Then each waits for 10 ms or more, and one beside them may be on its way.
     let pauses = times[29] - times[18];
     assert!(pauses >= 9 * Duration::from_millis(10), "{pauses:?}");
-    // A reader waits for no pause.
-    let mut next = [0; 200];
+    // A reader waits for no pause yet.
+    let mut next = [0; 60];
     stream.read_exact(&mut next).unwrap();
-    assert_eq!(next, bytes[OPENING as usize..][..200]);
+    assert_eq!(next, bytes[OPENING as usize..][..60]);
+}
+
+#[test]
+fn a_server_that_answers_each_urgent_range_with_one_byte_is_not_asked_without_end() {
+    const OPENING: u64 = 64 * 1024;
+    let whole = file(b"\xff\xf1\x50\x80");
+    let content = Content::bytes(whole.clone());
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::clone(&times);
+    let origin = Origin::start(move |request| match request.range() {
+        Some((first, _)) if first >= OPENING => {
+            asked.lock().unwrap().push(Instant::now());
+            Answer::file(request, &content).partial(first..first + 1)
+        }
+        // The suffix request, whose full answer would come at any time.
+        _ if request.number == usize::MAX => Answer::status(404),
+        _ => Answer::file(request, &content).partial(0..OPENING),
+    });
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let config = FileConfig::new().read_ahead(ReadAhead::Bytes(1));
+    let mut stream = downloader.open_with(&origin.url("/a"), config).unwrap();
+    let mut got = vec![0; OPENING as usize + 90];
+    stream.read_exact(&mut got).unwrap();
+    assert!(got == whole[..got.len()]);
+    let times = times.lock().unwrap();
+    // Free are the first 64. Then each waits for 10 ms or more.
+    let pauses = times[89] - times[69];
+    assert!(pauses >= 20 * Duration::from_millis(10), "{pauses:?}");
 }

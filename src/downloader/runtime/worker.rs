@@ -20,6 +20,9 @@ use crate::foreign::contain;
 /// cost as much.
 const MIN_PART: u64 = 4 * 1024;
 
+/// Below this size it counts as hardly a byte: it is less than its response head.
+const TINY_PART: u64 = 128;
+
 /// A thread of the pool, with its number. Returns after `Task::Stop`.
 pub(crate) fn run(core: &Arc<Core>, thread: usize) {
     enter_own_thread();
@@ -180,6 +183,9 @@ impl Job {
             Err(_) if self.token.is_cancelled() => Some(Fruitless::Cancelled),
             Err(error) => Some(Fruitless::from(error)),
             Ok(()) if self.record.received >= MIN_PART => None,
+            Ok(()) if self.retry_state.is_short_part() && self.record.received < TINY_PART => {
+                Some(Fruitless::Tiny)
+            }
             Ok(()) if self.retry_state.is_short_part() => Some(Fruitless::Short),
             // Among short answers, for the byte between two of them.
             Ok(()) => Some(Fruitless::Little),

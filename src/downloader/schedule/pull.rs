@@ -32,6 +32,13 @@ const FREE_SHORT: u32 = 16;
 /// Each time that there are this many more, the pause doubles.
 const DOUBLING_SHORT: u32 = 4;
 
+/// Answers of hardly a byte in a row after which a peer is asked for urgent work, too, only after a pause. A reader that is blocked
+/// gains little by each of them, and none of its waits is long.
+const FREE_TINY: u32 = 64;
+
+/// Each time that there are this many more, the pause doubles.
+const DOUBLING_TINY: u32 = 8;
+
 /// The first pause, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(250)];
 
@@ -49,6 +56,8 @@ pub(super) struct Pull {
     cost: u32,
     /// Number of its fetches since the last full one whose answer was short.
     short: u32,
+    /// Number of its fetches whose answer was tiny, since the last one with more bytes.
+    tiny: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,24 +90,27 @@ impl Pull {
         if announces_low {
             self.low_since.get_or_insert(now);
         }
-        match &mut self.state {
+        match self.state {
             State::Resting if priority == Priority::Low && self.blocked > 0 => {
                 (self.state, self.low_since) = (State::Blocked, None);
             }
             // It is queued when the last of its fetches is not blocked any more.
             State::Blocked if priority == Priority::Low => {}
-            State::Resting if priority == Priority::Low && self.short >= FREE_SHORT => {
-                let pause = pause((self.short - FREE_SHORT) / DOUBLING_SHORT);
-                self.state = State::Paused(now + pause, priority);
+            State::Resting | State::Blocked => {
+                self.state = match self.pause_of(priority) {
+                    Some(pause) => State::Paused(now + pause, priority),
+                    None => State::Queued(priority),
+                }
             }
-            State::Resting | State::Blocked => self.state = State::Queued(priority),
-            // The end of each short answer wakes the peer.
-            State::Paused(_, Priority::Low) if priority == Priority::Low && self.short >= FREE_SHORT => {}
-            State::Paused(_, queue) | State::Queued(queue) => {
-                self.state = State::Queued((*queue).max(priority))
+            // The end of each short answer wakes the peer, and so does the reader that has read it.
+            State::Paused(until, queue) if self.pause_of(queue.max(priority)).is_some() => {
+                self.state = State::Paused(until, queue.max(priority));
             }
+            State::Paused(_, queue) | State::Queued(queue) => self.state = State::Queued(queue.max(priority)),
             // Kept for the end of the question: the peer may have been woken after it had looked for work.
-            State::Asking { woken, .. } => *woken = (*woken).max(Some(priority)),
+            State::Asking { from, serves, woken } => {
+                self.state = State::Asking { from, serves, woken: woken.max(Some(priority)) };
+            }
             State::Gone => {}
         }
     }
@@ -150,7 +162,7 @@ impl Pull {
 
     /// A fetch of the peer brought bytes.
     pub(super) fn handle_fruitful(&mut self) {
-        (self.cost, self.short) = (0, 0);
+        (self.cost, self.short, self.tiny) = (0, 0, 0);
     }
 
     /// A fetch that the peer gave ended without a byte, or with a few.
@@ -184,7 +196,8 @@ impl Pull {
         if let State::Paused(until, priority) = self.state {
             if until <= now {
                 // A wake of a queued pull begins no other pause.
-                self.state = if self.blocked > 0 { State::Resting } else { State::Queued(priority) };
+                let is_blocked = self.blocked > 0 && priority == Priority::Low;
+                self.state = if is_blocked { State::Resting } else { State::Queued(priority) };
                 self.handle_woken(priority, now);
             }
         }
@@ -232,13 +245,23 @@ impl Pull {
         }
     }
 
+    /// The pause before it is asked for work of this priority, after too many short answers.
+    fn pause_of(&self, priority: Priority) -> Option<Duration> {
+        let doublings = match priority {
+            Priority::Low => self.short.checked_sub(FREE_SHORT)? / DOUBLING_SHORT,
+            Priority::High => self.tiny.checked_sub(FREE_TINY)? / DOUBLING_TINY,
+        };
+        Some(pause(doublings))
+    }
+
     fn add_cost(&mut self, why: Fruitless) {
         let cost = match why {
             Fruitless::Cancelled | Fruitless::Nothing => 1,
             // It may have reached a server, which should not be asked without end.
             Fruitless::Failed => 64,
-            Fruitless::Short => {
+            Fruitless::Short | Fruitless::Tiny => {
                 (self.cost, self.short) = (0, self.short.saturating_add(1));
+                self.tiny = if why == Fruitless::Tiny { self.tiny.saturating_add(1) } else { 0 };
                 return;
             }
             Fruitless::Little => {

@@ -96,6 +96,8 @@ pub(crate) enum Fruitless {
     Failed,
     /// It brought some bytes, far fewer than were requested and than there are.
     Short,
+    /// As `Short`, and hardly a byte.
+    Tiny,
     /// It brought all that was requested, which is so little that it shows nothing of the server.
     Little,
 }

@@ -172,3 +172,32 @@ fn a_peer_whose_fetches_bring_a_few_bytes_each_is_asked_for_prefetches_a_few_tim
     schedule.handle_woken(peer, Priority::Low, now);
     assert!(schedule.poll_assignment(now).is_some());
 }
+
+#[test]
+fn a_peer_whose_urgent_fetches_bring_hardly_a_byte_each_is_asked_a_few_times_a_second() {
+    let mut schedule = new(2, 0);
+    let peer = schedule.handle_registered(Priority::High);
+    let start = Instant::now();
+    let (mut now, mut asked) = (start, 0);
+    let fetch = |asked| Answer::Fetch { fetch_info: fetch_info(asked, Priority::High), more: false };
+    schedule.handle_woken(peer, Priority::High, now);
+    while now < start + Duration::from_secs(60) {
+        while let Some((worker, _)) = schedule.poll_assignment(now) {
+            asked += 1;
+            assert!(asked < 10_000, "asked without end");
+            schedule.handle_answered(worker, fetch(asked), now);
+            schedule.handle_fruitless(worker, Fruitless::Tiny, now);
+            // The plan has more to prefetch, and then the reader, which has read the byte, waits again.
+            schedule.handle_woken(peer, Priority::Low, now);
+            schedule.handle_woken(peer, Priority::High, now);
+        }
+        now = schedule.next_deadline(now).unwrap();
+    }
+    assert!((250..400).contains(&asked), "{asked}");
+    // An answer that brings more ends it, also if it is short.
+    let (worker, _) = schedule.poll_assignment(now).unwrap();
+    schedule.handle_answered(worker, fetch(asked + 1), now);
+    schedule.handle_fruitless(worker, Fruitless::Short, now);
+    schedule.handle_woken(peer, Priority::High, now);
+    assert!(schedule.poll_assignment(now).is_some());
+}
