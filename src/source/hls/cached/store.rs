@@ -17,6 +17,7 @@ use super::strip::{is_multivariant, is_on_demand, strip_playlist, strip_url};
 use crate::cache::{CacheKey, CacheUse, Entry, Header, KeyDigest, Policy, Use, key_digest};
 use crate::client::ResponseHead;
 use crate::error::{Error, ErrorKind};
+use crate::source::hls::playlist::is_playlist;
 use crate::source::stored::{SentRequest, header_of, with_exchange};
 use crate::types::ByteRange;
 
@@ -97,6 +98,10 @@ impl HlsStore {
         head: &ResponseHead,
         sent: &SentRequest,
     ) -> Kept {
+        if !is_playlist(text) {
+            // A network may show its login page, which says nothing of the presentation.
+            return Kept::Same;
+        }
         let stripped = strip_playlist(text);
         if stripped.is_none() && is_multivariant(text) {
             self.is_mixed_up.store(true, Ordering::Relaxed);
@@ -232,4 +237,28 @@ fn list_name(url: &Url) -> String {
 fn digest(texts: &[&str]) -> String {
     // No URL contains a line feed, so different texts stay different.
     CacheKey(key_digest(&texts.join("\n"))).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{Cache, CacheConfig};
+
+    #[test]
+    fn what_is_no_playlist_changes_nothing_of_what_is_known_of_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), CacheConfig::default()).unwrap();
+        let url = Url::parse("http://host/l").unwrap();
+        let store = HlsStore::new(CacheUse::of(&cache), &url);
+        let head = ResponseHead::for_tests(200, 0..100, Some(100));
+        let sent = SentRequest::default();
+        let list = b"\n#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXTINF:6,\na\n#EXT-X-ENDLIST\n";
+        let is_known = || store.part(&url, &url, None, sent.clone()).is_some();
+        store.keep_list((&url, &url), list, &head, &sent);
+        assert!(is_known());
+        store.keep_list((&url, &url), b"<!DOCTYPE html><html>Log in</html>", &head, &sent);
+        assert!(is_known(), "a network shows its login page");
+        store.keep_list((&url, &url), b"#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXTINF:6,\na\n", &head, &sent);
+        assert!(!is_known(), "it is live");
+    }
 }

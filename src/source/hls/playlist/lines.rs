@@ -202,6 +202,12 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// True if the text begins as a playlist does.
+#[cfg(feature = "cache")]
+pub(crate) fn is_playlist(text: &[u8]) -> bool {
+    Lines::new(text).is_ok()
+}
+
 /// True for the line of a tag in the table.
 #[cfg(feature = "cache")]
 pub(crate) fn has_known_tag(line: &str) -> bool {

@@ -38,7 +38,7 @@ pub use self::error::{PlaylistError, PlaylistProblem};
 pub use self::key::{Key, KeyMethod};
 pub(crate) use self::lines::MOST_BYTES;
 #[cfg(feature = "cache")]
-pub(crate) use self::lines::has_known_tag;
+pub(crate) use self::lines::{has_known_tag, is_playlist};
 pub use self::media::{
     DateRange, Map, MediaPlaylist, Part, PlaylistType, PreloadHint, RenditionReport, Segment, ServerControl,
 };
