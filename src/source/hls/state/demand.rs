@@ -26,6 +26,10 @@ impl State {
     /// What this stream needs of the network.
     pub(crate) fn demand(&self) -> Demand {
         let (rank, bitrates) = (self.network.rank, self.bitrates.corrected());
+        if self.has_stopped() {
+            // Until the error is read nothing is fetched.
+            return Demand::new(rank, 0.0);
+        }
         let is_fetched = |timeline: &Timeline| timeline.list.is_ended && self.cursor >= timeline.edge();
         if self.queue.is_empty() && self.timeline().is_some_and(is_fetched) {
             // All of it is fetched, so the others may have the whole bandwidth.
@@ -72,6 +76,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use crate::source::hls::state::tests::{End, Player};
 
     #[test]
@@ -99,5 +104,18 @@ mod tests {
         assert!(player.state.demand().lacks_audio);
         (0..8).for_each(|_| player.end_fetch(0, End::Whole));
         assert!(!player.state.demand().lacks_audio, "{:?}", player.state.buffered());
+    }
+
+    #[test]
+    fn a_stream_that_has_failed_leaves_the_network_to_the_others_until_it_is_read_again() {
+        let mut player = Player::new(1);
+        while player.state.failure().is_none() {
+            assert!(player.state.demand().bitrate > 0.0);
+            player.end_fetch(0, End::Broken(0, ErrorKind::Unsupported));
+        }
+        assert_eq!(player.state.demand(), Demand::new(1, 0.0));
+        player.read();
+        player.plan();
+        assert!(player.errors > 0 && player.state.demand().bitrate > 0.0, "{:?}", player.state);
     }
 }
