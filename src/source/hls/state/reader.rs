@@ -164,7 +164,26 @@ impl State {
         let has_read_all = self.sections.buffers.iter().all(|section| section.len() == 0);
         let next = self.queue.front().map_or(self.cursor, |queued| queued.start);
         let next = if has_read_all { self.clock.presentation_time(next) } else { Duration::ZERO };
-        self.clock.presentation_time(place).saturating_sub(next.max(self.reader_time()))
+        let way = self.clock.presentation_time(place).saturating_sub(next.max(self.reader_time()));
+        way.saturating_sub(self.left_out(place, has_read_all))
+    }
+
+    /// How much is left out between what the reader needs next and this place in the playlist: nothing of it plays.
+    fn left_out(&self, place: Duration, has_read_all: bool) -> Duration {
+        let reader = self.reader_time();
+        let ahead = |section: &&SectionBuffer| !section.is_begun() && section.info.start > reader;
+        let placed = self.sections.buffers.iter().filter(ahead).map(|section| section.info.discontinuity);
+        // A reader that has read all is behind the last gap.
+        let last = self.sections.next_discontinuity.filter(|_| !has_read_all);
+        let queued = self.queue.iter().filter(|queued| queued.start < place);
+        let skipped = queued.clone().filter(|queued| queued.phase == SegmentPhase::Skipped);
+        let missing = placed.chain(last).chain(queued.filter_map(|queued| queued.discontinuity));
+        let missing = missing.map(|discontinuity| match discontinuity {
+            Discontinuity::Gap(missing) | Discontinuity::Behind(missing) => missing,
+            _ => Duration::ZERO,
+        });
+        let sum = |sum: Duration, missing| sum.saturating_add(missing);
+        missing.chain(skipped.map(|queued| queued.segment.duration)).fold(Duration::ZERO, sum)
     }
 
     /// End of what was fetched without a gap.

@@ -445,3 +445,29 @@ fn a_jump_that_is_longer_than_the_buffer_is_urgent_once_all_is_read() {
         assert!(player.state.buffered() < Duration::from_secs(20));
     }
 }
+
+#[test]
+fn what_is_left_out_is_not_buffered() {
+    let gap = |index: u64| if (3..8).contains(&index) { "#EXT-X-GAP\n" } else { "" };
+    let segments: String =
+        (0..SEGMENTS).map(|index| format!("{}#EXTINF:2,\n{index}\n", gap(index))).collect();
+    let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n{segments}#EXT-X-ENDLIST\n");
+    let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
+        panic!("a list")
+    };
+    let mut player = Player::new(1);
+    let url = Url::parse("http://host/l").unwrap();
+    player.state.timelines[0] = Some(Timeline::new(list, url, Duration::ZERO));
+    // Four segments follow the gap.
+    for arrived in 1..=7 {
+        player.end_fetch(0, End::Whole);
+        player.plan();
+        assert_eq!(player.state.buffered(), Duration::from_secs(2 * arrived), "{:?}", player.state.queue);
+    }
+    // Frames have half a second.
+    for read in 1..=7 * FRAMES {
+        player.read_frames(1);
+        let left = Duration::from_millis(500) * (7 * FRAMES - read) as u32;
+        assert_eq!(player.state.buffered(), left, "{:?}", player.played);
+    }
+}
