@@ -168,7 +168,8 @@ impl HlsHandle {
     /// Continues at `target`, and returns the start of the segment there. Sections end, also the one being read;
     /// [`Hls::next_section`](super::Hls::next_section) returns the one at the target, whose
     /// [`skip`](super::SectionInfo::skip) is the rest of the way. That is the first section after the seek whose
-    /// [`discontinuity`](super::SectionInfo::discontinuity) is [`Seek`](super::Discontinuity::Seek).
+    /// [`discontinuity`](super::SectionInfo::discontinuity) is [`Seek`](super::Discontinuity::Seek); or
+    /// [`Behind`](super::Discontinuity::Behind), if the target leaves the window of a live stream before its segment is requested.
     ///
     /// The time that is returned is for display. What is not buffered is placed by the durations in the playlist, and
     /// [`SectionInfo::start`](super::SectionInfo::start) is the time of a frame, which is known once the media has arrived: do not compare

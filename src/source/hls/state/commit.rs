@@ -27,6 +27,7 @@ fn encoder_delay(frame: &Frame, time: Duration) -> Duration {
 impl State {
     /// Moves the frames of the first segments into sections.
     pub(crate) fn commit(&mut self) {
+        use Discontinuity::{Behind, Gap, Reopened, Seek};
         self.land_earlier();
         while let Some(queued) = self.queue.front_mut() {
             if queued.is_hinted() {
@@ -34,11 +35,15 @@ impl State {
                 return;
             }
             if let Some(reason) = queued.discontinuity.take() {
-                // A seek, or a start, is the better reason: what is left out after it is not heard.
-                use Discontinuity::{Gap, Reopened};
-                let is_heard = matches!(self.sections.next_discontinuity, None | Some(Gap(_) | Reopened));
-                self.sections.next_discontinuity =
-                    if is_heard { Some(reason) } else { self.sections.next_discontinuity };
+                let (start, target) = (queued.start, self.sections.target);
+                let known = self.sections.next_discontinuity.take();
+                self.sections.next_discontinuity = Some(match (known, reason) {
+                    (None | Some(Gap(_) | Reopened), reason) => reason,
+                    // What was sought has left the window of a live playlist.
+                    (Some(Seek), Behind(_)) => Behind(start.saturating_sub(target)),
+                    // A seek, or a start, is the better reason: what is left out after it is not heard.
+                    (Some(better), _) => better,
+                });
             }
             let output = std::mem::take(&mut queued.output);
             let (phase, duration, end) =

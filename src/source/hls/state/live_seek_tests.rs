@@ -51,6 +51,7 @@ struct Live {
     read: u32,
     /// Target of a seek of which nothing was read.
     target: Option<Duration>,
+    start: Duration,
 }
 
 impl Live {
@@ -63,7 +64,7 @@ impl Live {
         let start = start_of(&timeline, &player.state.config);
         (player.state.is_on_demand, player.state.timelines[0]) = (false, Some(timeline));
         (player.state.cursor, player.state.sections) = (start, Sections::new(start));
-        Self { player, edge: WINDOW, section: None, end: None, read: 0, target: None }
+        Self { player, edge: WINDOW, section: None, end: None, read: 0, target: None, start }
     }
 
     fn step(&mut self, step: &Step) {
@@ -136,15 +137,15 @@ impl Live {
             (Discontinuity::Start, None) => {}
             (Discontinuity::Seek, None) => {
                 let target = sought.expect("a seek");
-                assert_eq!(info.start + info.skip, target.max(info.start), "{info:?}");
-                // The target may have left the window before its segment was requested.
-                let has_left = target < SEGMENT * (self.edge - WINDOW) as u32;
-                let is_in = info.start <= target && target <= info.start + SEGMENT;
-                assert!(is_in || (has_left && target < info.start), "{target:?} {info:?}");
+                assert_eq!(info.start + info.skip, target, "{info:?}");
+                assert!(target <= info.start + SEGMENT, "{target:?} {info:?}");
             }
             (Discontinuity::Behind(missing), Some(end)) => assert_eq!(info.start, end + missing, "{info:?}"),
-            // The target has left the window before its segment was requested.
-            (Discontinuity::Behind(_), None) => {}
+            // The target, or the start, has left the window before its segment was requested.
+            (Discontinuity::Behind(missing), None) => {
+                let from = sought.unwrap_or(self.start);
+                assert_eq!((info.start, info.skip), (from + missing, Duration::ZERO), "{info:?}");
+            }
             (other, end) => panic!("{other:?} after {end:?}"),
         }
         (self.section, self.read) = (Some((id, info)), 0);

@@ -356,6 +356,10 @@ impl State {
                 self.commit();
                 return false;
             }
+        if self.follows.is_none() && !self.is_on_demand && self.cursor < timeline.start() {
+            // The window has moved past the target of a seek.
+            self.discontinuity = Some(Discontinuity::Behind(timeline.start() - self.cursor));
+        }
             Some(_) => timeline.position_from(self.cursor),
             None => timeline.position_at(self.cursor),
         };

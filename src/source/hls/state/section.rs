@@ -56,7 +56,7 @@ pub enum Discontinuity {
     Format,
     /// Audio of this length is missing: the playlist marks it as missing, or it can't be fetched.
     Gap(Duration),
-    /// The reader was too slow or paused: audio of this length is no longer available.
+    /// The reader was too slow or paused, or what was sought has left the window meanwhile: audio of this length is no longer available.
     Behind(Duration),
     /// The server started the playlist again.
     Reset,
