@@ -18,21 +18,12 @@ impl State {
         if let Some(queued) = self.queued(id) {
             let requested = queued.requested.take();
             let progress = Progress::new(now);
-            queued.arriving = Some(Arriving {
-                progress,
-                checked: now,
-                last: now,
-                received: 0,
-                len,
-                share: 1.0,
-                is_counted: false,
-            });
+            queued.arriving = Some(Arriving { progress, checked: now, last: now, len, share: 1.0 });
             // A replacement may have waited for urgent fetches.
             if let Some(requested) = requested.filter(|_| !is_replacement) {
                 self.network.last_wait = now.saturating_duration_since(requested.at);
             }
         }
-        self.handle_announced_size(id);
     }
 
     /// A segment has this share of what all streams of the downloader have received since its response headers arrived.
@@ -46,10 +37,9 @@ impl State {
     /// one that is not needed any more [`handle_frames`](Self::handle_frames) says so.
     pub(crate) fn handle_segment_bytes(&mut self, id: u64, bytes: u64, now: Instant) -> bool {
         self.note_arrival(false);
-        let Some(arriving) = self.queued(id).and_then(|queued| queued.arriving.as_mut()) else {
-            return false;
-        };
-        arriving.received += bytes;
+        let Some(queued) = self.queued(id) else { return false };
+        queued.received += bytes;
+        let Some(arriving) = &mut queued.arriving else { return false };
         arriving.last = now;
         now >= arriving.next_check() && self.check_segment(id, now)
     }
@@ -74,7 +64,7 @@ impl State {
         let running = match (&mut queued.arriving, &mut queued.requested) {
             (Some(arriving), _) => {
                 arriving.checked = now;
-                arriving.progress.running(now, arriving.received, left)
+                arriving.progress.running(now, queued.received, left)
             }
             (None, Some(requested)) => {
                 requested.handle_checked(now);
@@ -88,13 +78,15 @@ impl State {
 
     /// Bytes of a segment that have not arrived.
     pub(super) fn missing_bytes(&self, queued: &QueuedSegment) -> u64 {
-        let received = queued.arriving.map_or(0, |arriving| arriving.received);
+        self.size_of(queued).saturating_sub(queued.received)
+    }
+
+    fn size_of(&self, queued: &QueuedSegment) -> u64 {
         // Without a `Content-Length` the bitrate of the level shows about how long it is.
-        let len = queued.announced_size().unwrap_or_else(|| {
+        queued.announced_size().unwrap_or_else(|| {
             let bitrate = self.bitrates.get(self.ladder.variants[queued.variant].level);
             (bitrate as f64 * queued.segment.duration.as_secs_f64() / 8.0) as u64
-        });
-        len.saturating_sub(received)
+        })
     }
 
     /// How long the response headers of a segment may take before the rule is asked.
@@ -127,9 +119,11 @@ impl State {
         let Some(queued) = self.queue.iter().find(|known| known.id == id) else { return false };
         let (start, duration) = (queued.start, queued.segment.duration);
         let share = queued.arriving.map(|arriving| arriving.share);
+        let is_sized = queued.has_frames && queued.announced_size().is_some();
         let level = self.ladder.variants[queued.variant].level;
+        let bitrates = self.expected_bitrates();
         // With the duration of this segment: that of the playlist may be longer, and a level that is fast enough would seem too slow.
-        let snapshot = self.network.snapshot(&self.bitrates, duration, &self.config);
+        let snapshot = self.network.snapshot(&bitrates, duration, &self.config);
         let buffered = self.ahead(start);
         let is_starting = self.is_starting;
         let snapshot = Snapshot { current: Some(level), buffered, is_starting, ..snapshot };
@@ -138,6 +132,9 @@ impl State {
         let other = other.map(|other| self.best_level(other)).filter(|other| *other < level);
         let lower = |variant: &VariantStream| variant.level < level;
         let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
+        if is_sized {
+            self.handle_size(id);
+        }
         if let Some(share) = share {
             let ttfb = self.network.estimator.ttfb();
             // It never ends as a transfer, but it has shown the rate of the network: count one second of it.

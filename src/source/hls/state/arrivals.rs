@@ -31,13 +31,7 @@ impl State {
             output.clear();
             return Err(Error::new(ErrorKind::TooLarge, "the segment is longer than the buffer may be"));
         }
-        queued.output.data.append(&mut output.data);
-        queued.output.frames.append(&mut output.frames);
-        queued.output.head.append(&mut output.head);
-        queued.tail.append(&mut output.tail);
-        // The delay comes with the first frames and not again. The padding is known better with each call.
-        (queued.gapless, queued.padding) = (queued.gapless.or(output.gapless), output.padding);
-        output.clear();
+        queued.take(output);
         #[cfg(feature = "cache")]
         {
             let variant = queued.variant;

@@ -43,13 +43,10 @@ pub(crate) struct Arriving {
     pub(super) checked: Instant,
     /// When bytes have arrived.
     pub(super) last: Instant,
-    pub(super) received: u64,
     /// Bytes of the body, if the server has announced them.
     pub(super) len: Option<u64>,
     /// The part of all that the streams of the downloader have received since then.
     pub(super) share: f64,
-    /// It counts for the bitrate of its level.
-    pub(super) is_counted: bool,
 }
 
 impl Arriving {

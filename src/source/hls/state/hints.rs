@@ -125,6 +125,10 @@ impl State {
                     (self.cursor, self.follows) =
                         (queued.start + queued.segment.duration, Some((queued.variant, queued.next)));
                 }
+                let queued = &self.queue[index];
+                if queued.phase == SegmentPhase::Complete {
+                    self.handle_size(queued.id);
+                }
             }
             // Section 6.3.8: a hint that has vanished, or was replaced, is given up.
             None if hinted_segment(timeline)

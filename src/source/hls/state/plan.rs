@@ -184,7 +184,7 @@ impl State {
         Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 
-    fn fetching(&self) -> impl Iterator<Item = &QueuedSegment> {
+    pub(super) fn fetching(&self) -> impl Iterator<Item = &QueuedSegment> {
         self.fetching_before(self.queue.len())
     }
 
@@ -321,7 +321,8 @@ impl State {
         }
         // There is none at the start and after a seek: nothing is buffered, so there is no level to stay at.
         let current = self.follows.map(|_| self.level());
-        let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
+        let bitrates = self.expected_bitrates();
+        let snapshot = self.network.snapshot(&bitrates, self.target_duration(), &self.config);
         // A segment that is being fetched is buffered once it is there, and until then the buffer shrinks.
         let buffered = match self.rest_of_fetching(self.queue.len()) {
             Some(rest) => self.ahead(self.cursor).saturating_sub(rest),

@@ -56,6 +56,12 @@ pub(crate) struct QueuedSegment {
     pub(super) requested: Option<Requested>,
     /// While its body arrives.
     pub(super) arriving: Option<Arriving>,
+    /// Bytes that have arrived.
+    pub(super) received: u64,
+    /// It is a segment: frames of it have arrived.
+    pub(super) has_frames: bool,
+    /// Its size counts for the bitrate of its level.
+    pub(super) is_counted: bool,
 }
 
 /// How far the playlist of a segment is that is fetched by a preload hint.
@@ -100,6 +106,9 @@ impl QueuedSegment {
             request: None,
             priority: Priority::Low,
             output: Output::default(),
+            received: 0,
+            has_frames: false,
+            is_counted: false,
             tail: Vec::new(),
             gapless: None,
             padding: Duration::ZERO,
@@ -128,6 +137,18 @@ impl QueuedSegment {
         matches!(self.hint, Some(Hint::Unlisted { .. }))
     }
 
+    /// Takes what has arrived. Leaves `output` empty.
+    pub(super) fn take(&mut self, output: &mut Output) {
+        self.has_frames |= !output.frames.is_empty();
+        self.output.data.append(&mut output.data);
+        self.output.frames.append(&mut output.frames);
+        self.output.head.append(&mut output.head);
+        self.tail.append(&mut output.tail);
+        // The delay comes with the first frames and not again. The padding is known better with each call.
+        (self.gapless, self.padding) = (self.gapless.or(output.gapless), output.padding);
+        output.clear();
+    }
+
     /// Memory of the frames that wait for preceding segments, in bytes.
     pub(super) fn memory(&self) -> usize {
         self.output.data.len() + self.output.frames.len() * size_of::<Frame>()
@@ -153,6 +174,7 @@ impl QueuedSegment {
         (self.request, self.undemuxed, self.fresh) = (None, None, None);
         (self.requested, self.arriving) = (None, None);
         (self.hint, self.gapless, self.padding) = (None, None, Duration::ZERO);
+        (self.received, self.has_frames, self.is_counted) = (0, false, false);
         self.output.clear();
         self.tail.clear();
         self.phase = SegmentPhase::Planned;

@@ -2,6 +2,7 @@
 
 use super::State;
 use super::queued_segment::QueuedSegment;
+use crate::abr::Bitrates;
 use crate::source::hls::config::Quality;
 use crate::source::hls::playlist::Segment;
 
@@ -15,31 +16,34 @@ impl State {
         self.bitrates.handle_list(level, sizes);
     }
 
-    /// The response headers of a segment have arrived. What is larger than expected counts at once: it may be abandoned, and then the
-    /// lower level is chosen by it. Anything else may be an error page, and counts once it has arrived as a segment.
-    pub(super) fn handle_announced_size(&mut self, id: u64) {
-        let Some(queued) = self.queued(id) else { return };
-        let (variant, duration) = (queued.variant, queued.segment.duration);
-        let Some(size) = queued.announced_size() else { return };
-        let expected = self.level_of(variant).map_or(u64::MAX, |level| self.bitrates.get(level));
-        if size as f64 * 8.0 > expected as f64 * duration.as_secs_f64() {
-            self.handle_size(id);
-        }
-    }
-
-    /// A segment has arrived, or its response headers.
+    /// A segment has arrived, or was abandoned and its size is known.
     pub(super) fn handle_size(&mut self, id: u64) {
         let Some(queued) = self.queued(id) else { return };
-        let (variant, duration) = (queued.variant, queued.segment.duration);
-        let announced = queued.announced_size();
-        let Some(arriving) = &mut queued.arriving else { return };
-        if std::mem::replace(&mut arriving.is_counted, true) {
+        // How long a hinted part is shows when the playlist lists it.
+        if queued.is_hinted() || std::mem::replace(&mut queued.is_counted, true) {
             return;
         }
-        let size = announced.unwrap_or(arriving.received);
+        let (variant, duration) = (queued.variant, queued.segment.duration);
+        let size = queued.announced_size().unwrap_or(queued.received);
         if let Some(level) = self.level_of(variant) {
             self.bitrates.handle_segment(level, size, duration);
         }
+    }
+
+    /// What the levels are expected to need. A segment that arrives and is larger than expected counts: it may be abandoned, and then the
+    /// lower level is chosen by it. But it may not arrive as a whole, so it is not recorded yet.
+    pub(super) fn expected_bitrates(&self) -> Bitrates {
+        let mut bitrates = self.bitrates.clone();
+        // One without frames may be an error page.
+        let arriving = self.fetching().filter(|queued| queued.has_frames && !queued.is_counted);
+        for queued in arriving {
+            let (duration, level) = (queued.segment.duration, self.level_of(queued.variant));
+            let Some((level, size)) = level.zip(queued.announced_size()) else { continue };
+            if size as f64 * 8.0 > self.bitrates.get(level) as f64 * duration.as_secs_f64() {
+                bitrates.handle_segment(level, size, duration);
+            }
+        }
+        bitrates
     }
 
     /// The user may have limited the levels.
@@ -92,10 +96,12 @@ mod tests {
     use super::*;
     use crate::abr::{AbrConfig, Estimator, share};
     use crate::client::UriPolicy;
+    use crate::error::{Error, ErrorKind};
     use crate::source::hls::config::HlsConfig;
     use crate::source::hls::ladder::levels::Ladder;
     use crate::source::hls::playlist::Playlist;
-    use crate::source::hls::state::Planned;
+    use crate::source::hls::state::tests::frames;
+    use crate::source::hls::state::{Hinted, Planned};
     use crate::source::hls::timeline::Timeline;
     use crate::types::Priority;
 
@@ -149,12 +155,13 @@ mod tests {
             "#EXTINF:6,\n#EXT-X-BYTERANGE:9223372036854775807@0\na\n",
             "#EXTINF:6,\na\n",
         ] {
-            let mut state = state(segments);
+            let mut state = state(&segments.repeat(2));
             let now = Instant::now();
             let Some(Planned::Segment { id, .. }) = state.plan(now, Priority::High) else {
                 panic!("a segment")
             };
             state.handle_segment_head(id, Some(u64::MAX), now);
+            state.handle_segment_complete(id);
             let demand = state.demand();
             assert!(demand.least > 1e12, "{demand:?}");
             assert_eq!(share(5e6, demand.rank, &[demand]), 2.5e6, "{segments}");
@@ -162,22 +169,84 @@ mod tests {
     }
 
     #[test]
-    fn a_size_counts_once_and_a_small_one_when_the_segment_is_whole() {
+    fn a_size_counts_once_when_the_segment_is_whole_and_a_large_one_for_the_rule_before() {
         // Larger than named, and smaller.
-        for (size, is_counted_at_once) in [(4_000_000, true), (96_000, false)] {
+        for (size, is_larger) in [(4_000_000, true), (96_000, false)] {
             let mut state = state(&"#EXTINF:6,\na\n".repeat(9));
             let now = Instant::now();
             let Some(Planned::Segment { id, .. }) = state.plan(now, Priority::High) else {
                 panic!("a segment")
             };
+            let named = bitrates(&state);
             state.handle_segment_head(id, Some(size), now);
-            let at_once = bitrates(&state);
-            assert_eq!(at_once != [1_280_000, 2_560_000], is_counted_at_once, "{at_once:?}");
+            assert_eq!(state.expected_bitrates().get(0), named[0], "it may be anything");
+            state.handle_frames(id, &mut frames(0, 0, 0..1)).unwrap();
+            assert_eq!(state.expected_bitrates().get(0) > named[0], is_larger);
+            assert_eq!(bitrates(&state), named);
             state.handle_segment_bytes(id, size, now);
             state.handle_segment_complete(id);
             let whole = bitrates(&state);
-            assert_eq!(whole == at_once, is_counted_at_once, "{whole:?}");
-            assert_eq!(whole[0] > 1_280_000, is_counted_at_once, "{whole:?}");
+            assert_eq!(whole[0].cmp(&named[0]).is_gt(), is_larger, "{whole:?}");
+            assert_ne!(whole, named);
+            assert_eq!(state.expected_bitrates().get(0), whole[0]);
         }
+    }
+
+    #[test]
+    fn what_is_not_accepted_as_a_segment_shows_nothing_of_its_bitrate() {
+        // A login page, and a segment that breaks off.
+        for has_frames in [false, true] {
+            let mut state = state(&"#EXTINF:6,\na\n".repeat(9));
+            let now = Instant::now();
+            let named = bitrates(&state);
+            let Some(Planned::Segment { id, .. }) = state.plan(now, Priority::High) else {
+                panic!("a segment")
+            };
+            state.handle_segment_head(id, Some(40_000_000), now);
+            if has_frames {
+                state.handle_frames(id, &mut frames(0, 0, 0..1)).unwrap();
+            }
+            state.handle_segment_bytes(id, 1000, now);
+            state.handle_segment_failed(id, Error::new(ErrorKind::Unsupported, "no segment"), now);
+            assert_eq!(bitrates(&state), named, "{has_frames}");
+            assert_eq!(state.expected_bitrates().named(), named);
+            assert_eq!(state.expected_bitrates().get(0), named[0]);
+        }
+    }
+
+    #[test]
+    fn the_size_of_a_hinted_part_counts_by_what_the_playlist_lists_of_it() {
+        let url = Url::parse("http://host/l").unwrap();
+        let list = |parts: &str| {
+            let text = format!(
+                "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-PART-INF:PART-TARGET=1\n#EXTINF:4,\na\n{parts}\
+                #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"next\"\n"
+            );
+            let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), url.as_str()) else {
+                panic!("a media playlist")
+            };
+            list
+        };
+        let timeline = Timeline::new(list(""), url.clone(), Duration::ZERO);
+        let mut state = State::new(
+            HlsConfig::default(),
+            Ladder::single(url.clone()),
+            None,
+            (0, timeline),
+            Estimator::default(),
+        );
+        let now = Instant::now();
+        let Some(Planned::Segment { id, .. }) = state.plan(now, Priority::High) else { panic!("a segment") };
+        state.handle_frames(id, &mut frames(0, 0, 0..4)).unwrap();
+        state.handle_segment_complete(id);
+        let Some(Hinted::Part(part)) = state.poll_hint(now) else { panic!("a part") };
+        state.handle_hint_answered(part.id);
+        state.handle_segment_bytes(part.id, 8_000, now);
+        state.handle_frames(part.id, &mut frames(0, 2, 0..1)).unwrap();
+        state.handle_segment_complete(part.id);
+        assert_eq!(state.bitrates.get(0), 0, "how long it is is not known");
+        let listed = list("#EXT-X-PART:DURATION=0.5,URI=\"next\"\n");
+        state.handle_playlist(0, listed, url);
+        assert_eq!(state.bitrates.get(0), 128_000);
     }
 }
