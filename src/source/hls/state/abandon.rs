@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::State;
-use super::arriving::Arriving;
+use super::arriving::{Arriving, bounded};
+use super::needs::{ResourceKey, needs_of};
 use super::network::SegmentTransfer;
 use super::queued_segment::QueuedSegment;
 use crate::abr::{Progress, Running, Snapshot};
@@ -89,6 +90,22 @@ impl State {
         })
     }
 
+    /// The initialization section of a segment, if nothing of it has arrived for as long as the segment itself may be silent.
+    fn silent_init(&self, queued: &QueuedSegment, now: Instant) -> Option<ResourceKey> {
+        let init = queued.needs.init.as_ref()?;
+        let last = self.resources.last_progress(init)?;
+        let patience = bounded(self.patience(queued.segment.duration));
+        (now.saturating_duration_since(last) >= patience).then(|| init.clone())
+    }
+
+    /// The initialization section that a variant needs at this place, if its playlist is there.
+    fn init_at(&self, variant: usize, place: Duration) -> Option<ResourceKey> {
+        let timeline = self.timelines[variant].as_ref()?;
+        let position = timeline.position_at(place);
+        let segment = timeline.segment_at(position)?.segment;
+        needs_of(&segment, position.sequence, &timeline.url, self.policy).ok()?.init
+    }
+
     /// How long the response headers of a segment may take before the rule is asked.
     pub(super) fn patience(&self, duration: Duration) -> Duration {
         // A server that produces segments when they are requested takes its time for each.
@@ -118,7 +135,11 @@ impl State {
         }
         let Some(queued) = self.queue.iter().find(|known| known.id == id) else { return false };
         let (start, duration) = (queued.start, queued.segment.duration);
-        let share = queued.arriving.map(|arriving| arriving.share);
+        let silent = self.silent_init(queued, now);
+        // Without the initialization section nothing of the segment can be played: it is as late as one of which nothing arrives.
+        let stalled = Running::new(self.size_of(queued), 0.0);
+        let running = if silent.is_some() { &stalled } else { running };
+        let share = queued.arriving.filter(|_| silent.is_none()).map(|arriving| arriving.share);
         let is_sized = queued.has_frames && queued.announced_size().is_some();
         let level = self.ladder.variants[queued.variant].level;
         let bitrates = self.expected_bitrates();
@@ -131,7 +152,10 @@ impl State {
         let other = self.abr.ask("Abr::abandon", |rule| rule.abandon(now, &snapshot, running)).flatten();
         let other = other.map(|other| self.best_level(other)).filter(|other| *other < level);
         let lower = |variant: &VariantStream| variant.level < level;
-        let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
+        let other = other.and_then(|other| self.pick(other, now, lower));
+        let needs_silent =
+            |other: &usize| silent.is_some() && self.init_at(*other, start + duration / 2) == silent;
+        let Some(other) = other.filter(|other| !needs_silent(other)) else { return false };
         if is_sized {
             self.handle_size(id);
         }

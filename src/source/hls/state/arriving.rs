@@ -26,13 +26,18 @@ impl Requested {
     /// A request that may take `patience` until the rule is asked.
     pub(super) fn new(at: Instant, patience: Duration) -> Self {
         // A playlist may say that a segment lasts for years.
-        Self { at, check: at + patience.clamp(STALLED, LONGEST_PATIENCE) }
+        Self { at, check: at + bounded(patience) }
     }
 
     /// The rule was asked at `now`, and waits.
     pub(super) fn handle_checked(&mut self, now: Instant) {
         self.check = now + CHECK_INTERVAL;
     }
+}
+
+/// Until the rule is asked about something that does not come.
+pub(super) fn bounded(patience: Duration) -> Duration {
+    patience.clamp(STALLED, LONGEST_PATIENCE)
 }
 
 /// What has arrived of a segment.

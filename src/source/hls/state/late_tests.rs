@@ -11,6 +11,7 @@ use crate::abr::{Abr, Running};
 use crate::error::ErrorKind;
 use crate::source::hls::config::MakeAbr;
 use crate::source::hls::ladder::levels::Load;
+use crate::source::hls::playlist::Playlist;
 
 /// Prefers the highest level, whatever was measured, and gives each segment of it up.
 struct Insisting;
@@ -22,6 +23,19 @@ impl Abr for Insisting {
 
     fn abandon(&mut self, _: Instant, snapshot: &Snapshot<'_>, _: &Running) -> Option<usize> {
         snapshot.current?.checked_sub(1)
+    }
+}
+
+/// Prefers the highest level, and gives a segment up if nothing of it can be played yet and nothing arrives.
+struct GivesUpSilence;
+
+impl Abr for GivesUpSilence {
+    fn choose(&mut self, now: Instant, snapshot: &Snapshot<'_>) -> usize {
+        Insisting.choose(now, snapshot)
+    }
+
+    fn abandon(&mut self, now: Instant, snapshot: &Snapshot<'_>, running: &Running) -> Option<usize> {
+        (running.throughput == 0.0).then(|| Insisting.abandon(now, snapshot, running)).flatten()
     }
 }
 
@@ -170,4 +184,73 @@ fn a_server_that_takes_its_time_for_each_segment_is_waited_for() {
     let checks = player.state.queue.iter().filter_map(|queued| queued.next_check());
     // Twice what the last one has taken.
     assert_eq!(checks.max(), Some(requested + Duration::from_millis(3800)));
+}
+
+/// A player at the highest of three levels, whose segments need an initialization section each. The segment and the section are
+/// requested.
+fn insisting_with_init() -> (Player, u64, ResourceKey) {
+    let (mut player, _) = insisting();
+    player.state.set_quality(Quality::Custom(MakeAbr::new(|| Box::new(GivesUpSilence))), player.now);
+    for variant in 0..3 {
+        let text: String = (0..SEGMENTS).map(|index| format!("#EXTINF:2,\n{index}\n")).collect();
+        let text = format!(
+            "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MAP:URI=\"init{variant}\"\n{text}#EXT-X-ENDLIST\n"
+        );
+        let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
+            panic!("a list")
+        };
+        let url = player.state.ladder.variants[variant].url.clone();
+        player.state.timelines[variant] = Some(Timeline::new(list, url, Duration::ZERO));
+    }
+    player.state.restart(Duration::ZERO, Discontinuity::Seek);
+    player.running.clear();
+    player.is_woken = true;
+    player.plan();
+    let [Planned::Resource { key, .. }, Planned::Segment { id, .. }] = &player.running[..] else {
+        panic!("{:?}", player.running)
+    };
+    let (key, id) = (key.clone(), *id);
+    (player, id, key)
+}
+
+#[test]
+fn a_segment_whose_initialization_section_does_not_come_is_abandoned_for_a_lower_level() {
+    let (mut player, id, key) = insisting_with_init();
+    // The segment is there as a whole, and can't be read.
+    player.state.handle_segment_head(id, Some(1000), player.now);
+    player.state.handle_segment_bytes(id, 1000, player.now);
+    player.state.handle_undemuxed(id, Undemuxed { url: key.url.clone(), raw: vec![1; 1000], position: 0 });
+    player.now += Duration::from_millis(1900);
+    assert!(!player.state.poll_late_segment(player.now), "it may take as long as a segment");
+    player.now += Duration::from_millis(600);
+    assert!(player.state.poll_late_segment(player.now));
+    assert!(!player.state.is_needed(id));
+    player.running.clear();
+    player.is_woken = true;
+    player.plan();
+    let [Planned::Resource { key, .. }, Planned::Segment { id, .. }] = &player.running[..] else {
+        panic!("{:?}", player.running)
+    };
+    assert!(key.url.path().ends_with("init1"), "{key:?}");
+    assert_eq!(
+        player.state.queue.iter().find(|queued| queued.id == *id).map(|queued| queued.variant),
+        Some(1)
+    );
+}
+
+#[test]
+fn a_segment_is_not_abandoned_for_a_level_that_needs_the_same_initialization_section() {
+    let (mut player, id, key) = insisting_with_init();
+    let high = player.state.timelines[2].clone();
+    let url = player.state.ladder.variants[2].url.clone();
+    for variant in 0..2 {
+        player.state.timelines[variant] = high.clone();
+        player.state.ladder.variants[variant].url = url.clone();
+    }
+    player.state.handle_segment_head(id, Some(1000), player.now);
+    player.state.handle_segment_bytes(id, 1000, player.now);
+    player.state.handle_undemuxed(id, Undemuxed { url: key.url.clone(), raw: vec![1; 1000], position: 0 });
+    player.now += Duration::from_secs(5);
+    assert!(!player.state.poll_late_segment(player.now));
+    assert!(player.state.is_needed(id));
 }

@@ -54,8 +54,13 @@ impl Resources {
 
     /// When a resource becomes silent, unless more of it arrives. `None` if it is not being fetched.
     pub(super) fn silent_at(&self, key: &ResourceKey) -> Option<Instant> {
+        self.last_progress(key).map(|last| last + STALLED)
+    }
+
+    /// When something of a resource has arrived last, or when it was requested. `None` if it is not being fetched.
+    pub(super) fn last_progress(&self, key: &ResourceKey) -> Option<Instant> {
         match self.known.get(key)? {
-            Loadable::Fetching(loading) => Some(loading.last + STALLED),
+            Loadable::Fetching(loading) => Some(loading.last),
             Loadable::Ready(_) => None,
         }
     }
