@@ -11,16 +11,26 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use mux::Random;
-use presentation::{FRAMES, SEGMENT, all, downloader, numbers, open, segment_frames, site};
+use presentation::{FRAMES, SEGMENT, all, downloader, numbers, open, play, segment_frames, site};
 use support::link::{Link, LinkConfig};
 use support::{Origin, poll_until};
 use windway::hls::{Discontinuity, Hls, HlsConfig, HlsHandle, Section};
+use windway::stream::Phase;
 
 const BUFFER: Duration = Duration::from_secs(60);
 
 /// Blocks until the buffer is full.
 fn settle(handle: &HlsHandle) {
     poll_until("the buffer is full", || handle.buffered() >= BUFFER);
+}
+
+/// Blocks until nothing more is fetched for a buffer of this length. A seek would cancel what is fetched, and request it again.
+fn finish_fetching(handle: &HlsHandle, buffer: Duration) {
+    poll_until("nothing more is fetched", || match handle.phase() {
+        Phase::Complete => true,
+        Phase::Idle => handle.buffered() >= buffer,
+        _ => false,
+    });
 }
 
 /// Reads frames up to about this presentation time.
@@ -76,6 +86,35 @@ fn seeks_inside_of_the_buffer_request_nothing_again() {
             .map(|request| request.path)
             .collect();
         assert!(again.is_empty(), "{path}: {again:?}");
+    }
+}
+
+#[test]
+fn twenty_seeks_to_and_fro_through_a_presentation_request_each_segment_once() {
+    const SEGMENTS: u64 = 60;
+    const BUFFER: Duration = Duration::from_secs(20);
+    for path in ["/ts.m3u8", "/mp4.m3u8", "/aac.m3u8"] {
+        let origin = site(SEGMENTS).serve();
+        // The presentation is much longer.
+        let mut hls = open(&origin, path, |config| config.buffer = BUFFER);
+        let handle = hls.handle();
+        let mut random = Random(11);
+        finish_fetching(&handle, BUFFER);
+        for _ in 0..20 {
+            let target = random.below((SEGMENT * (SEGMENTS - 1) as f64 * 1000.0) as usize) as f64 / 1000.0;
+            seek(&mut hls, Duration::from_secs_f64(target));
+            finish_fetching(&handle, BUFFER);
+        }
+        hls.seek(Duration::ZERO).unwrap();
+        let played: Vec<u64> = play(&mut hls).into_iter().flat_map(|(_, numbers)| numbers).collect();
+        assert_eq!(played, (0..SEGMENTS * FRAMES).collect::<Vec<_>>(), "{path}");
+        let requests = origin.log().requests;
+        let again: Vec<&String> =
+            requests.iter().filter(|request| request.again > 0).map(|request| &request.path).collect();
+        assert!(again.is_empty(), "{path}: {again:?}");
+        assert!(requests.len() as u64 <= SEGMENTS + 3, "{path}: {} requests", requests.len());
+        let buffered = handle.progress().stream.buffered;
+        assert_eq!(buffered.len(), 1, "all of it is there: {buffered:?}");
     }
 }
 

@@ -179,7 +179,12 @@ impl HlsHandle {
     /// Where the target is buffered nothing is fetched again, and the levels are those that were fetched. That includes audio that was
     /// read, up to a quarter of [`HlsConfig::buffer`](super::HlsConfig::buffer) and at most a minute before the reader, as far as
     /// [`HlsConfig::buffer_bytes`](super::HlsConfig::buffer_bytes) has room for it, also in a [`Section`](super::Section) that was read
-    /// to its end and dropped. One that was dropped before its end is not kept if the section behind it was handed out.
+    /// to its end and dropped. One that was dropped before its end is not kept if the section behind it was handed out. Before the reader
+    /// a level is not played that is lower than the one that [`set_quality`](Self::set_quality) has fixed since.
+    ///
+    /// Whole segments that have arrived are kept as well, wherever they are, while `buffer_bytes` has room for them: those behind
+    /// the reader make room first, and of these the farthest ones. They are not requested again if they are of the level that would
+    /// be fetched now; with [`Quality::Auto`](super::Quality::Auto) also of a better one.
     ///
     /// # Errors
     ///

@@ -350,6 +350,7 @@ impl Shared {
                 let next = self.link.child_epoch();
                 std::mem::replace(&mut inner.epoch, next).into_iter().collect()
             };
+            inner.state.iter_mut().for_each(|state| state.continue_with_kept(Instant::now()));
             (landed, old)
         };
         // Outside of the lock: a cancel runs the ends of what it cancels.

@@ -75,6 +75,24 @@ impl Output {
         self.tail.clear();
         (self.gapless, self.padding) = (None, Duration::ZERO);
     }
+
+    /// Appends a copy of what `other` has.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.data.extend_from_slice(&other.data);
+        self.frames.extend_from_slice(&other.frames);
+        self.head.extend_from_slice(&other.head);
+        self.tail.extend_from_slice(&other.tail);
+        // The delay comes with the first frames and not again. The padding is known better with each call.
+        (self.gapless, self.padding) = (self.gapless.or(other.gapless), other.padding);
+    }
+
+    /// Frees memory that is not used.
+    pub(crate) fn shrink(&mut self) {
+        self.data.shrink_to_fit();
+        self.frames.shrink_to_fit();
+        self.head.shrink_to_fit();
+        self.tail.shrink_to_fit();
+    }
 }
 
 pub(super) fn nanoseconds(samples: u64, rate: u32) -> u64 {

@@ -47,6 +47,7 @@ impl State {
     /// All frames of a segment have arrived.
     pub(crate) fn handle_segment_complete(&mut self, id: u64) {
         self.handle_size(id);
+        self.keep_segment(id);
         if self.replacements.is(id) {
             self.finish_replacement();
             return;
@@ -62,5 +63,6 @@ impl State {
         (self.recovery.last_skip, self.recovery.error) = (None, None);
         self.lift_exclusions();
         self.commit();
+        self.limit_kept();
     }
 }

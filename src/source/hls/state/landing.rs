@@ -58,6 +58,8 @@ impl State {
         }
         self.next_id += 1;
         let (id, variant) = (self.next_id - 1, first.variant);
-        Some(QueuedSegment::new(id, variant, position, timed, SegmentPhase::Planned))
+        let mut queued = QueuedSegment::new(id, variant, position, timed, SegmentPhase::Planned);
+        self.fill(&mut queued);
+        Some(queued)
     }
 }

@@ -19,6 +19,8 @@ mod confirm;
 mod demand;
 mod failures;
 mod hints;
+mod kept;
+mod kept_segments;
 mod landing;
 mod level_cap;
 mod needs;
@@ -47,6 +49,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use self::choice::Choice;
+use self::kept_segments::KeptSegments;
 use self::level_cap::LevelCap;
 use self::network::Network;
 use self::queued_segment::QueuedSegment;
@@ -124,6 +127,8 @@ pub(crate) struct State {
     /// No segment has arrived since the opening or the last seek.
     is_starting: bool,
     replacements: Replacements,
+    /// Segments that have arrived, for seeks.
+    kept: KeptSegments,
     /// What has to be published once the lock is released.
     events: Vec<HlsEvent>,
     /// It was opened from the cache, and its playlists have not come from the network yet.
@@ -182,6 +187,7 @@ impl State {
             network,
             is_starting: true,
             replacements: Replacements::default(),
+            kept: KeptSegments::default(),
             events: Vec::new(),
             #[cfg(feature = "cache")]
             unconfirmed: None,

@@ -281,6 +281,7 @@ impl State {
     pub(crate) fn extend(&mut self, now: Instant) {
         while self.has_room(now) {
             let chosen = self.choose(now);
+            let chosen = self.kept_variant(chosen, now).unwrap_or(chosen);
             if self.is_loaded(chosen, now) {
                 self.switch(chosen);
             } else {
@@ -349,21 +350,16 @@ impl State {
     pub(crate) fn add_segment(&mut self) -> bool {
         let Some(timeline) = &self.timelines[self.variant] else { return false };
         let list = Arc::clone(&timeline.list);
-        let mut position = match self.follows {
-            Some((variant, position)) if variant == self.variant => position,
+        let Some(mut position) = self.position_in(self.variant) else {
             // Behind the end of a finished playlist nothing follows. If it is another level that has ended here, the last section
             // ends.
-            _ if self.cursor >= timeline.edge() => {
-                self.commit();
-                return false;
-            }
+            self.commit();
+            return false;
+        };
         if self.follows.is_none() && !self.is_on_demand && self.cursor < timeline.start() {
             // The window has moved past the target of a seek.
             self.discontinuity = Some(Discontinuity::Behind(timeline.start() - self.cursor));
         }
-            Some(_) => timeline.position_from(self.cursor),
-            None => timeline.position_at(self.cursor),
-        };
         if position.sequence < list.media_sequence {
             // Section 6.3.5: the segment has left the playlist.
             // Without the start that the application has chosen: that was for the first segment.
@@ -384,7 +380,20 @@ impl State {
         let phase = if segment.is_gap { SegmentPhase::Skipped } else { SegmentPhase::Planned };
         self.push_segment(position, TimedSegment { segment, start, next }, phase);
         self.commit();
+        // It may have come from what is kept.
+        self.limit_kept();
         true
+    }
+
+    /// The position of the next segment in the playlist of this variant. `None` if that has ended before.
+    pub(super) fn position_in(&self, variant: usize) -> Option<PlaylistPosition> {
+        let timeline = self.timelines[variant].as_ref()?;
+        match self.follows {
+            Some((known, position)) if known == variant => Some(position),
+            _ if self.cursor >= timeline.edge() => None,
+            Some(_) => Some(timeline.position_from(self.cursor)),
+            None => Some(timeline.position_at(self.cursor)),
+        }
     }
 
     /// Adds this segment of the current playlist, or this part of one.
@@ -396,6 +405,9 @@ impl State {
     ) {
         let mut queued = QueuedSegment::new(self.next_id, self.variant, position, timed, phase);
         queued.discontinuity = self.discontinuity.take();
+        if phase == SegmentPhase::Planned && self.fill(&mut queued) {
+            self.is_starting = false;
+        }
         self.queue.push_back(queued);
         self.next_id += 1;
     }

@@ -112,6 +112,8 @@ impl State {
             self.follows = None;
             self.discontinuity = Some(Discontinuity::Reset);
         }
+        // Its numbers name other segments now.
+        self.kept.clear();
         self.timelines[variant] = Some(timeline);
         self.recovery.stuck = None;
         self.commit();

@@ -28,6 +28,8 @@ pub(crate) struct QueuedSegment {
     pub(crate) priority: Priority,
     /// Frames that wait for the segments before.
     pub(crate) output: Output,
+    /// All that has arrived, to be kept. `None` if it is kept already, or if there is no room for it.
+    pub(super) copy: Option<Output>,
     /// The beginning of a frame that ends in the next segment.
     pub(crate) tail: Vec<u8>,
     /// What the encoder has added to the audio that begins with it, if it says so.
@@ -106,6 +108,7 @@ impl QueuedSegment {
             request: None,
             priority: Priority::Low,
             output: Output::default(),
+            copy: Some(Output::default()),
             received: 0,
             has_frames: false,
             is_counted: false,
@@ -140,6 +143,9 @@ impl QueuedSegment {
     /// Takes what has arrived. Leaves `output` empty.
     pub(super) fn take(&mut self, output: &mut Output) {
         self.has_frames |= !output.frames.is_empty();
+        if let Some(copy) = &mut self.copy {
+            copy.extend(output);
+        }
         self.output.data.append(&mut output.data);
         self.output.frames.append(&mut output.frames);
         self.output.head.append(&mut output.head);
@@ -176,6 +182,7 @@ impl QueuedSegment {
         (self.hint, self.gapless, self.padding) = (None, None, Duration::ZERO);
         (self.received, self.has_frames, self.is_counted) = (0, false, false);
         self.output.clear();
+        self.copy = Some(Output::default());
         self.tail.clear();
         self.phase = SegmentPhase::Planned;
     }

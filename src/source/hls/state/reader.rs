@@ -132,6 +132,7 @@ impl State {
         let is_unneeded = |section: &&mut SectionBuffer| section.id >= handed || section.is_released();
         let unneeded = self.sections.buffers.iter_mut().filter(is_unneeded);
         unneeded.for_each(SectionBuffer::drop_reader);
+        self.kept.clear();
     }
 
     /// Forgets sections whose readers have ended, but the last one.
@@ -196,15 +197,18 @@ impl State {
         self.ahead(end)
     }
 
-    /// Presentation times of the audio that is there: what was read and is kept, what was not read, and segments behind a missing one.
+    /// Presentation times of the audio that is there: what was read and is kept, what was not read, and segments behind a missing one or
+    /// before a seek.
     pub(crate) fn buffered_ranges(&self) -> Vec<Range<Duration>> {
         let placed = self.sections.buffers.iter().filter_map(SectionBuffer::stored);
         // What has arrived of a segment that still arrives is placed, or waits for those before it.
         let complete = self.queue.iter().filter(|queued| queued.phase == SegmentPhase::Complete);
         let time = |place| self.clock.presentation_time(place);
         let waiting = complete.map(|queued| time(queued.start)..time(queued.end()));
+        let mut known: Vec<Range<Duration>> = placed.chain(waiting).chain(self.kept_ranges()).collect();
+        known.sort_unstable_by_key(|range| (range.start, range.end));
         let mut ranges: Vec<Range<Duration>> = Vec::new();
-        for range in placed.chain(waiting).filter(|range| !range.is_empty()) {
+        for range in known.into_iter().filter(|range| !range.is_empty()) {
             match ranges.last_mut().filter(|last| range.start <= last.end + JOINED) {
                 Some(last) => last.end = last.end.max(range.end),
                 None => ranges.push(range),

@@ -336,6 +336,12 @@ impl SectionBuffer {
         self.marks.get(index).map(|mark| mark.time)
     }
 
+    /// Level of the frame that plays at a presentation time.
+    pub(super) fn level_at(&self, time: Duration) -> Option<usize> {
+        let behind = self.marks.partition_point(|mark| mark.time <= time);
+        self.marks.get(behind.checked_sub(1)?).map(|mark| mark.level as usize)
+    }
+
     /// Presentation time of the end of the last frame.
     pub(super) fn end(&self) -> Duration {
         self.marks.back().map_or(self.info.start, |mark| mark.end)

@@ -5,7 +5,7 @@
 //! | a section, read or not | what is stored of it from that segment on, and all behind it | the sections before |
 //! | the segment that arrives into the last section | the same | the sections before |
 //! | a segment that has arrived, or arrives, behind that one | it, and all behind it | the sections, the segments before |
-//! | something else | nothing | everything |
+//! | something else | nothing | everything; segments that are [kept](super::kept) are not requested again |
 //!
 //! A section begins with a segment, or with a part of one, in any case, so that a decoder has the frames before the target that it
 //! needs. If another section behind the target can't be read again from its begin, because its reader was dropped before its end or
@@ -19,6 +19,7 @@ use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::section::{Discontinuity, SectionBuffer};
 use super::sections::Sections;
 use crate::error::{Error, ErrorKind};
+use crate::source::hls::ladder::levels::VariantStream;
 
 /// What was read is kept for this part of [`HlsConfig::buffer`](crate::hls::HlsConfig::buffer): a listener seeks back by a few seconds,
 /// and an application that has to use little memory has a short buffer.
@@ -32,7 +33,7 @@ impl State {
     /// [`ErrorKind::OutOfWindow`] if the playlist does not contain it, and it is not buffered.
     pub(crate) fn seek(&mut self, target: Duration) -> Result<Duration, Error> {
         let window = self.seekable();
-        if target <= window.end {
+        if target <= window.end && !self.is_better_wanted(target) {
             if let Some(start) = self.seek_in_buffer(target) {
                 return Ok(start);
             }
@@ -44,6 +45,17 @@ impl State {
         let timeline = self.timelines[self.variant].as_ref();
         let start = timeline.and_then(|timeline| timeline.start_of(timeline.sequence_at(target)));
         Ok(start.unwrap_or(target))
+    }
+
+    /// True if the target was read at a lower level than the one that the user has fixed since.
+    fn is_better_wanted(&self, target: Duration) -> bool {
+        let Some(wanted) = self.fixed_level().filter(|_| target < self.reader_time()) else { return false };
+        let section = self.sections.buffers.iter().find(|section| section.end() > target);
+        let can_play = |variant: &VariantStream| {
+            variant.rendition == self.rendition && variant.level == wanted && variant.excluded_until.is_none()
+        };
+        section.and_then(|section| section.level_at(target)).is_some_and(|level| level < wanted)
+            && self.ladder.variants.iter().any(can_play)
     }
 
     /// Continues at the live edge. Returns the start of the segment there.
@@ -182,6 +194,7 @@ impl State {
             room -= section.kept();
         }
         self.forget_sections();
+        self.limit_segments(room);
     }
 
     /// True if segments are fetched, or may be: a seek has kept them.

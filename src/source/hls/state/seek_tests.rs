@@ -6,6 +6,7 @@ use super::replace_tests::replacing;
 use super::section::SectionBuffer;
 use super::tests::{End, FRAMES, Player, SEGMENTS, frames, list};
 use super::*;
+use crate::abr::AbrConfig;
 use crate::error::ErrorKind;
 use crate::source::hls::demux::Output;
 use crate::types::Priority;
@@ -217,7 +218,7 @@ fn what_is_kept_for_seeks_back_fits_beside_what_is_buffered() {
         let unread = state.buffered_bytes();
         let kept: usize = state.sections.buffers.iter().map(SectionBuffer::kept).sum();
         // A segment that was requested below the limit may exceed it.
-        assert!(unread + kept <= MOST.max(unread), "{unread} and {kept}");
+        assert!(unread + kept + segments(state) <= MOST.max(unread), "{unread} and {kept}");
         (most_kept, kept_last) = (most_kept.max(kept), kept);
         match section {
             None => {
@@ -235,6 +236,11 @@ fn what_is_kept_for_seeks_back_fits_beside_what_is_buffered() {
     let reader = player.state.reader_time();
     player.state.seek(reader - Duration::from_secs(5)).unwrap();
     assert_eq!((player.state.next_id, player.state.is_finished()), (requested, true));
+}
+
+/// Memory of the segments that are kept, in bytes.
+fn segments(state: &State) -> usize {
+    state.kept.memory()
 }
 
 /// A player of sections of the segments 0 and 1, of 2, and of those from 3 on, and whose readers were dropped at the ends of the first two.
@@ -372,4 +378,131 @@ fn a_section_that_was_handed_out_has_the_level_of_what_took_the_place_of_its_beg
     assert_eq!(section.info().level, 0);
     section.read_exact(&mut [0]).unwrap();
     assert_eq!(section.info().level, 2);
+}
+
+/// Lets all that is planned arrive. Returns the numbers and the levels of the segments among it.
+fn arrive(player: &mut Player) -> Vec<(String, usize)> {
+    let mut arrived = Vec::new();
+    player.is_woken = true;
+    player.plan();
+    while let Some(planned) = player.running.first() {
+        if let Planned::Segment { id, url, .. } = planned {
+            let (id, path) = (*id, url.path().to_owned());
+            let variant = player.state.queued(id).expect("it is needed").variant;
+            arrived.push((path, player.state.ladder.variants[variant].level));
+        }
+        player.end_running(0, End::Whole);
+        player.plan();
+    }
+    arrived
+}
+
+/// Seeks, and forgets what was fetched for the place before: it is cancelled.
+fn scrub(player: &mut Player, target: Duration) {
+    player.state.seek(target).unwrap();
+    player.running.clear();
+    (player.section, player.played) = (None, Vec::new());
+}
+
+#[test]
+fn twenty_seeks_to_and_fro_fetch_no_segment_twice() {
+    // Six seconds ahead of the reader.
+    let mut player = levels(6);
+    let mut fetched = Vec::new();
+    for scrub_to in [23, 0, 14, 5, 22, 9, 17, 1, 12, 20, 3, 15, 7, 23, 2, 11, 19, 6, 13, 0] {
+        scrub(&mut player, Duration::from_secs(scrub_to));
+        fetched.extend(arrive(&mut player));
+        player.read_frames(3);
+        let first = (scrub_to / 2 * FRAMES) as u8;
+        assert_eq!(player.played, [first, first + 1, first + 2], "from {scrub_to} s on");
+        fetched.extend(arrive(&mut player));
+    }
+    fetched.sort();
+    let before = fetched.len();
+    fetched.dedup();
+    assert_eq!((before, fetched.len()), (SEGMENTS as usize, SEGMENTS as usize), "{fetched:?}");
+    // All of it is played from there.
+    while !player.read() {
+        player.is_woken = true;
+        player.plan();
+        assert!(player.running.is_empty(), "{:?}", player.running);
+    }
+    assert_eq!(player.played, (0..(SEGMENTS * FRAMES) as u8).collect::<Vec<_>>());
+}
+
+#[test]
+fn after_a_change_by_hand_what_is_sought_again_is_of_the_level_that_was_chosen() {
+    let level_at = |player: &mut Player, seconds| {
+        scrub(player, Duration::from_secs(seconds));
+        let fetched = arrive(player).len();
+        player.levels.clear();
+        player.read_frames(1);
+        (player.levels[0], fetched)
+    };
+    let mut player = levels(6);
+    assert_eq!(level_at(&mut player, 0), (0, 3));
+    player.read_frames(5);
+    player.state.set_quality(Quality::Fixed(1), player.now);
+    // In the section that is being read, and elsewhere.
+    assert_eq!(level_at(&mut player, 0), (1, 3));
+    assert_eq!(level_at(&mut player, 12), (1, 3));
+    assert_eq!(level_at(&mut player, 0), (1, 0));
+    player.state.set_quality(Quality::Fixed(0), player.now);
+    assert_eq!(level_at(&mut player, 12), (0, 3), "the user may want to spend less");
+    assert_eq!(level_at(&mut player, 0), (0, 0));
+    // A choice for the network takes the best that is there, and that the user allows.
+    player.state.set_quality(Quality::Auto(AbrConfig { start: 1, ..AbrConfig::default() }), player.now);
+    player.state.network.estimator = Estimator::default();
+    player.state.network.estimator.handle_transfer(0, Duration::from_secs(1), Duration::ZERO);
+    assert_eq!(level_at(&mut player, 12), (0, 0));
+}
+
+#[test]
+fn what_was_fetched_at_a_better_level_is_played_while_the_network_is_slow() {
+    let mut player = levels(6);
+    player.state.set_quality(Quality::Fixed(2), player.now);
+    arrive(&mut player);
+    let [all, limited] = [AbrConfig::default(), AbrConfig { at_most: Some(2), ..AbrConfig::default() }];
+    for (config, fetched) in [(all, 0), (limited, 3)] {
+        scrub(&mut player, Duration::from_secs(12));
+        player.state.set_quality(Quality::Auto(config), player.now);
+        let slow = Estimator::remembering(0.1);
+        player.state.network.estimator = slow;
+        scrub(&mut player, Duration::ZERO);
+        assert_eq!(arrive(&mut player).len(), fetched);
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_kept_for_seeks_fits_into_the_limit_and_nothing_that_fits_is_fetched_twice(
+        targets in proptest::collection::vec((0_u64..24, 0_usize..12), 1..20),
+        most in 0_usize..60_000,
+    ) {
+        let config = HlsConfig {
+            quality: Quality::Fixed(0),
+            buffer: Duration::from_secs(6),
+            buffer_bytes: most.max(1),
+            ..HlsConfig::default()
+        };
+        let mut player = Player::with(1, config);
+        let mut fetched = Vec::new();
+        for (seconds, count) in targets {
+            scrub(&mut player, Duration::from_secs(seconds));
+            for _ in 0..3 {
+                fetched.extend(arrive(&mut player));
+                let state = &player.state;
+                let unread = state.buffered_bytes();
+                let read: usize = state.sections.buffers.iter().map(SectionBuffer::kept).sum();
+                prop_assert!(unread + read + segments(state) <= most.max(unread), "{unread}, {read}");
+                player.read_frames(count / 3);
+            }
+        }
+        if most > 50_000 {
+            let before = fetched.len();
+            fetched.sort();
+            fetched.dedup();
+            prop_assert_eq!(fetched.len(), before);
+        }
+    }
 }

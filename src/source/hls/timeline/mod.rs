@@ -245,7 +245,7 @@ const MOST_MISSED: Duration = Duration::from_secs(24 * 3600);
 const ROUNDED: Duration = Duration::from_millis(500);
 
 /// Where to continue in a playlist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PlaylistPosition {
     /// Media sequence number.
     pub(crate) sequence: u64,
