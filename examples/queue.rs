@@ -17,7 +17,7 @@ use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatReader, TrackType};
 use symphonia::core::io::MediaSourceStream;
-use windway::queue::{Playing, Queue, QueueConfig, QueueEvent, QueueHandle, Track};
+use windway::queue::{Playing, Queue, QueueConfig, QueueEvent, QueueHandle, Repeat, Track};
 use windway::{Downloader, Error, Media, Stream};
 
 const HELP: &str = "\
@@ -28,7 +28,8 @@ Plays tracks one after the other, without gaps. The next one is opened before th
 URL      a file, or a list: M3U, PLS, XSPF, ASX, the feed of a podcast
 --speed  times the speed of a sound card; 1 if there are URLs
 
-While it plays, type n and Enter for the next track, p for the previous one, q to quit.
+While it plays, type n and Enter for the next track, p for the previous one, r to repeat it or not,
+q to quit.
 
 Without a URL it serves three tracks from 40 ms away at a limited rate, and plays them at speed 4.
 
@@ -123,13 +124,9 @@ fn obey_keys(handle: &QueueHandle) {
         match line.trim() {
             "n" => handle.skip(),
             "q" => handle.clear(),
-            "p" => {
-                let tracks = handle.tracks();
-                let current = tracks.iter().position(|(id, _)| Some(*id) == handle.current());
-                let previous = current.and_then(|index| tracks.get(index.checked_sub(1)?));
-                previous.map(|(id, _)| handle.skip_to(*id));
-            }
-            _ => println!("n: next, p: previous, q: quit"),
+            "p" => drop(handle.previous()),
+            "r" => handle.set_repeat(if handle.repeat() == Repeat::One { Repeat::Off } else { Repeat::One }),
+            _ => println!("n: next, p: previous, r: repeat, q: quit"),
         }
     }
 }

@@ -11,7 +11,8 @@ use support::content::assert_pattern;
 use support::{Answer, Content, Log, Origin, poll_until};
 use windway::config::StorageConfig;
 use windway::queue::{
-    ListRules, Playing, Playlist, Queue, QueueConfig, QueueEvent, QueueHandle, Track, TrackError, TrackId,
+    ListRules, Playing, Playlist, Queue, QueueConfig, QueueEvent, QueueHandle, Repeat, Track, TrackError,
+    TrackId,
 };
 use windway::stream::{Phase, TryRead};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Stream};
@@ -235,6 +236,126 @@ fn a_skip_to_any_track_requests_it_at_once() {
     assert!(handle.skip_to(ids[0]));
     assert_eq!(play(&mut queue).id, ids[0]);
     assert_eq!(play(&mut queue).id, ids[1]);
+}
+
+#[test]
+fn a_skip_back_and_one_to_an_index_request_the_track_at_once() {
+    let origin = Origin::serving(Content::pattern(LEN));
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    let ids = ["/1", "/2", "/3"].map(|path| push(&handle, &origin, path));
+    assert!(handle.skip_to_index(2) && !handle.skip_to_index(3));
+    assert_eq!(handle.current_index(), None);
+    let mut third = play(&mut queue);
+    assert_eq!((third.id, handle.current_index()), (ids[2], Some(2)));
+    assert!(handle.previous());
+    assert_eq!(third.stream.read(&mut [0; 10]).unwrap(), 0);
+    origin.wait_until("the request", |log| request(log, "/2") == 1);
+    settle(&downloader);
+    origin.stop_listening();
+    let mut second = play(&mut queue);
+    assert_eq!(second.id, ids[1]);
+    read_all(&mut second);
+    assert!(handle.skip_to(ids[0]));
+    origin.listen_again();
+    let mut first = play(&mut queue);
+    assert!(!handle.previous());
+    assert_eq!(first.id, ids[0]);
+    read_all(&mut first);
+}
+
+#[test]
+fn the_track_that_is_repeated_is_prefetched_and_a_change_of_the_mode_is_an_event() {
+    let origin = Origin::serving(Content::pattern(LEN));
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    let ids = ["/1", "/2"].map(|path| push(&handle, &origin, path));
+    let events = handle.subscribe();
+    handle.set_repeat(Repeat::One);
+    handle.set_repeat(Repeat::One);
+    assert!(matches!(events.try_recv(), Some(QueueEvent::Changed)));
+    assert!(events.try_recv().is_none(), "nothing was changed");
+    read_all(&mut play(&mut queue));
+    origin.wait_until("the prefetch", |log| request(log, "/1") == 2);
+    settle(&downloader);
+    origin.stop_listening();
+    let mut again = play(&mut queue);
+    assert_eq!((again.id, handle.upcoming()), (ids[0], Some(ids[0])));
+    read_all(&mut again);
+    origin.listen_again();
+    handle.set_repeat(Repeat::All);
+    assert_eq!(handle.upcoming(), Some(ids[1]));
+    let order = [(); 3].map(|()| play(&mut queue).id);
+    assert_eq!(order, [ids[1], ids[0], ids[1]]);
+    handle.set_repeat(Repeat::Off);
+    assert!(queue.next().is_none());
+}
+
+/// Runs `wait_next` until it has returned a track, or none, and returns the queue with it.
+fn wait_next(mut queue: Queue) -> thread::JoinHandle<(Option<TrackId>, Queue)> {
+    thread::spawn(move || (queue.wait_next().map(|track| track.expect("a track that opens").id), queue))
+}
+
+#[test]
+fn the_end_of_a_queue_is_waited_out_until_there_is_a_next_track() {
+    let origin = Origin::serving(Content::pattern(LEN));
+    let downloader = downloader();
+    let (queue, handle) = queue(&downloader);
+    let events = handle.subscribe();
+    let ends = || poll_until("the end", || matches!(events.try_recv(), Some(QueueEvent::Ended)));
+    let waits = wait_next(queue);
+    ends();
+    let first = push(&handle, &origin, "/1");
+    let (id, queue) = waits.join().unwrap();
+    assert_eq!(id, Some(first));
+    // The same for each other way to a next track.
+    let ways: [&dyn Fn() -> bool; 4] =
+        [&|| handle.skip_to(first), &|| handle.skip_to_index(0), &|| handle.previous(), &|| {
+            handle.set_repeat(Repeat::All);
+            true
+        }];
+    let mut queue = queue;
+    for way in ways {
+        let waits = wait_next(queue);
+        ends();
+        assert!(way());
+        let (id, waited) = waits.join().unwrap();
+        assert_eq!(id, Some(first));
+        queue = waited;
+    }
+}
+
+#[test]
+fn the_close_of_a_queue_ends_its_track_its_opening_and_its_wait_for_good() {
+    let origin = with_silent_track();
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    push(&handle, &origin, "/1");
+    push(&handle, &origin, "/2");
+    let mut playing = play(&mut queue);
+    handle.close();
+    assert_eq!((playing.stream.read(&mut [0; 10]).unwrap(), handle.current()), (0, None));
+    assert!(queue.next().is_none() && queue.wait_next().is_none());
+    assert_eq!((request(&origin.log(), "/2"), handle.tracks().len()), (0, 2), "nothing is requested for it");
+    push(&handle, &origin, "/3");
+    assert!(!handle.skip_to_index(9) && handle.skip_to_index(0));
+    assert!(queue.next().is_none(), "nothing opens it again");
+
+    let (queue, handle) = self::queue(&downloader);
+    push(&handle, &origin, "/silent");
+    let waits = wait_next(queue);
+    origin.wait_until("the request", |log| request(log, "/silent") == 1);
+    handle.close();
+    assert_eq!(waits.join().unwrap().0, None);
+
+    let (queue, handle) = self::queue(&downloader);
+    let events = handle.subscribe();
+    let waits = wait_next(queue);
+    poll_until("the end", || matches!(events.try_recv(), Some(QueueEvent::Ended)));
+    handle.close();
+    assert_eq!(waits.join().unwrap().0, None);
+    drop(playing);
+    poll_until("the end of the peers", || downloader.stats().peers == 0);
 }
 
 #[test]
@@ -470,13 +591,15 @@ fn any_changes_from_other_threads_leave_each_stream_right() {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(seed);
                     let tracks = handle.tracks();
                     let any = (random >> 33) as usize % tracks.len().max(1);
-                    match (random >> 60) % 8 {
+                    match (random >> 59) % 10 {
                         _ if tracks.len() < 3 => drop(push(&handle, origin, "/a")),
                         0 => drop(handle.insert_next(Track::new(&origin.url("/b")).unwrap())),
                         1 | 2 if tracks.len() > 6 => drop(handle.remove(tracks[any].0)),
                         3 => drop(handle.move_to(tracks[any].0, any / 2)),
                         4 => drop(handle.skip_to(tracks[any].0)),
                         5 => handle.skip(),
+                        6 => drop(handle.previous()),
+                        7 => handle.set_repeat([Repeat::Off, Repeat::One, Repeat::All][any % 3]),
                         _ => thread::yield_now(),
                     }
                 }

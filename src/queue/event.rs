@@ -41,9 +41,10 @@ pub enum QueueEvent {
         /// The track.
         id: TrackId,
     },
-    /// Tracks were added, removed or moved.
+    /// Tracks were added, removed or moved, or another [`Repeat`](super::Repeat) was set.
     Changed,
-    /// There is no next track. Tracks that are added later are played by further calls of `next`.
+    /// There is no next track. Tracks that are added later are played by further calls of `next`, or by a call of `wait_next` that is
+    /// blocked.
     Ended,
     /// This subscriber was too slow and has lost events before the next one.
     Lagged {

@@ -49,7 +49,7 @@ mod track_source;
 
 pub use config::QueueConfig;
 pub use event::{QueueEvent, TrackError};
-pub use order::TrackId;
+pub use order::{Repeat, TrackId};
 pub use player::{Playing, Queue, QueueHandle};
 pub(crate) use playlist::ListOrigin;
 pub use playlist::{ListRules, Playlist};

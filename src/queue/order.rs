@@ -15,11 +15,36 @@ use super::track::Track;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TrackId(u64);
 
+/// What a [`Queue`](super::Queue) plays again: see [`QueueHandle::set_repeat`](super::QueueHandle::set_repeat).
+///
+/// A track that is repeated is opened anew. Like any next track it is prefetched while the last bytes are read.
+///
+/// ```
+/// use windway::queue::{Queue, QueueConfig, Repeat};
+///
+/// let queue = Queue::new(&windway::Downloader::global()?, QueueConfig::default());
+/// queue.handle().set_repeat(Repeat::All);
+/// assert_eq!(queue.handle().repeat(), Repeat::All);
+/// # Ok::<(), windway::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Repeat {
+    /// Nothing: the queue ends behind its last track.
+    #[default]
+    Off,
+    /// The current track, until it is skipped or removed, or can't be opened: then the queue goes on behind it.
+    One,
+    /// All tracks: the first one follows the last one. If none of them can be opened, `next` returns one error after another, and
+    /// the player has to stop.
+    All,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Order {
     tracks: Vec<(TrackId, Track)>,
-    /// Index of the track that is next. At most the number of tracks.
+    /// Index of the track that is next unless one is repeated. At most the number of tracks.
     next: usize,
+    repeat: Repeat,
     /// The track that was taken last, unless it was removed or skipped. It is in `tracks`.
     current: Option<TrackId>,
     /// Number of ids that were given.
@@ -35,17 +60,39 @@ impl Order {
         self.current
     }
 
+    pub(super) fn current_index(&self) -> Option<usize> {
+        self.index_of(self.current?)
+    }
+
+    pub(super) fn repeat(&self) -> Repeat {
+        self.repeat
+    }
+
+    pub(super) fn repeat_mut(&mut self) -> &mut Repeat {
+        &mut self.repeat
+    }
+
     /// The track that is next.
     pub(super) fn next(&self) -> Option<&(TrackId, Track)> {
-        self.tracks.get(self.next)
+        self.tracks.get(self.next_index())
+    }
+
+    /// Index of the track that is next. The number of tracks if there is none.
+    fn next_index(&self) -> usize {
+        match (self.repeat, self.current_index()) {
+            (Repeat::One, Some(current)) => current,
+            (Repeat::All, _) if self.next == self.tracks.len() => 0,
+            _ => self.next,
+        }
     }
 
     /// Takes the next track: it is the current one now.
     pub(super) fn take_next(&mut self) -> Option<(TrackId, Track)> {
-        let taken = self.tracks.get(self.next).cloned();
+        let index = self.next_index();
+        let taken = self.tracks.get(index).cloned();
         self.current = taken.as_ref().map(|(id, _)| *id);
         // At the end it stays, so that a track which is added later is next.
-        self.next += usize::from(taken.is_some());
+        self.next = index + usize::from(taken.is_some());
         taken
     }
 
@@ -58,7 +105,7 @@ impl Order {
         id
     }
 
-    /// Adds a track that is next.
+    /// Adds a track that is next, behind one that is repeated.
     pub(super) fn insert_next(&mut self, track: Track) -> TrackId {
         self.insert(self.next, track)
     }
@@ -98,9 +145,27 @@ impl Order {
 
     /// Makes a track the next one, and none the current one. False if there is no such track.
     pub(super) fn skip_to(&mut self, id: TrackId) -> bool {
-        let Some(index) = self.index_of(id) else { return false };
-        (self.next, self.current) = (index, None);
-        true
+        self.index_of(id).is_some_and(|index| self.skip_to_index(index))
+    }
+
+    /// As [`skip_to`](Self::skip_to). False if there are fewer tracks.
+    pub(super) fn skip_to_index(&mut self, index: usize) -> bool {
+        let has_one = index < self.tracks.len();
+        if has_one {
+            (self.next, self.current) = (index, None);
+        }
+        has_one
+    }
+
+    /// Makes the track before the current one the next one, and none the current one. False if there is none before it.
+    ///
+    /// If there is no current track, the one before the next one counts: two calls in a row go back by two tracks, and one after the
+    /// end goes to the last track.
+    pub(super) fn skip_back(&mut self) -> bool {
+        let from = self.current_index().unwrap_or_else(|| self.next_index());
+        let last = self.tracks.len().checked_sub(1);
+        let before = from.checked_sub(1).or(last.filter(|_| self.repeat == Repeat::All));
+        before.is_some_and(|index| self.skip_to_index(index))
     }
 
     /// Ends the current track.
@@ -188,6 +253,65 @@ mod tests {
         assert!(!order.skip_to(ids[1]) && !order.move_to(ids[1], 0) && order.remove(ids[1]).is_none());
     }
 
+    #[test]
+    fn a_skip_back_goes_on_to_the_first_track_and_from_there_only_if_all_are_repeated() {
+        let (mut order, ids) = order(3);
+        assert!(!order.skip_back(), "nothing was taken");
+        assert_eq!((take(&mut order), order.skip_back()), (Some(ids[0]), false));
+        assert_eq!(order.current(), Some(ids[0]), "it plays on");
+        take(&mut order);
+        take(&mut order);
+        assert!(order.skip_back() && order.skip_back(), "also before the first one was taken");
+        assert_eq!(take(&mut order), Some(ids[0]));
+        *order.repeat_mut() = Repeat::All;
+        assert!(order.skip_back());
+        assert_eq!((take(&mut order), take(&mut order)), (Some(ids[2]), Some(ids[0])));
+        assert!(order.skip_to(ids[2]));
+        take(&mut order);
+        order.skip();
+        assert!(order.skip_back(), "before the first track, which is next, is the last one");
+        assert_eq!(take(&mut order), Some(ids[2]));
+    }
+
+    #[test]
+    fn after_the_end_and_after_a_removal_a_skip_back_goes_to_what_was_played() {
+        let (mut order, ids) = order(2);
+        while take(&mut order).is_some() {}
+        assert!(order.skip_back());
+        assert_eq!(take(&mut order), Some(ids[1]));
+        order.remove(ids[1]);
+        assert!(order.skip_back());
+        assert_eq!(take(&mut order), Some(ids[0]));
+    }
+
+    #[test]
+    fn one_track_is_repeated_until_it_is_skipped_or_fails() {
+        let (mut order, ids) = order(2);
+        *order.repeat_mut() = Repeat::One;
+        assert_eq!((take(&mut order), take(&mut order)), (Some(ids[0]), Some(ids[0])));
+        order.skip();
+        assert_eq!((take(&mut order), take(&mut order)), (Some(ids[1]), Some(ids[1])));
+        assert!(order.move_to(ids[1], 0));
+        assert_eq!(take(&mut order), Some(ids[1]), "wherever it is");
+        let more = order.insert_next(track());
+        assert_eq!((take(&mut order), order.skip()), (Some(ids[1]), ()));
+        assert_eq!((take(&mut order), order.skip()), (Some(more), ()));
+        assert_eq!((take(&mut order), order.skip()), (Some(ids[0]), ()));
+        assert_eq!(take(&mut order), None, "the queue ends as if nothing were repeated");
+    }
+
+    #[test]
+    fn all_tracks_are_repeated_and_what_is_added_at_the_end_comes_before_that() {
+        let (mut order, ids) = order(2);
+        *order.repeat_mut() = Repeat::All;
+        assert_eq!([(); 3].map(|()| take(&mut order)), [ids[0], ids[1], ids[0]].map(Some));
+        take(&mut order);
+        let more = order.insert(usize::MAX, track());
+        assert_eq!([(); 2].map(|()| take(&mut order)), [more, ids[0]].map(Some));
+        order.clear();
+        assert_eq!(take(&mut order), None);
+    }
+
     #[derive(Clone, Debug)]
     enum Change {
         Insert(usize),
@@ -195,6 +319,9 @@ mod tests {
         Remove(u64),
         MoveTo(u64, usize),
         SkipTo(u64),
+        Skip,
+        SkipBack,
+        Repeat(Repeat),
         Take,
     }
 
@@ -205,6 +332,10 @@ mod tests {
             (0..12_u64).prop_map(Change::Remove),
             (0..12_u64, 0..8_usize).prop_map(|(id, to)| Change::MoveTo(id, to)),
             (0..12_u64).prop_map(Change::SkipTo),
+            Just(Change::Skip),
+            Just(Change::SkipBack),
+            prop_oneof![Just(Repeat::Off), Just(Repeat::One), Just(Repeat::All)].prop_map(Change::Repeat),
+            Just(Change::Take),
             Just(Change::Take),
         ]
     }
@@ -221,8 +352,9 @@ mod tests {
                         order.insert(at, track());
                     }
                     Change::InsertNext => {
+                        let repeated = order.current().filter(|_| order.repeat() == Repeat::One);
                         let id = order.insert_next(track());
-                        prop_assert_eq!(order.next().map(|(next, _)| *next), Some(id));
+                        prop_assert_eq!(order.next().map(|(next, _)| *next), repeated.or(Some(id)));
                     }
                     Change::Remove(id) => {
                         let removed = order.remove(TrackId(id)).is_some();
@@ -240,6 +372,13 @@ mod tests {
                             prop_assert_eq!(order.next().map(|(id, _)| *id), Some(TrackId(id)));
                         }
                     }
+                    Change::Skip => order.skip(),
+                    Change::SkipBack => {
+                        let is_moved = order.skip_back();
+                        prop_assert!(!is_moved || order.current().is_none() && order.next().is_some());
+                        prop_assert!(is_moved || next == order.next().map(|(id, _)| *id));
+                    }
+                    Change::Repeat(repeat) => *order.repeat_mut() = repeat,
                     Change::Take => prop_assert_eq!(order.take_next().map(|(id, _)| id), next),
                 }
                 prop_assert!(order.next <= order.tracks.len());

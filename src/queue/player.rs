@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::config::QueueConfig;
 use super::event::{QueueEvent, TrackError};
-use super::order::TrackId;
+use super::order::{Repeat, TrackId};
 use super::shared::{Opener, Shared, Taken};
 use super::skip::Skip;
 use super::track::Track;
@@ -13,6 +13,7 @@ use super::track_source::TrackSource;
 use crate::downloader::Downloader;
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
+use crate::foreign::in_callback;
 use crate::source::file::FileReader;
 use crate::stream::{Stream, StreamHandle};
 
@@ -65,6 +66,41 @@ impl Queue {
     /// A handle for other threads. It does not keep the queue, its downloader or its cache.
     pub fn handle(&self) -> QueueHandle {
         QueueHandle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// As [`next`](Self::next), but at the end of the queue it blocks until there is a next track: one that was added, or that was
+    /// skipped to. For a player that runs as long as its program. `None` once the queue was [closed](QueueHandle::close).
+    ///
+    /// Before it blocks, [`QueueEvent::Ended`] is published. What the output still has to play is its own matter: a thread that
+    /// waits here writes nothing.
+    ///
+    /// ```no_run
+    /// use windway::queue::{Queue, QueueConfig, Track};
+    ///
+    /// # fn play(stream: windway::Stream) {}
+    /// let mut queue = Queue::new(&windway::Downloader::global()?, QueueConfig::default());
+    /// let handle = queue.handle();
+    /// let player = std::thread::spawn(move || {
+    ///     while let Some(track) = queue.wait_next() {
+    ///         match track {
+    ///             Ok(track) => play(track.stream),
+    ///             Err(error) => eprintln!("{error}"),
+    ///         }
+    ///     }
+    /// });
+    /// handle.push(Track::new("https://example.com/1.flac")?); // at any time, also after the end
+    /// handle.close();
+    /// player.join().unwrap();
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    pub fn wait_next(&mut self) -> Option<Result<Playing, TrackError>> {
+        loop {
+            let next = self.next();
+            // In a callback `next` returns `None` only if there is none: to wait for one there could wait forever.
+            if next.is_some() || in_callback() || !self.shared.wait_next() {
+                return next;
+            }
+        }
     }
 
     /// Opens `taken`. `None` if it was skipped meanwhile.
@@ -123,7 +159,8 @@ impl Iterator for Queue {
     type Item = Result<Playing, TrackError>;
 
     /// Ends the current track and opens the next one. Returns at once if its beginning was prefetched; else blocks until its
-    /// first bytes arrive. `None` if there is no next track; once there is one again, a further call returns it.
+    /// first bytes arrive. `None` if there is no next track; once there is one again, a further call returns it. To block until
+    /// there is one, call [`wait_next`](Queue::wait_next).
     ///
     /// A track that can't be opened is an error, and the next call goes on behind it. If another thread skips or removes the
     /// track that is being opened, the call goes on with the track that is next then.
@@ -159,7 +196,7 @@ impl fmt::Debug for Queue {
 /// Changes and observes a [`Queue`] from other threads, also while a track is read. Cheap to clone. No call blocks on the
 /// network.
 ///
-/// After the queue was dropped, calls still change and return its list. Nothing is fetched any more, there is no current
+/// After the queue was dropped or [closed](Self::close), calls still change and return its list. Nothing is fetched any more, there is no current
 /// stream, and subscriptions are closed.
 ///
 /// ```
@@ -248,9 +285,42 @@ impl QueueHandle {
         self.shared.change(|order| order.skip_to(id))
     }
 
-    /// Ends the current track. The one behind it is next, and is requested at once.
+    /// As [`skip_to`](Self::skip_to), by the index in [`tracks`](Self::tracks). False if there are fewer tracks.
+    pub fn skip_to_index(&self, index: usize) -> bool {
+        self.shared.change(|order| order.skip_to_index(index))
+    }
+
+    /// Ends the current track. The one behind it is next, also of a track that is repeated, and is requested at once.
     pub fn skip(&self) {
         self.shared.change(|order| order.skip());
+    }
+
+    /// Goes back: ends the current track, and makes the one before it the next one, which is requested at once. Between two tracks,
+    /// and after the end, the track before the next one counts: two calls in a row go back by two tracks. With [`Repeat::All`] the
+    /// last track is before the first one. False if there is none before it: then the current track goes on.
+    ///
+    /// Most players go to the beginning of a track first, if more than a few seconds of it were heard. That is a seek of the decoder.
+    pub fn previous(&self) -> bool {
+        self.shared.change(|order| order.skip_back())
+    }
+
+    /// Sets what is played again, from the next call of [`Queue::next`] on. Default: [`Repeat::Off`].
+    pub fn set_repeat(&self, repeat: Repeat) {
+        let is_other = self.shared.change(|order| std::mem::replace(order.repeat_mut(), repeat) != repeat);
+        if is_other {
+            self.changed();
+        }
+    }
+
+    /// What is played again.
+    pub fn repeat(&self) -> Repeat {
+        self.shared.with_order(|order| order.repeat())
+    }
+
+    /// Ends the current track and the queue for good: [`Queue::next`] and [`Queue::wait_next`] return `None` from now on, a blocked
+    /// one at once.
+    pub fn close(&self) {
+        self.shared.end();
     }
 
     /// All tracks in their order, played ones too.
@@ -261,6 +331,11 @@ impl QueueHandle {
     /// The track that was taken last, if it did not end by a skip, a removal or an error.
     pub fn current(&self) -> Option<TrackId> {
         self.shared.with_order(|order| order.current())
+    }
+
+    /// Index of the [`current`](Self::current) track in [`tracks`](Self::tracks).
+    pub fn current_index(&self) -> Option<usize> {
+        self.shared.with_order(|order| order.current_index())
     }
 
     /// The track that [`Queue::next`] would open.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::config::QueueConfig;
 use super::event::QueueEvent;
@@ -25,6 +25,8 @@ pub(super) struct Shared {
     /// Of the queue. Weak, since handles of a dropped queue must keep neither a downloader nor a cache.
     opener: Weak<Opener>,
     state: Mutex<State>,
+    /// Notified when there may be a next track where there was none, and when the queue is closed.
+    changed: Condvar,
     pub(super) events: Bus<QueueEvent>,
 }
 
@@ -42,7 +44,7 @@ struct State {
     prefetch: Prefetch,
     /// The current track comes to its end: the next one is to be prefetched, whichever it is.
     is_end_near: bool,
-    /// The queue was dropped.
+    /// The queue was closed or dropped: it yields no more tracks.
     is_closed: bool,
 }
 
@@ -81,7 +83,7 @@ pub(super) struct Taken {
 impl Shared {
     pub(super) fn new(opener: &Arc<Opener>) -> Self {
         let events = Bus::of(opener.config.event_capacity, |lost| QueueEvent::Lagged { lost });
-        Self { opener: Arc::downgrade(opener), state: Mutex::default(), events }
+        Self { opener: Arc::downgrade(opener), state: Mutex::default(), changed: Condvar::new(), events }
     }
 
     /// Looks at the order.
@@ -100,6 +102,7 @@ impl Shared {
         // After a skip the player is about to ask for it.
         let due = opener.as_ref().and_then(|opener| state.poll_prefetch(opener, skipped.is_some()));
         drop(state);
+        self.changed.notify_all();
         if let Some(skipped) = skipped {
             // Without the lock: it wakes the reader, whose next step may lock the queue.
             skipped.skip.skip();
@@ -129,11 +132,11 @@ impl Shared {
         true
     }
 
-    /// Takes the next track. `None` at the end of the queue.
+    /// Takes the next track. `None` at the end of the queue, and of one that is closed.
     pub(super) fn take_next(&self) -> Option<Taken> {
         let mut state = self.state.lock();
         let ended = state.active.take();
-        let taken = state.order.take_next();
+        let taken = if state.is_closed { None } else { state.order.take_next() };
         let prefetch = std::mem::take(&mut state.prefetch);
         state.is_end_near = false;
         drop(state);
@@ -146,6 +149,15 @@ impl Shared {
             _ => None,
         };
         Some(Taken { id, track, prefetched })
+    }
+
+    /// Blocks until there is a next track. False if the queue is closed.
+    pub(super) fn wait_next(&self) -> bool {
+        let mut state = self.state.lock();
+        while !state.is_closed && state.order.next().is_none() {
+            self.changed.wait(&mut state);
+        }
+        !state.is_closed
     }
 
     /// Notes where the current track comes from: a skip ends it from now on. False if it was skipped before.
@@ -187,15 +199,24 @@ impl Shared {
         self.state.lock().active.as_ref()?.stream.clone()
     }
 
-    /// Ends prefetching for good. The current stream can be read on.
+    /// Ends the queue for good, and its prefetch. The current stream can be read on.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.is_closed = true;
         let dropped = (std::mem::take(&mut state.prefetch), state.active.take());
         drop(state);
+        self.changed.notify_all();
         // Without the lock, as in `take_next`.
         drop(dropped);
         self.events.close();
+    }
+
+    /// Ends the current track, and the queue for good.
+    pub(super) fn end(&self) {
+        // First: the skip must not request the next track.
+        self.state.lock().is_closed = true;
+        self.change(|order| order.skip());
+        self.close();
     }
 
     fn begin_prefetch(&self, opener: &Opener, due: Due) {
