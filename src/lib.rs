@@ -145,7 +145,8 @@ pub mod hls {
     };
     pub use crate::source::hls::{
         Discontinuity, Hls, HlsConfig, HlsEvent, HlsHandle, HlsKind, HlsProgress, HlsSource, Hook, LevelInfo,
-        MakeAbr, Quality, RenditionInfo, RequestHook, RequestKind, Section, SectionInfo, is_hls,
+        MakeAbr, Quality, RenditionInfo, RequestHook, RequestKind, Section, SectionHandle, SectionInfo,
+        is_hls,
     };
     pub use crate::watch::Watch;
 

@@ -291,6 +291,14 @@ fn levels_with_encoder_delay_are_joined_without_a_frame_less_or_more() {
             let mut section = hls.next_section().unwrap().unwrap();
             let skipped = section.info().skip.as_secs_f64();
             assert!((skipped - f64::from(skip) / 48_000.0).abs() < 0.000_03, "{:?}", section.info());
+            let handle = section.handle();
+            assert_eq!(
+                handle.time_at(section.info().skip),
+                Duration::ZERO,
+                "the delay lies before the presentation"
+            );
+            let later = handle.time_at(section.info().skip + Duration::from_secs(1));
+            assert_eq!(later, Duration::from_secs(1));
             let half = delayed_frames(&entry, 0).concat().len() / 2;
             let mut bytes = vec![0; at as usize * 2 * half + half];
             section.read_exact(&mut bytes).unwrap();

@@ -156,6 +156,7 @@ fn check_smpb(section: &mut Section, of: &str) {
         offset += u64::from(frame[3] & 3) << 11 | u64::from(frame[4]) << 3 | u64::from(frame[5] >> 5);
     }
     let padding = section.padding().unwrap();
+    assert_eq!(section.handle().padding(), Some(padding));
     assert!(padding.abs_diff(samples(500)) < Duration::from_nanos(30), "{of}: {padding:?}");
 }
 

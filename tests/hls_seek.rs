@@ -14,7 +14,7 @@ use mux::Random;
 use presentation::{FRAMES, SEGMENT, all, downloader, numbers, open, play, segment_frames, site};
 use support::link::{Link, LinkConfig};
 use support::{Origin, poll_until};
-use windway::hls::{Discontinuity, Hls, HlsConfig, HlsHandle, Section};
+use windway::hls::{Discontinuity, Hls, HlsConfig, HlsHandle, Quality, Section};
 use windway::stream::Phase;
 
 const BUFFER: Duration = Duration::from_secs(60);
@@ -47,6 +47,7 @@ fn seek(hls: &mut Hls, target: Duration) -> (Section, u64) {
     let info = section.info().clone();
     assert_eq!(info.discontinuity, Discontinuity::Seek);
     assert_eq!(info.start + info.skip, target);
+    assert_eq!(section.handle().time_at(info.skip), target, "no encoder delay");
     assert!(landed.abs_diff(info.start) < Duration::from_millis(1), "{landed:?} {info:?}");
     let mut head = [0; 15];
     section.read_exact(&mut head).unwrap();
@@ -116,6 +117,37 @@ fn twenty_seeks_to_and_fro_through_a_presentation_request_each_segment_once() {
         let buffered = handle.progress().stream.buffered;
         assert_eq!(buffered.len(), 1, "all of it is there: {buffered:?}");
     }
+}
+
+#[test]
+fn a_level_that_is_chosen_by_hand_is_heard_within_a_segment_and_no_frame_is_lost() {
+    let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nts.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=2\nmp4.m3u8\n";
+    let origin = site(60).with("/all.m3u8", master).serve();
+    let mut hls = open(&origin, "/all.m3u8", |config| {
+        config.buffer = BUFFER;
+        config.quality = Quality::Fixed(0);
+    });
+    let handle = hls.handle();
+    let mut section = hls.next_section().unwrap().unwrap();
+    let mut bytes = vec![0; 30_000];
+    section.read_exact(&mut bytes).unwrap();
+    settle(&handle);
+    let position = handle.position();
+    handle.set_quality(Quality::Fixed(1));
+    let from = handle.drop_buffered().unwrap();
+    assert!(from > position && from < position + Duration::from_secs(4), "{position:?} {from:?}");
+    let mut byte = [0];
+    while handle.playing_level() == 0 {
+        section.read_exact(&mut byte).unwrap();
+        bytes.extend(byte);
+    }
+    assert!(handle.position().abs_diff(from) < Duration::from_millis(50), "{:?} {from:?}", handle.position());
+    bytes.extend(all(&mut section));
+    assert_eq!(numbers(&bytes), (0..60 * FRAMES).collect::<Vec<_>>());
+    assert!(hls.next_section().unwrap().is_none());
+    assert!(handle.stats().bytes_dropped > 0);
+    handle.cancel();
+    assert!(handle.drop_buffered().unwrap_err().is_cancelled());
 }
 
 #[test]

@@ -95,6 +95,10 @@ fn seek(handle: &HlsHandle, turn: u64) {
 
 fn choose(handle: &HlsHandle, turn: u64) {
     handle.set_quality(Quality::Fixed((turn % 4) as usize));
+    if turn % 3 == 0 {
+        let dropped = handle.drop_buffered();
+        assert!(dropped.is_ok() || handle.phase() == Phase::Closed, "{dropped:?}");
+    }
 }
 
 fn watch(handle: &HlsHandle, _: u64) {

@@ -160,9 +160,40 @@ impl HlsHandle {
         self.shared.select_rendition(rendition)
     }
 
-    /// Changes how the level is chosen, from the next segment on that is not requested yet.
+    /// Changes how the level is chosen, from the next segment on that is not requested yet. To hear it sooner, call
+    /// [`drop_buffered`](Self::drop_buffered) after it.
     pub fn set_quality(&self, quality: Quality) {
         self.shared.change(|state| state.set_quality(quality, Instant::now()));
+    }
+
+    /// Drops what is buffered, from the first segment on that begins a second or more behind the [`position`](Self::position), and fetches
+    /// it again at the level that is chosen now. Returns the presentation time of that place. A level of
+    /// [`set_quality`](Self::set_quality) is heard from there on, and not only after all that is buffered.
+    ///
+    /// No audio is left out or repeated, and no section ends, except of Opus and ALAC, whose next section is
+    /// [`Reopened`](super::Discontinuity::Reopened) there, and where the format changes. It costs the data that is dropped, which
+    /// [`stats`](Self::stats) counts, and the protection against an outage until the buffer is full again. If the network is too slow for
+    /// the new level, or away, the reader waits.
+    ///
+    /// ```no_run
+    /// use windway::Downloader;
+    /// use windway::hls::{HlsConfig, Quality};
+    ///
+    /// let hls = Downloader::global()?.open_hls("https://example.com/main.m3u8", HlsConfig::default())?;
+    /// let handle = hls.handle();
+    /// // The user has chosen the best level while it plays.
+    /// handle.set_quality(Quality::Fixed(handle.levels().len() - 1));
+    /// let from = handle.drop_buffered()?;
+    /// println!("heard from {from:?} on");
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::OutOfWindow`] if the playlist of a live stream lists that place no more: then all that is buffered stays;
+    /// [`ErrorKind::Cancelled`] once the presentation was dropped or cancelled.
+    pub fn drop_buffered(&self) -> Result<Duration, Error> {
+        self.shared.drop_buffered()
     }
 
     /// Continues at `target`, and returns the start of the segment there. Sections end, also the one being read;

@@ -58,6 +58,6 @@ pub use self::joined::HlsSource;
 pub use self::ladder::levels::{LevelInfo, RenditionInfo};
 pub use self::presentation::Hls;
 pub use self::progress::HlsProgress;
-pub use self::reader::Section;
+pub use self::reader::{Section, SectionHandle};
 pub use self::recognize::is_hls;
 pub use self::state::section::{Discontinuity, SectionInfo};

@@ -69,13 +69,86 @@ impl Section {
         self.look(|section| section.padding()).flatten()
     }
 
+    /// Says what the samples of a decoder are that owns the section: take it before the section is moved there.
+    pub fn handle(&self) -> SectionHandle {
+        let delay = self.look(|section| section.delay()).unwrap_or_default();
+        SectionHandle { shared: Arc::clone(&self.shared), id: self.id, info: self.info.clone(), delay }
+    }
+
     /// Number of bytes that were fetched and not read yet.
     pub(super) fn buffered(&self) -> u64 {
         self.look(|section| section.len() as u64).unwrap_or_default()
     }
 
     fn look<T>(&self, look: impl FnOnce(&SectionBuffer) -> T) -> Option<T> {
-        self.shared.with(|state| state.section(self.id).map(look)).flatten()
+        look_at(&self.shared, self.id, look)
+    }
+}
+
+fn look_at<T>(shared: &Shared, id: u64, look: impl FnOnce(&SectionBuffer) -> T) -> Option<T> {
+    shared.with(|state| state.section(id).map(look)).flatten()
+}
+
+/// Maps what a decoder returns of a [`Section`] to presentation times. From [`Section::handle`], and cheap to clone. No call blocks.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use windway::Downloader;
+/// use windway::hls::{HlsConfig, Section};
+///
+/// /// In place of a decoder, which owns the section. Returns the frames that it has decoded.
+/// fn decode(section: Section) -> u64 {
+///     0
+/// }
+///
+/// let mut hls = Downloader::global()?.open_hls("https://example.com/main.m3u8", HlsConfig::default())?;
+/// while let Some(section) = hls.next_section()? {
+///     let handle = section.handle();
+///     let decoded = decode(section) as f64 / f64::from(handle.info().sample_rate);
+///     println!("up to {:?}", handle.time_at(Duration::from_secs_f64(decoded)));
+/// }
+/// # Ok::<(), windway::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct SectionHandle {
+    shared: Arc<Shared>,
+    id: u64,
+    info: SectionInfo,
+    /// Decoded audio before the presentation time `info.start`.
+    delay: Duration,
+}
+
+impl SectionHandle {
+    /// What the section was when the handle was made.
+    pub fn info(&self) -> &SectionInfo {
+        &self.info
+    }
+
+    /// Presentation time of the decoded audio that lies `decoded` behind the first sample of the section: the number of decoded frames by
+    /// their rate, with what [`skip`](SectionInfo::skip) drops. It is right for as long as the decoder leaves out nothing by itself. Works
+    /// also after the section has ended.
+    pub fn time_at(&self, decoded: Duration) -> Duration {
+        (self.info.start + decoded).saturating_sub(self.delay).max(self.info.start)
+    }
+
+    /// As [`Section::time_of`]. `None` also once the section was dropped.
+    pub fn time_of(&self, offset: u64) -> Option<Duration> {
+        look_at(&self.shared, self.id, |section| section.time_of(offset)).flatten()
+    }
+
+    /// As [`Section::padding`]. `None` also once the section was dropped: ask for it before the decoder is.
+    pub fn padding(&self) -> Option<Duration> {
+        look_at(&self.shared, self.id, |section| section.padding()).flatten()
+    }
+}
+
+impl fmt::Debug for SectionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SectionHandle")
+            .field("id", &self.id)
+            .field("info", &self.info)
+            .finish_non_exhaustive()
     }
 }
 

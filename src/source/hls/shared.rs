@@ -334,6 +334,11 @@ impl Shared {
         self.restart(|state| state.select_rendition(rendition))
     }
 
+    /// Drops what is buffered, and fetches it again.
+    pub(super) fn drop_buffered(&self) -> Result<Duration, Error> {
+        self.restart(State::drop_buffered)
+    }
+
     /// Changes what is fetched, and cancels what is not needed any more.
     fn restart<T>(&self, change: impl FnOnce(&mut State) -> Result<T, Error>) -> Result<T, Error> {
         let (landed, old) = {

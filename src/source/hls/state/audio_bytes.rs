@@ -152,6 +152,20 @@ impl AudioBytes {
         true
     }
 
+    /// Drops the bytes from `offset` on, which were not read yet.
+    pub(super) fn truncate(&mut self, offset: u64) {
+        while let Some(chunk) = self.chunks.back_mut().filter(|_| self.written > offset) {
+            let start = self.written - chunk.len() as u64;
+            chunk.truncate(offset.saturating_sub(start) as usize);
+            self.written = start.max(offset);
+            if start >= offset {
+                self.chunks.pop_back();
+            }
+        }
+        // Its chunk may be gone.
+        self.seek(self.read);
+    }
+
     /// Puts `bytes` in the place of those from one offset to another, which were not read yet.
     pub(super) fn replace(&mut self, (from, to): (u64, u64), bytes: &[u8]) {
         let mut position = self.start;

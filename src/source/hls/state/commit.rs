@@ -137,6 +137,9 @@ impl State {
         }
         let level = self.placed_level();
         let begins_segment = self.sections.placed.replace(start) != Some(start);
+        if begins_segment {
+            self.sections.begin_segment(time, start);
+        }
         if let Some(section) = self.sections.buffers.back_mut() {
             section.discontinuity_sequence = discontinuity;
             section.push(PlacedFrame { time, level, begins_segment, frame, bytes });

@@ -17,6 +17,7 @@ mod commit;
 #[cfg(feature = "cache")]
 mod confirm;
 mod demand;
+mod drop_buffered;
 mod failures;
 mod hints;
 mod kept;
@@ -264,6 +265,8 @@ impl State {
 
 #[cfg(all(test, feature = "cache"))]
 mod cached_tests;
+#[cfg(test)]
+mod drop_buffered_tests;
 #[cfg(test)]
 mod failure_tests;
 #[cfg(test)]

@@ -60,7 +60,8 @@ pub enum Discontinuity {
     Behind(Duration),
     /// The server started the playlist again.
     Reset,
-    /// The last section was dropped before its end. This one continues it with the first frame of which nothing was read.
+    /// The last section was dropped before its end, or [`HlsHandle::drop_buffered`](crate::hls::HlsHandle::drop_buffered) has cut one
+    /// whose pages or clusters are numbered. This one continues it with the first frame of which nothing was read.
     Reopened,
 }
 
@@ -247,6 +248,23 @@ impl SectionBuffer {
         Some((behind - start) as usize)
     }
 
+    /// Drops the frames from `time` on, of which nothing was read, and takes others in their place. With a framing it ends there, because
+    /// pages and clusters are numbered. Returns the bytes that it had of them, or `None` if there are none.
+    pub(super) fn cut(&mut self, time: Duration) -> Option<usize> {
+        let first = self.marks.partition_point(|mark| mark.time < time);
+        let is_free = |mark: &&Mark| self.is_dropped || mark.offset >= self.bytes.position();
+        let offset = self.marks.get(first).filter(is_free)?.offset;
+        let (before, frames) = (self.bytes.unread(), self.marks.len() - first);
+        self.marks.truncate(first);
+        if !self.is_dropped {
+            self.bytes.truncate(offset);
+        }
+        self.padding = Duration::ZERO;
+        self.rest = self.rest.map(|(rest, padding)| (rest + frames as u64, padding));
+        self.is_closed = self.framing.is_some();
+        Some(before - self.bytes.unread())
+    }
+
     /// Copies bytes that are there. 0 if there are none.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> usize {
         let rest = self.head().get(self.head_read..).unwrap_or_default();
@@ -261,6 +279,11 @@ impl SectionBuffer {
     /// What a decoder needs before the first frame. None once the reader was dropped.
     fn head(&self) -> &[u8] {
         self.format.head.as_deref().filter(|_| !self.is_dropped).unwrap_or_default()
+    }
+
+    /// How much of the decoded audio lies before the presentation time of the frame that the reader has begun with.
+    pub(crate) fn delay(&self) -> Duration {
+        self.delay.saturating_sub(self.before)
     }
 
     /// What the encoder has added at the end. `None` until that has arrived.
@@ -668,6 +691,44 @@ mod tests {
                 // Back, to go on from there.
                 section.seek(target);
             }
+        }
+
+        #[test]
+        fn frames_that_are_cut_are_as_if_they_had_not_been_appended(
+            frames in proptest::collection::vec(1_usize..12_000, 1..30),
+            others in proptest::collection::vec(1_usize..12_000, 0..10),
+            (first, read) in (0_usize..30, 0.0..1.0_f64),
+            codec in proptest::sample::select(vec![AudioCodec::Aac, AudioCodec::Opus]),
+        ) {
+            let mut section = section_of(Format { codec, ..format() });
+            let mut anew = section_of(Format { codec, ..format() });
+            let first = first % frames.len();
+            // The first byte of Opus says one frame (RFC 6716, section 3.1).
+            let bytes = |index: usize, len: usize| vec![(index << 2) as u8; len];
+            frames.iter().enumerate().for_each(|(index, len)| push(&mut section, index, &bytes(index, *len)));
+            frames[..first].iter().enumerate().for_each(|(index, len)| push(&mut anew, index, &bytes(index, *len)));
+            let mut played = vec![0; (section.len() as f64 * read) as usize];
+            prop_assert_eq!(section.read(&mut played), played.len());
+            let whole = section.len();
+            let cut = section.cut(FRAME * first as u32);
+            if played.len() > anew.len() {
+                prop_assert_eq!((cut, section.len()), (None, whole), "a frame that was read stays");
+                return Ok(());
+            }
+            prop_assert_eq!(cut, Some(whole - section.len()));
+            prop_assert_eq!(section.is_closed, codec == AudioCodec::Opus, "pages are numbered");
+            if !section.is_closed {
+                for (index, len) in others.iter().enumerate() {
+                    push(&mut section, first + index, &bytes(100 + index, *len));
+                    push(&mut anew, first + index, &bytes(100 + index, *len));
+                }
+            }
+            let mut offset = 0;
+            while offset < played.len() as u64 + 50_000 {
+                prop_assert_eq!(section.time_of(offset), anew.time_of(offset));
+                offset += 997;
+            }
+            prop_assert!([played, rest(&mut section)].concat() == rest(&mut anew), "other bytes");
         }
 
         #[test]

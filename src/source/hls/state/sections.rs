@@ -9,7 +9,10 @@ use super::section::{Discontinuity, SectionBuffer};
 pub(super) struct Sections {
     /// Those that were not read to their ends, oldest first. The last one that was read stays, for the times of its bytes.
     pub(super) buffers: VecDeque<SectionBuffer>,
-    /// Number of the next one. Only grows.
+    /// Presentation times of the segments of which frames were placed, and their starts in the playlist. Those that the reader is past
+    /// are removed.
+    pub(super) begins: VecDeque<(Duration, Duration)>,
+    /// Number of the next one. No number that a reader has is given again.
     pub(super) next_id: u64,
     /// The next section to hand out.
     pub(super) handed: u64,
@@ -36,6 +39,7 @@ impl Sections {
     pub(super) fn new(start: Duration) -> Self {
         Self {
             buffers: VecDeque::new(),
+            begins: VecDeque::new(),
             next_id: 0,
             handed: 0,
             next_discontinuity: Some(Discontinuity::Start),
@@ -47,5 +51,13 @@ impl Sections {
             is_end_read: false,
             bytes_read: 0,
         }
+    }
+
+    /// The frame at `time` is the first one of the segment at `start`.
+    pub(super) fn begin_segment(&mut self, time: Duration, start: Duration) {
+        while self.begins.front().is_some_and(|(begin, _)| *begin < self.reader_time) {
+            self.begins.pop_front();
+        }
+        self.begins.push_back((time, start));
     }
 }

@@ -99,6 +99,7 @@ impl State {
     /// Drops what is in sections. The next frame begins a section for this reason.
     fn drop_sections(&mut self, reason: Discontinuity) {
         self.sections.buffers.clear();
+        self.sections.begins.clear();
         // Sections that were not handed out yet are gone.
         self.sections.handed = self.sections.next_id;
         self.clock.seek();
@@ -203,7 +204,7 @@ impl State {
     }
 }
 
-fn out_of_window(target: Duration, window: Range<Duration>) -> Error {
+pub(super) fn out_of_window(target: Duration, window: Range<Duration>) -> Error {
     let Range { start, end } = window;
     let why = format!("can't seek to {target:?}: the playlist contains {start:?} to {end:?}");
     Error::new(ErrorKind::OutOfWindow, why)

@@ -128,7 +128,7 @@ impl Sought {
     }
 }
 
-fn levels(buffer: u64) -> Player {
+pub(super) fn levels(buffer: u64) -> Player {
     let quality = Quality::Fixed(0);
     let mut player =
         Player::with(3, HlsConfig { quality, buffer: Duration::from_secs(buffer), ..HlsConfig::default() });

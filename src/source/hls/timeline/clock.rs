@@ -96,6 +96,12 @@ impl Clock {
         self.played = self.played.map(|played| played.min(latest));
     }
 
+    /// The frames from `time` on were dropped: those that follow take their place.
+    pub(crate) fn drop_from(&mut self, time: Duration) {
+        (self.next, self.segment) = (Some(time), None);
+        self.played = self.played.map(|played| played.min(time));
+    }
+
     /// The next frame follows the last one, whatever its time is.
     pub(crate) fn follow(&mut self) {
         self.anchor = None;
