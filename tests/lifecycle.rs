@@ -68,7 +68,8 @@ fn assert_leaves_nothing(origin: &Origin, rounds: usize, run: impl Fn(usize)) {
         }
     }
     await_no_threads();
-    assert_eq!(descriptors(), before);
+    // What an earlier test has left may have been open at the eleventh round, or may be closed only now.
+    poll_until("as few descriptors as before", || descriptors() <= before);
 }
 
 #[test]
