@@ -160,7 +160,9 @@ impl Attempts {
             // The send fails if another attempt was faster: then nothing receives it.
             done.send(Ended { address, result }).unwrap_or_default();
         };
-        let thread = thread::Builder::new().name("windway-connect".to_owned()).spawn(connect)?;
+        let named = thread::Builder::new().name("windway-connect".to_owned());
+        // Wrapped: on Unix its kind is that of a connect that timed out, which would be blamed on the server.
+        let thread = named.spawn(connect).map_err(|error| io::Error::other(Error::no_thread(error)))?;
         self.under_way.push((handle, thread));
         Ok(())
     }
