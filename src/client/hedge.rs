@@ -271,6 +271,10 @@ impl Hedge {
         if hedges.is_empty() {
             return first;
         }
+        // The winner has recorded it.
+        if first.is_ok() || refusal.is_some() {
+            self.sender.record_hedge_answered(self.url.origin());
+        }
         // A cancel would also abort the winner, whose exchange belongs to this token until `on_cancel` is replaced below.
         if winner.is_none() {
             hedged.iter().for_each(CancelToken::cancel);

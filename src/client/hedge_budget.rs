@@ -6,6 +6,9 @@
 //!
 //! A server that is overloaded answers the first attempts before the hedged ones, so the bucket becomes empty. On broken
 //! connections the hedged requests win. Each win pays for itself and for another hedged request, so as many follow as are needed.
+//!
+//! An origin that is frozen answers neither. Its readers would use what the bucket earns as long as they wait, so after a burst of
+//! urgent hedges without any answer the origin gets one at a time, as a circuit breaker lets one request through.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -25,10 +28,21 @@ const REFILL: Duration = Duration::from_secs(2);
 /// Tokens for a hedged request that won: its own, and one more.
 const PER_WIN: u32 = 2;
 
+/// Urgent hedges without any answer after which the origin gets them at [`PAUSE`] only.
+const MAX_UNANSWERED: u32 = BURST;
+
+/// Pause between two of those. Three times the silence limit of 10 s: after that every reader sends its request again, which shows as
+/// well whether the origin answers.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// Hedges without an answer count this long.
+const MEMORY: Duration = Duration::from_secs(60);
+
 /// The token buckets of all origins.
 #[derive(Debug, Default)]
 pub(super) struct HedgeBudget {
-    /// Buckets that were not full when the last token was taken. All other origins have a full one.
+    /// Buckets that were not full when the last token was taken, or that remember hedges without an answer. All other origins
+    /// have a full one.
     buckets: HashMap<Origin, Bucket>,
 }
 
@@ -36,33 +50,52 @@ pub(super) struct HedgeBudget {
 #[derive(Debug)]
 struct Bucket {
     full_at: Instant,
+    /// Number of urgent hedges since the origin answered last, and the time of the last one.
+    unanswered: Option<(u32, Instant)>,
 }
 
 impl HedgeBudget {
     /// Takes the token for a hedged request to `origin`. If there is none, returns when there may be one. Before that time one
-    /// exists only after [`give_back`](Self::give_back) or [`record_win`](Self::record_win), or for an urgent request.
+    /// exists only after [`give_back`](Self::give_back), [`record_answer`](Self::record_answer) or
+    /// [`record_win`](Self::record_win), or for an urgent request.
     pub(super) fn take(&mut self, origin: &Origin, is_urgent: bool, now: Instant) -> Result<(), Instant> {
         let left = if is_urgent { 0 } else { RESERVED };
-        let full_at = self.buckets.get(origin).map_or(now, |bucket| bucket.full_at.max(now));
-        let full_at = full_at + REFILL;
+        let bucket = self.buckets.get(origin);
+        let full_at = bucket.map_or(now, |bucket| bucket.full_at.max(now)) + REFILL;
         let allowed = now + REFILL * (BURST - left);
-        if full_at > allowed {
-            return Err(now + (full_at - allowed));
+        let at = now + full_at.saturating_duration_since(allowed);
+        let at = at.max(bucket.filter(|_| is_urgent).and_then(Bucket::paused_until).unwrap_or(now));
+        if at > now {
+            return Err(at);
         }
+        let unanswered = bucket.and_then(|bucket| bucket.unanswered_at(now));
+        let unanswered =
+            if is_urgent { Some((unanswered.map_or(1, |(count, _)| count + 1), now)) } else { unanswered };
         // Requests may lead to any number of origins, so the full ones are removed.
-        self.buckets.retain(|_, bucket| bucket.full_at > now);
-        self.buckets.insert(origin.clone(), Bucket { full_at });
+        self.buckets.retain(|_, bucket| bucket.full_at > now || bucket.unanswered_at(now).is_some());
+        self.buckets.insert(origin.clone(), Bucket { full_at, unanswered });
         Ok(())
     }
 
     /// Returns the token of a hedged request that was not sent.
     pub(super) fn give_back(&mut self, origin: &Origin) {
         self.add(origin, 1);
+        if let Some(unanswered) = self.buckets.get_mut(origin).and_then(|bucket| bucket.unanswered.as_mut()) {
+            unanswered.0 = unanswered.0.saturating_sub(1);
+        }
+    }
+
+    /// Records that `origin` answered a request that was hedged, or one of its hedges.
+    pub(super) fn record_answer(&mut self, origin: &Origin) {
+        if let Some(bucket) = self.buckets.get_mut(origin) {
+            bucket.unanswered = None;
+        }
     }
 
     /// Records that a hedged request to `origin` won.
     pub(super) fn record_win(&mut self, origin: &Origin) {
         self.add(origin, PER_WIN);
+        self.record_answer(origin);
     }
 
     fn add(&mut self, origin: &Origin, tokens: u32) {
@@ -70,6 +103,19 @@ impl HedgeBudget {
             // A time in the past is a full bucket too. If it is too early to be expressed, the bucket is removed later.
             bucket.full_at = bucket.full_at.checked_sub(REFILL * tokens).unwrap_or(bucket.full_at);
         }
+    }
+}
+
+impl Bucket {
+    /// When an urgent hedge may be sent again, after too many without an answer.
+    fn paused_until(&self) -> Option<Instant> {
+        let (_, last) = self.unanswered.filter(|(count, _)| *count >= MAX_UNANSWERED)?;
+        Some(last + PAUSE)
+    }
+
+    /// The hedges without an answer that still count at `now`.
+    fn unanswered_at(&self, now: Instant) -> Option<(u32, Instant)> {
+        self.unanswered.filter(|(_, last)| now.saturating_duration_since(*last) < MEMORY)
     }
 }
 
@@ -84,6 +130,7 @@ mod tests {
         Pass(u64),
         Take { is_urgent: bool, origin: u16 },
         GiveBack,
+        Answer,
         Win,
     }
 
@@ -92,6 +139,7 @@ mod tests {
             2 => (0_u64..5000).prop_map(Step::Pass),
             6 => (any::<bool>(), 0_u16..3).prop_map(|(is_urgent, origin)| Step::Take { is_urgent, origin }),
             1 => Just(Step::GiveBack),
+            1 => Just(Step::Answer),
             1 => Just(Step::Win),
         ];
         prop::collection::vec(step, 0..200)
@@ -119,6 +167,7 @@ mod tests {
                         budget.give_back(&origin(0));
                         added.push((now, 1));
                     }
+                    Step::Answer => budget.record_answer(&origin(0)),
                     Step::Win => {
                         budget.record_win(&origin(0));
                         added.push((now, PER_WIN));
@@ -146,11 +195,12 @@ mod tests {
                     Step::Pass(ms) => now += Duration::from_millis(ms),
                     Step::Take { is_urgent, .. } => { let _ = budget.take(&origin(0), is_urgent, now); }
                     Step::GiveBack => budget.give_back(&origin(0)),
+                    Step::Answer => budget.record_answer(&origin(0)),
                     Step::Win => budget.record_win(&origin(0)),
                 }
             }
             if let Err(at) = budget.take(&origin(0), is_urgent, now) {
-                prop_assert!(at > now && at <= now + REFILL * BURST);
+                prop_assert!(at > now && at <= now + PAUSE);
                 prop_assert_eq!(budget.take(&origin(0), is_urgent, at - Duration::from_nanos(1)), Err(at));
                 prop_assert_eq!(budget.take(&origin(0), is_urgent, at), Ok(()));
             }
@@ -180,12 +230,34 @@ mod tests {
         }
     }
 
+    /// Three for each attempt of one reader, which ends after the silence limit of 10 s.
+    fn hedges_of_five_minutes(mut after_each: impl FnMut(&mut HedgeBudget)) -> usize {
+        let (mut budget, start) = (HedgeBudget::default(), Instant::now());
+        let delays = (0..30).flat_map(|attempt| [1, 2, 4].map(|delay| 10 * attempt + delay));
+        let due = delays.map(|seconds| start + Duration::from_secs(seconds));
+        let mut is_sent = |due| {
+            let is_sent = budget.take(&origin(0), true, due).is_ok();
+            if is_sent {
+                after_each(&mut budget);
+            }
+            is_sent
+        };
+        due.filter(|due| is_sent(*due)).count()
+    }
+
     #[test]
-    fn an_origin_without_hedges_takes_no_memory() {
+    fn an_origin_that_answers_nothing_gets_a_burst_and_then_two_hedges_a_minute() {
+        let hedges = hedges_of_five_minutes(|_| ());
+        assert!(hedges <= 8 + 10, "{hedges}");
+        assert_eq!(hedges_of_five_minutes(|budget| budget.record_answer(&origin(0))), 90);
+    }
+
+    #[test]
+    fn an_origin_without_hedges_takes_no_memory_after_a_minute() {
         let (mut budget, mut now) = (HedgeBudget::default(), Instant::now());
         for port in 0..1000 {
             budget.take(&origin(port), true, now).expect("a full bucket");
-            now += REFILL / 4;
+            now += MEMORY / 4;
         }
         assert!(budget.buckets.len() <= 4, "{}", budget.buckets.len());
     }

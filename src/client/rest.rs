@@ -8,10 +8,9 @@ use super::hedge_policy::Hedging;
 use super::opener::Opener;
 use super::request::Request;
 use super::response::Response;
-use super::silence::{SilenceHedge, Successor};
+use super::silence::{OriginBudget, SilenceHedge, Successor};
 use crate::cancel::CancelToken;
 use crate::error::Error;
-use crate::origin::Origin;
 
 /// What to request if a body is silent.
 pub(crate) enum Rest {
@@ -35,9 +34,9 @@ pub(super) fn hedge_body(
     }
     let Some(token) = body.token().cloned() else { return };
     let (own, request) = (Arc::clone(opener), request.clone().over(Over::New));
-    let [sender, winning] = [&opener.sender; 2].map(Arc::clone);
     // The origin that sends the body. The one of the request may only redirect to it.
-    let [origin, won] = [body.origin().unwrap_or_else(|| request.origin()); 2].map(Origin::clone);
+    let origin = body.origin().unwrap_or_else(|| request.origin()).clone();
+    let budget = OriginBudget { sender: Arc::clone(&opener.sender), origin };
     let successor = Successor {
         is_live: matches!(rest, Rest::Live(_)),
         open: Box::new(move |position, token| {
@@ -47,13 +46,7 @@ pub(super) fn hedge_body(
             );
             rest.open(&own, request.clone(), position, token)
         }),
-        // A reader waits for these bytes, so it is urgent.
-        take_token: Box::new(move |now| sender.take_hedge(&origin, true, now)),
-        handle_win: Box::new(move |since| {
-            winning.record_hedge_won(&won);
-            // The connections that were idle in that time used the same broken path: close them.
-            winning.pool.forget_older(&won, since);
-        }),
+        budget,
     };
     body.watch_silence(|exchange| {
         SilenceHedge::watch(&opener.sender.alarms, hedging, successor, token, exchange)

@@ -206,6 +206,12 @@ impl Sender {
         self.alarms.recheck();
     }
 
+    /// Records that `origin` answered a request that was hedged: others that were refused a token may be sent now.
+    pub(super) fn record_hedge_answered(&self, origin: &Origin) {
+        self.hedge_budget.lock().record_answer(origin);
+        self.alarms.recheck();
+    }
+
     /// Records that a hedged request to `origin` won: others that were refused a token may be sent now.
     pub(super) fn record_hedge_won(&self, origin: &Origin) {
         self.hedge_budget.lock().record_win(origin);

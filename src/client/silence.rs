@@ -7,6 +7,7 @@
 //! thread of its own. When the head of a response that can continue the body arrives, the silent connection is shut down; its
 //! read fails, and the reader takes the new response. If the silent connection delivers first, the hedged request is cancelled.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -18,10 +19,12 @@ use super::alarm::{Alarm, Alarms, Call, Next};
 use super::exchange::Exchange;
 use super::hedge_backoff::HedgeBackoff;
 use super::hedge_policy::Hedging;
+use super::sender::Sender;
 use super::silence_watch::{OnSilence, SilenceWatch};
 use super::urgency::Urgency;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
+use crate::origin::Origin;
 
 /// Maximum number of hedged requests in one silence. The pauses between them double, so the last one starts after four delays. Each
 /// delay is longer after a silence in which the body's own connection was [faster](super::hedge_backoff).
@@ -39,12 +42,30 @@ pub(super) struct Successor<R> {
     /// Requests the bytes from a position on, under a token. `None` if the response can't continue the body. Blocks like a
     /// request.
     pub(super) open: Box<Open<R>>,
-    /// Takes the token for a hedged request at a time. If there is none, returns when to ask again.
-    pub(super) take_token: Box<dyn Fn(Instant) -> Result<(), Instant> + Send + Sync>,
-    /// Called when a hedged request wins, with the beginning of the silence.
-    pub(super) handle_win: Box<dyn Fn(Instant) + Send + Sync>,
+    pub(super) budget: OriginBudget,
     /// The body is a live stream: it becomes urgent without a notification when its buffer runs low.
     pub(super) is_live: bool,
+}
+
+/// The budget for hedged requests of the origin that sends a body.
+pub(super) struct OriginBudget {
+    pub(super) sender: Arc<Sender>,
+    pub(super) origin: Origin,
+}
+
+impl OriginBudget {
+    /// Takes the token for a hedged request. If there is none, returns when to ask again.
+    fn take(&self, now: Instant) -> Result<(), Instant> {
+        // A reader waits for these bytes, so it is urgent.
+        self.sender.take_hedge(&self.origin, true, now)
+    }
+
+    /// Records that a hedged request won. The silence began at `since`.
+    fn record_win(&self, since: Instant) {
+        self.sender.record_hedge_won(&self.origin);
+        // The connections that were idle in that time used the same broken path: close them.
+        self.sender.pool.forget_older(&self.origin, since);
+    }
 }
 
 struct Shared<R> {
@@ -188,27 +209,35 @@ impl<R: Send + 'static> Shared<R> {
         if now < at {
             return Next::At(at);
         }
-        if let Err(at) = (self.successor.take_token)(now) {
+        let budget = &self.successor.budget;
+        if let Err(at) = budget.take(now) {
             return Next::AtOrRecheck(at);
         }
         let silence = now.saturating_duration_since(since);
-        self.begin(&mut state, since);
+        if let Err(error) = self.begin(&mut state, since) {
+            state.next_at = silence + delay;
+            drop(state);
+            // Without the lock: it sets alarms, whose calls take it.
+            budget.sender.give_hedge_back(&budget.origin);
+            log::warn!("can't start a thread for a hedged request: {error}");
+            return Next::At(now + delay);
+        }
         let pause = delay * 2_u32.pow(state.begun);
         state.begun += 1;
         state.next_at = silence + pause;
         Next::At(now + pause)
     }
 
-    fn begin(self: &Arc<Self>, state: &mut State<R>, since: Instant) {
+    /// Fails if no thread can be started.
+    fn begin(self: &Arc<Self>, state: &mut State<R>, since: Instant) -> io::Result<()> {
         // The thread that writes it is blocked in a silent read, so it does not change meanwhile.
         let position = self.position.load(Ordering::Relaxed);
         let token = self.token.child(CancelReason::Fetch);
         let (shared, own, number) = (Arc::clone(self), token.clone(), state.begun);
         let named = thread::Builder::new().name("windway-hedged".into());
-        match named.spawn(move || shared.request_rest(number, position, &own, since)) {
-            Ok(thread) => state.hedges.push(Hedged { number, token, thread }),
-            Err(error) => log::warn!("can't start a thread for a hedged request: {error}"),
-        }
+        let thread = named.spawn(move || shared.request_rest(number, position, &own, since))?;
+        state.hedges.push(Hedged { number, token, thread });
+        Ok(())
     }
 
     /// Requests the bytes from `position` on. Blocks like a request.
@@ -229,7 +258,7 @@ impl<R: Send + 'static> Shared<R> {
         state.winner = Some((number, opened));
         drop(state);
         // Without the lock: the reader, which `break_off` wakes, takes the winner under it.
-        (self.successor.handle_win)(since);
+        self.successor.budget.record_win(since);
         self.exchange.break_off();
     }
 
@@ -261,11 +290,18 @@ impl<R: Send + 'static> Shared<R> {
         }
         let mut state = self.state.lock();
         state.is_over = is_over;
-        if !is_over {
-            if state.begun > 0 {
-                state.backoff.handle_lost(Instant::now());
-            }
-            (state.since, state.begun, state.next_at) = (None, 0, Duration::ZERO);
+        if is_over {
+            return;
+        }
+        let was_hedged = state.begun > 0;
+        if was_hedged {
+            state.backoff.handle_lost(Instant::now());
+        }
+        (state.since, state.begun, state.next_at) = (None, 0, Duration::ZERO);
+        drop(state);
+        if was_hedged {
+            let OriginBudget { sender, origin } = &self.successor.budget;
+            sender.record_hedge_answered(origin);
         }
     }
 }
