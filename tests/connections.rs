@@ -5,7 +5,7 @@ mod support;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -86,6 +86,38 @@ fn a_connection_is_reused_after_a_long_body_if_both_sides_keep_it() {
     assert_eq!(connections_for_two(move |_| long().no_length()), 2);
     // Bytes beyond the length belong to no response. They must not be read as the next one.
     assert_eq!(connections_for_two(move |_| long().extra_bytes(100)), 2);
+}
+
+/// Answers each request of a connection with the same 100 bytes as a chunked part, in one write.
+fn serve_chunked_parts(socket: &TcpStream, end: &str) {
+    let fields = "Content-Range: bytes 0-99/1000\r\nTransfer-Encoding: chunked";
+    let answer = format!("HTTP/1.1 206 Partial\r\n{fields}\r\n\r\n64\r\n{}{end}", "a".repeat(100));
+    let heads = BufReader::new(socket).lines().map_while(Result::ok).filter(String::is_empty);
+    // Fails once the client has closed the connection.
+    heads.map_while(|_| { socket }.write_all(answer.as_bytes()).ok()).for_each(drop);
+}
+
+#[test]
+fn a_connection_is_reused_after_a_chunked_part_whose_end_has_arrived() {
+    // The second has one byte more than its range, and the end of the third does not come.
+    for (end, connections) in [("\r\n0\r\n\r\n", 1), ("\r\n1\r\nb\r\n0\r\n\r\n", 3), ("\r\n", 3)] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&accepted);
+        thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                count.fetch_add(1, Ordering::SeqCst);
+                thread::spawn(move || serve_chunked_parts(&socket, end));
+            }
+        });
+        let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+        for _ in 0..3 {
+            let part = Fetch::get(&url).unwrap().range(ByteRange::new(0, 100));
+            assert_eq!(read_all(&peer, part), [b'a'; 100]);
+        }
+        assert_eq!(accepted.load(Ordering::SeqCst), connections, "{end:?}");
+    }
 }
 
 #[test]

@@ -87,10 +87,10 @@ impl Body {
         }
     }
 
-    /// Returns the connection to the pool if it can be reused. Call it when the body is complete. Does not block.
+    /// Returns the connection to the pool if it can be reused. Call it when the body is complete. Blocks for at most [`BRIEF`].
     pub(super) fn finish(&mut self) {
         match std::mem::replace(self, Self::Closed) {
-            Self::Http1(body) => body.finish(),
+            Self::Http1(body) => body.finish(BRIEF),
             #[cfg(feature = "http3")]
             Self::Http3(body) => drop(body),
             Self::Arrived(_) | Self::Closed => {}

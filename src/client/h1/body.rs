@@ -5,7 +5,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::BodyReader;
 
@@ -121,16 +121,27 @@ impl H1Body {
         self.direct.is_some()
     }
 
-    /// Returns the connection to the pool if it can be reused. Call it when the body is complete. Does not block.
-    pub(crate) fn finish(mut self: Box<Self>) {
-        // Without a length the end of the body may not have been sent yet. This must not wait for it, so the connection is closed.
-        if self.framing.by_length && self.framing.keeps_alive {
-            // The connector takes the connection back when `reader` is dropped.
-            match self.direct.take() {
-                Some(Direct { tcp, .. }) => self.exchange.lending.give_back(tcp),
-                // Without another read, at which ureq would see the end: that takes as long as to read a short body.
-                None => self.exchange.lending.keep(),
-            }
+    /// Returns the connection to the pool if it can be reused. Call it when the body is complete. Blocks for at most
+    /// `brief`.
+    pub(crate) fn finish(mut self: Box<Self>, brief: Duration) {
+        if !self.framing.keeps_alive {
+            return;
         }
+        // The connector takes the connection back when `reader` is dropped.
+        match self.direct.take() {
+            Some(Direct { tcp, .. }) => self.exchange.lending.give_back(tcp),
+            // Without another read, at which ureq would see the end: that takes as long as to read a short body.
+            None if self.framing.by_length => self.exchange.lending.keep(),
+            None => self.read_end(Instant::now() + brief),
+        }
+    }
+
+    /// Reads the end of a chunked part, whose length is that of its range. Most servers send it together with the last bytes. Of a
+    /// later one this must not wait, so the connection is closed then.
+    fn read_end(&mut self, until: Instant) {
+        self.exchange.read_until(until);
+        self.exchange.begin_body_read();
+        // At the end ureq releases the connection, and otherwise it is closed.
+        drop(self.reader.read(&mut [0]));
     }
 }
