@@ -31,8 +31,8 @@ use crate::config::setters::setters;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AbrConfig {
-    /// Highest rate to start with while nothing is known of the network, in bits per second. Default: 1 000 000, which most
-    /// networks have; where it is too much, the first segment is cancelled after half a second.
+    /// Highest rate to start with while nothing is known of the network, in bits per second. Default: 500 000, which most
+    /// networks have, also if two streams share one; where it is too much, the first segment is cancelled after half a second.
     pub start: u64,
     /// Throughput that an earlier session has measured, in bits per second. Default: none; then what the downloader has
     /// measured counts.
@@ -57,7 +57,7 @@ setters!(AbrConfig {
 
 impl Default for AbrConfig {
     fn default() -> Self {
-        Self { start: 1_000_000, throughput: None, at_least: None, at_most: None, replaces: true }
+        Self { start: 500_000, throughput: None, at_least: None, at_most: None, replaces: true }
     }
 }
 

@@ -191,7 +191,7 @@ mod tests {
     fn after_abandoned(share: f64) -> f64 {
         let url = Url::parse("http://host/l").unwrap();
         let parse = |text: &str| Playlist::parse(text.as_bytes(), url.as_str()).unwrap();
-        let ladder = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000\na\n#EXT-X-STREAM-INF:BANDWIDTH=640000\nb\n";
+        let ladder = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000\na\n#EXT-X-STREAM-INF:BANDWIDTH=480000\nb\n";
         let Playlist::Multivariant(list) = parse(ladder) else { panic!("a ladder") };
         let ladder = Ladder::new(&list, &url, UriPolicy::default(), None).unwrap();
         let Playlist::Media(list) =
