@@ -18,7 +18,7 @@ use super::entry::{EntryFile, Files};
 use super::format::{Header, PAGE, Stamp, is_ours};
 use super::layer::{FileLayer, read_full};
 use super::store::Entry;
-use super::sys::{has_path, lock_plain, open_plain, remove_file, rename_new, sync_name};
+use super::sys::{has_path, lock_plain, open_plain, remove_file, rename_new, sync_name, unlock_plain};
 
 /// Maximum number of attempts to open the files: each may meet a download that ends, and removes them.
 const ATTEMPTS: usize = 5;
@@ -223,8 +223,9 @@ impl PartFile {
         if let Err(error) = self.meta.with(|meta| self.remove_empty(meta)) {
             log::debug!("the empty files of a download are not removed: {error}");
         }
-        let meta = self.meta.0.write().take();
-        drop(meta);
+        if let Some(meta) = self.meta.0.write().take() {
+            unlock_plain(&meta);
+        }
     }
 
     fn remove_empty(&self, meta: &File) -> io::Result<()> {
@@ -312,6 +313,18 @@ mod tests {
         // Some file systems of Windows keep a file that was removed until it is closed.
         drop((part, entry));
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    /// As a child has it that another thread is about to start.
+    #[test]
+    #[cfg(unix)]
+    fn a_copy_of_the_descriptor_does_not_keep_the_lock_of_a_download_that_has_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        let part = PartFile::open(&path).unwrap();
+        let _copy = part.meta.with(File::try_clone).unwrap();
+        part.close();
+        PartFile::open(&path).unwrap();
     }
 
     #[test]

@@ -20,4 +20,5 @@ use windows as system;
 pub(crate) use lock::Lock;
 pub(crate) use system::{
     Folder, HAS_HOLES, has_path, is_removed, lock_plain, open_plain, remove_file, rename_new, sync_name,
+    unlock_plain,
 };

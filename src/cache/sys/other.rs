@@ -96,6 +96,9 @@ pub(crate) fn open_plain(_: &Path, _: bool) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Nothing is locked.
+pub(crate) fn unlock_plain(_: &File) {}
+
 /// # Errors
 ///
 /// Always.

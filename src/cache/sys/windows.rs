@@ -220,6 +220,9 @@ pub(crate) fn lock_plain(path: &Path) -> io::Result<Option<File>> {
     unless_shared(open_regular(path, options(entry_mode(Lock::Exclusive)).create(true)))
 }
 
+/// The lock of [`lock_plain`] ends with the handle, which no child inherits.
+pub(crate) fn unlock_plain(_: &File) {}
+
 /// Gives a file another name, which must not exist.
 pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match std::fs::hard_link(from, to) {
