@@ -78,7 +78,7 @@ struct Report {
 /// | `WouldDeadlock` | a blocking call in a callback | no | make the call on another thread |
 /// | `Panicked` | a callback | no | correct the callback |
 /// | `Stalled` | a fetch without progress, with [`HangPolicy::CancelStalled`](crate::config::HangPolicy::CancelStalled) | no | find what blocks, for example a sink |
-/// | `NotCached` | HLS from the cache (feature `cache`) | by the caller | play again when the network is back; see [`Error::source`](StdError::source) |
+/// | `NotCached` | HLS from the cache, a part of a download (feature `cache`) | by the caller | play again when the network is back; see [`Error::source`](StdError::source) |
 /// | `WrongDigest` | the end of a download (feature `cache`) | no | report it to the publisher of the digest |
 /// | `Storage` | writing or reading stored bytes | no | free disk space or memory, then open the URL again |
 /// | `Refusal` | a sink | no | depends on the sink |
@@ -176,7 +176,8 @@ pub enum ErrorKind {
     Panicked,
     /// The watchdog cancelled a transfer that made no progress.
     Stalled,
-    /// A presentation of HLS is played from the cache, something of it is not stored, and its playlist can't be loaded.
+    /// A presentation of HLS is played from the cache, something of it is not stored, and its playlist can't be loaded. Or what a download
+    /// has left is played, and these bytes are not stored.
     NotCached,
     /// A downloaded file does not have the SHA-256 digest that it should have.
     WrongDigest,

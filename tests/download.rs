@@ -16,8 +16,9 @@ use support::content::assert_pattern;
 use support::dice::Dice;
 use support::{Answer, Content, Origin, Request, poll_until};
 use windway::config::{Hook, RequestHook, RequestKind};
-use windway::download::{Download, DownloadConfig, DownloadPhase};
-use windway::{Downloader, DownloaderConfig, Error, ErrorKind};
+use windway::download::{Download, DownloadConfig, DownloadPhase, discard, open_stored};
+use windway::stream::Phase;
+use windway::{ByteRange, Downloader, DownloaderConfig, Error, ErrorKind};
 
 const LEN: u64 = 1_500_001;
 const CHILD: &str = "WINDWAY_DOWNLOAD_CHILD";
@@ -127,6 +128,104 @@ fn an_interrupted_download_goes_on_with_what_is_missing() {
         origin.log().requests[before..].iter().filter_map(Request::range).map(|at| at.0).collect();
     // The opening shows which version it is. Then it goes on in the block that was not whole.
     assert!(starts.iter().skip(1).all(|start| *start >= LEN / 2 - 262_144), "{starts:?}");
+}
+
+#[test]
+fn what_is_stored_of_a_file_is_played_without_a_network() {
+    let (place, (origin, goes_on)) = (Place::new(), stalling());
+    {
+        let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+        poll_until("half of the file", || download.progress().stored >= LEN / 2);
+    }
+    let requests = origin.log().requests.len();
+    let mut stream = open_stored(place.path()).unwrap();
+    let handle = stream.handle();
+    assert_eq!((stream.len(), handle.phase()), (Some(LEN), Phase::Idle));
+    assert_eq!(handle.media_info().extension(), Some("flac"));
+    let buffered = handle.buffered();
+    assert_eq!(buffered[0].start, 0);
+    let stored = buffered[0].end;
+    assert!((LEN / 2 - 262_144..LEN).contains(&stored), "{buffered:?}");
+    let mut bytes = vec![0; stored as usize];
+    stream.read_exact(&mut bytes).unwrap();
+    assert_pattern(0, &bytes);
+    // An honest error, and no end.
+    let error = Error::from(stream.read(&mut [0; 10]).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::NotCached);
+    let next = buffered.get(1).map_or(LEN, |next| next.start);
+    assert_eq!(error.range(), Some(ByteRange::new(stored, next)));
+    assert_eq!(handle.wait_range(0..stored + 1, None).unwrap_err().kind(), ErrorKind::NotCached);
+    handle.wait_range(0..stored, None).unwrap();
+    stream.rewind().unwrap();
+    stream.read_exact(&mut bytes[..1000]).unwrap();
+    assert_pattern(0, &bytes[..1000]);
+    assert_eq!(origin.log().requests.len(), requests, "nothing is requested");
+    // The network is back. On Windows the files are shared by the stream.
+    if cfg!(windows) {
+        drop(stream);
+    } else {
+        goes_on.store(1, Ordering::SeqCst);
+        start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap().wait().unwrap();
+        stream.seek(SeekFrom::Start(1000)).unwrap();
+        stream.read_exact(&mut bytes[..1000]).unwrap();
+        assert_pattern(1000, &bytes[..1000]);
+        place.check();
+        let mut whole = open_stored(place.path()).unwrap();
+        assert_eq!(whole.read_to_end(&mut bytes).unwrap() as u64, LEN);
+    }
+}
+
+#[test]
+fn damaged_bytes_are_missing_to_a_stream_of_what_is_stored() {
+    let (place, (origin, _goes_on)) = (Place::new(), stalling());
+    {
+        let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+        poll_until("half of the file", || download.progress().stored >= LEN / 2);
+    }
+    let part = place.0.path().join("a.flac.part");
+    let mut file = fs::OpenOptions::new().write(true).open(part).unwrap();
+    file.seek(SeekFrom::Start(300_000)).unwrap();
+    file.write_all(b"damage").unwrap();
+    let mut stream = open_stored(place.path()).unwrap();
+    let mut bytes = Vec::new();
+    let error = Error::from(stream.read_to_end(&mut bytes).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::NotCached);
+    assert!(bytes.len() <= 300_000);
+    assert_pattern(0, &bytes);
+}
+
+#[test]
+fn what_is_left_of_a_download_is_discarded() {
+    let (place, (origin, _goes_on)) = (Place::new(), stalling());
+    let half = || {
+        let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+        poll_until("half of the file", || download.progress().stored >= LEN / 2);
+        download
+    };
+    let running = half();
+    let error = discard(place.path()).unwrap_err();
+    let why = error.source().unwrap().downcast_ref::<std::io::Error>().unwrap();
+    assert_eq!((error.kind(), why.kind()), (ErrorKind::Storage, std::io::ErrorKind::WouldBlock));
+    let mut playing = running.stream().unwrap();
+    running.discard().unwrap();
+    assert!(place.names().is_empty(), "{:?}", place.names());
+    playing.read_exact(&mut [0; 1000]).unwrap_or_else(|error| assert!(Error::from(error).is_cancelled()));
+    drop(half());
+    assert_eq!(place.names().len(), 2);
+    fs::write(place.path(), "of the user").unwrap();
+    discard(place.path()).unwrap();
+    assert_eq!(place.names(), ["a.flac"]);
+    // Nothing is left to do.
+    discard(place.path()).unwrap();
+    discard(place.0.path().join("nowhere/a.flac")).unwrap();
+    assert_eq!(place.names(), ["a.flac"]);
+    fs::remove_file(place.path()).unwrap();
+    let missing = open_stored(place.path()).unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::Storage);
+    // That of another program stays.
+    fs::write(place.0.path().join("a.flac.part"), "precious").unwrap();
+    assert!(discard(place.path()).is_err() && open_stored(place.path()).is_err());
+    assert_eq!(place.names(), ["a.flac.part"]);
 }
 
 #[test]

@@ -66,5 +66,5 @@ pub(crate) use format::{BLOCK, Header, KeyDigest, key_digest};
 #[cfg(feature = "hls")]
 pub(crate) use freshness::Policy;
 pub(crate) use freshness::{Exchange, Use, seconds};
-pub(crate) use part::PartFile;
+pub(crate) use part::{PartFile, PartReader};
 pub(crate) use store::Entry;

@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -15,7 +16,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use super::entry::{EntryFile, Files};
-use super::format::{Header, PAGE, Stamp, is_ours};
+use super::format::{BLOCK, Header, PAGE, Stamp, is_ours};
 use super::layer::{FileLayer, read_full};
 use super::store::Entry;
 use super::sys::{has_path, lock_plain, open_plain, remove_file, rename_new, sync_name, unlock_plain};
@@ -260,6 +261,69 @@ impl Drop for PartFile {
     }
 }
 
+/// What a download has left that is not whole, for reading. Takes no lock: what was checked stays as it is, whoever writes, because a
+/// download writes other bytes into a new file only.
+#[derive(Debug)]
+pub(crate) struct PartReader(EntryFile);
+
+impl PartReader {
+    /// Opens what the download to `path` has left.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::NotFound`] if there is nothing; [`io::ErrorKind::InvalidData`] if it is nothing of a download. Others of the file
+    /// system.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let open = |suffix| {
+            let path = with_suffix(path, suffix);
+            // Before it is opened: opening a named pipe blocks until another process writes to it.
+            if !path.metadata()?.is_file() {
+                return Err(io::Error::from(io::ErrorKind::InvalidData));
+            }
+            File::open(path)
+        };
+        let (meta, data) = (open(".part.meta")?, open(".part")?);
+        let files = Files { meta: Arc::new(meta), data: Arc::new(data), data_start: 0 };
+        let core = EntryFile::open(files)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "nothing of it is stored"))?;
+        core.make_read_only();
+        Ok(Self(core))
+    }
+
+    /// Bytes in the whole file.
+    pub(crate) fn len(&self) -> u64 {
+        self.0.header().len
+    }
+
+    pub(crate) fn media_type(&self) -> &str {
+        &self.0.header().media_type
+    }
+
+    /// The ranges that may be there, ascending. They do not touch.
+    pub(crate) fn stored(&self) -> Vec<Range<u64>> {
+        let mut joined: Vec<Range<u64>> = Vec::new();
+        for range in self.0.stored() {
+            match joined.last_mut().filter(|last| last.end == range.start) {
+                Some(last) => last.end = range.end,
+                None => joined.push(range),
+            }
+        }
+        joined
+    }
+
+    /// Number of bytes from `position` on that one [`read`](Self::read) may return.
+    pub(crate) fn stored_at(&self, position: u64) -> u64 {
+        let stored = self.0.stored().into_iter().find(|range| range.contains(&position));
+        let end_of_block = (position / BLOCK + 1) * BLOCK;
+        stored.map_or(0, |range| range.end.min(end_of_block) - position)
+    }
+
+    /// Fills `buf`, with bytes of one block. False if they are not there, or are damaged.
+    pub(crate) fn read(&self, position: u64, buf: &mut [u8]) -> bool {
+        self.0.read(position / BLOCK, position % BLOCK, buf)
+    }
+}
+
 /// True for a directory, and false for a link to one, which a rename replaces.
 fn is_folder(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
@@ -281,7 +345,6 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::format::BLOCK;
     use crate::cache::format::tests::header;
 
     const LEN: u64 = BLOCK + 100;

@@ -20,13 +20,15 @@
 //! a file with readers only can't open it until then. A file that is to be replaced must not be open in such a program.
 //! A temporary file, `.tmp…`, lies beside it meanwhile, for a body without a length.
 //!
-//! [`Download::stream`] plays the file while it is fetched, from the same bytes. The name that a server suggests
+//! [`Download::stream`] plays the file while it is fetched, from the same bytes. [`open_stored`] plays what is there of it without a
+//! network, and [`discard`] removes it. The name that a server suggests
 //! (`Content-Disposition`) is never used.
 
 mod config;
 mod handle;
 mod outcome;
 mod run;
+mod stored;
 
 use std::fmt;
 use std::path::Path;
@@ -42,6 +44,7 @@ use crate::stream::Stream;
 
 pub use config::{DownloadConfig, DownloadPhase, Progress};
 pub use handle::DownloadHandle;
+pub use stored::{discard, open_stored};
 
 pub use crate::watch::Watch;
 
@@ -151,6 +154,30 @@ impl Download {
     /// Ends the download, and the streams of it. What was fetched stays, for the next download to the same path. Does not block.
     pub fn cancel(&self) {
         self.0.cancel();
+    }
+
+    /// Ends the download, as [`cancel`](Self::cancel), and removes what was fetched of a file that is not whole: nothing is left of it. A
+    /// download that has ended without an error keeps its file. Blocks until the thread of the download has ended. Without the
+    /// [`Download`], after the program was started again, [`discard`] does it.
+    ///
+    /// ```no_run
+    /// # use windway::download::Download;
+    /// fn on_abort(download: Download) {
+    ///     if let Err(error) = download.discard() {
+    ///         eprintln!("{error}");
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`discard`]; [`ErrorKind::WouldDeadlock`](crate::ErrorKind::WouldDeadlock) in a callback, after which what was fetched
+    /// stays.
+    pub fn discard(self) -> Result<(), Error> {
+        self.0.cancel();
+        Error::check_may_block("discarding a download")?;
+        self.0.join();
+        self.0.discard()
     }
 
     /// A stream of the file, from the bytes that are there and those that come. While there is one, the download has the priority

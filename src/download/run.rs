@@ -30,6 +30,7 @@ const MAX_RESTARTS: u32 = 3;
 pub(super) struct Running {
     downloader: Downloader,
     request: Request,
+    path: PathBuf,
     config: DownloadConfig,
     part: Arc<PartFile>,
     state: Mutex<State>,
@@ -77,6 +78,7 @@ impl Running {
         let running = Arc::new(Self {
             downloader: downloader.clone(),
             request,
+            path: path.to_owned(),
             config,
             part: Arc::new(part),
             state: Mutex::default(),
@@ -317,6 +319,11 @@ impl Running {
         Ok(Player { reader, download: Arc::clone(self) })
     }
 
+    /// Removes what was fetched. The download has ended.
+    pub(super) fn discard(&self) -> Result<(), Error> {
+        super::stored::discard(&self.path)
+    }
+
     /// Waits for the thread, unless it is the calling one, or that could wait for it.
     pub(super) fn join(&self) {
         let thread = self.thread.lock().take();
@@ -373,7 +380,7 @@ fn bytes_of(ranges: &[Range<u64>]) -> u64 {
 }
 
 /// An error whose text names the path and the reason: without them it says nothing that the user could change.
-fn storage_error(what: &str, path: &Path, cause: io::Error) -> Error {
+pub(super) fn storage_error(what: &str, path: &Path, cause: io::Error) -> Error {
     let why = format!("{what} {}: {cause}", path.display());
     Error::new(ErrorKind::Storage, why).with_cause(cause)
 }
