@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
 use support::decoding::{Decoding, LiveSource};
-use support::{Answer, Content, Origin, Request, Station};
+use support::{Answer, Content, Origin, Request, Station, poll_until};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::io::MediaSource;
 use windway::config::{AfterPause, OnDiscontinuity};
 use windway::radio::{RadioEvent, RadioHandle};
+use windway::stream::Phase;
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Radio, RadioConfig};
 
 const TITLES: [&str; 3] = ["One - First", "It's; the 'second'", "Drei - Größer"];
@@ -590,6 +591,60 @@ fn a_long_pause_continues_at_the_live_edge() {
     radio.seek(SeekFrom::Current(-40_000)).unwrap();
     assert_pattern(10_000, &read_exactly(&mut radio, 100_000));
     assert_eq!(handle.position(), from + 60_000);
+}
+
+#[test]
+fn a_reader_that_goes_live_skips_what_is_stored() {
+    let (mut radio, origin) = tune(Answer::station, |config| config.ahead = 100_000);
+    let handle = radio.handle();
+    let events = handle.subscribe();
+    assert_pattern(0, &read_exactly(&mut radio, 1000));
+    // Full: the server is slowed down, so its next byte is an old one.
+    handle.wait_buffered(75_000, PATIENCE).unwrap();
+    poll_until("the receiver waits for room", || handle.phase() == Phase::Idle);
+    let edge = handle.window().end;
+    handle.go_live();
+    assert_pattern(0, &read_exactly(&mut radio, 50_000));
+    let skipped = await_event(&events, |event| match event {
+        RadioEvent::Skipped { from, to } => Some((from, to)),
+        _ => None,
+    });
+    assert_eq!(skipped, (1000, edge));
+    assert_eq!(await_event(&events, discontinuity), edge, "another connection begins there");
+    assert_eq!(handle.position(), edge + 50_000);
+    origin.wait_until("the old connection is closed", |log| log.open == 1);
+
+    // A seek reads the stored audio instead.
+    handle.go_live();
+    radio.seek(SeekFrom::Current(-40_000)).unwrap();
+    assert_pattern(10_000, &read_exactly(&mut radio, 30_000));
+}
+
+#[test]
+fn a_reader_that_is_live_keeps_its_connection() {
+    let (mut radio, origin) =
+        tune(|request, station| Answer::station(request, station).stall_after(50_000), |_| ());
+    let handle = radio.handle();
+    let events = handle.subscribe();
+    assert_pattern(0, &read_exactly(&mut radio, 1000));
+    handle.wait_buffered(40_000, PATIENCE).unwrap();
+    handle.go_live();
+    let reader = std::thread::spawn(move || (read_to_error(&mut radio).1, radio));
+    let (from, to) = await_event(&events, |event| match event {
+        RadioEvent::Skipped { from, to } => Some((from, to)),
+        _ => None,
+    });
+    assert!(from == 1000 && to > 40_000, "{from} {to}");
+    poll_until("it waits for the next byte", || handle.phase() == Phase::Stalled);
+    handle.go_live();
+    assert_eq!(origin.log().requests.len(), 1);
+    handle.cancel();
+    let (error, mut radio) = reader.join().unwrap();
+    assert!(error.is_cancelled());
+    // What is stored can still be read: there is no live edge any more.
+    radio.seek(SeekFrom::Start(1000)).unwrap();
+    handle.go_live();
+    assert_pattern(1000, &read_exactly(&mut radio, 30_000));
 }
 
 #[test]

@@ -309,6 +309,26 @@ impl RadioHandle {
         self.shared.wait_buffered(bytes, timeout)
     }
 
+    /// Lets the reader continue live: its next read returns what is received from now on, and what is stored before that is skipped.
+    /// After a pause during which the buffer was full, the connection is replaced, because the server goes on with older audio there:
+    /// [`RadioEvent::Discontinuity`] gives the position. [`RadioEvent::Skipped`] says what was skipped. A `seek` before the next read cancels
+    /// it. Does nothing after the end, or if the reader has read all that is stored. Does not block.
+    ///
+    /// Make a new decoder, or reset the old one: it has read ahead.
+    ///
+    /// ```no_run
+    /// # fn reset_decoder() {}
+    /// let radio = windway::Downloader::global()?.open_radio("http://example.com:8000/", Default::default())?;
+    /// let handle = radio.handle();
+    /// // The user has pressed "live" after a pause.
+    /// handle.go_live();
+    /// reset_decoder();
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    pub fn go_live(&self) {
+        self.shared.go_live();
+    }
+
     /// The station's description of itself, from its response headers. `None` before the first response.
     pub fn info(&self) -> Option<RadioInfo> {
         self.shared.info()

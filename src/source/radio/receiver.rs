@@ -52,7 +52,7 @@ struct Receiver<'a> {
 enum Received {
     /// A hedged connection answered first and replaced it.
     Replaced,
-    /// The connection was closed because the reader was away.
+    /// The connection was closed because the reader was away, or goes live.
     Closed,
     /// All of a file was received.
     Complete,

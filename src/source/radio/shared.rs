@@ -57,6 +57,10 @@ struct State {
     window: Window,
     description: Description,
     reader: Reader,
+    /// The window was full since the connection began: what the server sends next is older than live.
+    is_held_back: bool,
+    /// The connection is to be replaced by one that begins live.
+    wants_reconnect: bool,
     /// All of a file was received: reads end at the window's end.
     is_complete: bool,
     last_read: Instant,
@@ -77,6 +81,8 @@ enum Reader {
     Blocked,
     /// It has not read for so long that the connection was closed. The receiver waits for it.
     Away,
+    /// Its next read continues at the live edge.
+    GoingLive,
 }
 
 /// Counters of a radio.
@@ -105,7 +111,7 @@ pub struct RadioStats {
 pub(crate) enum FlowControl {
     /// Read up to this many bytes.
     Read(usize),
-    /// Close the connection: the reader has been away for too long.
+    /// Close the connection: the reader has been away for too long, or wants one that begins live.
     Close,
 }
 
@@ -121,6 +127,8 @@ impl Shared {
             window: Window::new(&config),
             description: Description::default(),
             reader: Reader::Active,
+            is_held_back: false,
+            wants_reconnect: false,
             is_complete: false,
             last_read: Instant::now(),
             waits: WaitState::default(),
@@ -215,13 +223,14 @@ impl Shared {
         is_end
     }
 
-    /// Position of this read: where the last one ended, or the live edge after a long pause.
+    /// Position of this read: where the last one ended, or the live edge after a long pause and if that was asked for.
     fn begin_read(&self) -> u64 {
         let mut state = self.state.lock();
         state.last_read = Instant::now();
-        let was_away = std::mem::replace(&mut state.reader, Reader::Active) == Reader::Away;
+        let was = std::mem::replace(&mut state.reader, Reader::Active);
+        let goes_live = matches!(was, Reader::Away | Reader::GoingLive);
         // After the end there is no live edge, so the reader gets all that is stored.
-        if !was_away || self.epoch.is_cancelled() {
+        if !goes_live || state.is_complete || self.epoch.is_cancelled() {
             return state.window.position();
         }
         let Range { start: from, end: to } = state.window.skip_to_live_edge();
@@ -415,6 +424,19 @@ impl Shared {
         state.window.title_at(state.window.position()).cloned()
     }
 
+    /// Lets the next read continue at the live edge.
+    pub(crate) fn go_live(&self) {
+        let mut state = self.state.lock();
+        // One that is blocked has read all there is, and one that is away goes live anyway.
+        if state.reader == Reader::Active {
+            state.reader = Reader::GoingLive;
+        }
+        // The receiver may not have seen yet that the window is full.
+        state.wants_reconnect |= state.is_held_back || state.window.room().is_none();
+        drop(state);
+        self.notify();
+    }
+
     pub(crate) fn stats(&self) -> RadioStats {
         let state = self.state.lock();
         let stalls = state.waits.stalls();
@@ -469,7 +491,13 @@ impl Shared {
                 if let Some(reason) = self.epoch.reason() {
                     return Some(Err(Error::cancelled(reason)));
                 }
-                self.state.lock().window.room().map(|room| Ok(FlowControl::Read(room)))
+                let mut state = self.state.lock();
+                if std::mem::take(&mut state.wants_reconnect) {
+                    return Some(Ok(FlowControl::Close));
+                }
+                let room = state.window.room();
+                state.is_held_back |= room.is_none();
+                room.map(|room| Ok(FlowControl::Read(room)))
             });
             if let Some(decided) = decided {
                 return decided;
@@ -539,6 +567,7 @@ impl Shared {
     pub(crate) fn connected(&self, head: &ResponseHead, info: &RadioInfo, audio: &[u8]) {
         let mut state = self.state.lock();
         let (position, is_discontinuity) = state.window.begin_connection();
+        (state.is_held_back, state.wants_reconnect) = (false, false);
         // With the audio: the media must not be unknown until it is stored.
         state.description = Description::of(head, info.clone(), position, audio);
         state.stats.connections += 1;
