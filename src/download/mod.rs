@@ -177,7 +177,7 @@ impl Download {
         self.0.cancel();
         Error::check_may_block("discarding a download")?;
         self.0.join();
-        self.0.discard()
+        discard(self.0.path())
     }
 
     /// A stream of the file, from the bytes that are there and those that come. While there is one, the download has the priority

@@ -319,9 +319,9 @@ impl Running {
         Ok(Player { reader, download: Arc::clone(self) })
     }
 
-    /// Removes what was fetched. The download has ended.
-    pub(super) fn discard(&self) -> Result<(), Error> {
-        super::stored::discard(&self.path)
+    /// Where the file is to be.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Waits for the thread, unless it is the calling one, or that could wait for it.
