@@ -52,6 +52,7 @@ pub mod gui {}
 ///
 #[cfg(feature = "hls")]
 #[doc = include_str!("guide/hls.md")]
+#[cfg_attr(not(doctest), doc = "", doc = include_str!("guide/hls_symphonia.md"))]
 pub mod hls {}
 
 /// Tracks one after the other, without a gap.

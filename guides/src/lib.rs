@@ -5,6 +5,8 @@
 pub mod audio_callback {}
 #[doc = include_str!("../../src/guide/c_decoder.md")]
 pub mod c_decoder {}
+#[doc = include_str!("../../src/guide/hls_symphonia.md")]
+pub mod hls_symphonia {}
 #[doc = include_str!("../../src/guide/kira.md")]
 pub mod kira {}
 #[doc = include_str!("../../src/guide/rodio.md")]
