@@ -178,3 +178,25 @@ proptest! {
         live.finish();
     }
 }
+
+#[test]
+fn a_live_stream_keeps_what_it_lists_and_nothing_else() {
+    let Live { mut player, .. } = Live::new(6);
+    let url: Url = player.state.ladder.variants[0].url.clone();
+    let mut section = None;
+    for first in 0..1000 {
+        player.state.handle_playlist(0, live(first..first + WINDOW, ""), url.clone());
+        for _ in 0..3 {
+            player.is_woken = true;
+            player.end_fetch(0, End::Whole);
+            if let SectionResult::Section(id, _) = player.state.next_section() {
+                section = Some(id);
+            }
+            section.into_iter().for_each(|id| drop(player.state.read(id, &mut [0; 16])));
+        }
+        let starts: Vec<Duration> = player.state.kept.segments.keys().map(|place| place.start).collect();
+        let window = player.state.seekable();
+        assert!(starts.iter().all(|start| *start >= window.start), "{starts:?} {window:?}");
+        assert!(first < WINDOW || starts.len() > 2, "{starts:?}");
+    }
+}
