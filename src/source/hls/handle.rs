@@ -215,7 +215,7 @@ impl HlsHandle {
     ///
     /// Whole segments that have arrived are kept as well, wherever they are, while `buffer_bytes` has room for them: those behind
     /// the reader make room first, and of these the farthest ones. They are not requested again if they are of the level that would
-    /// be fetched now; with [`Quality::Auto`](super::Quality::Auto) also of a better one.
+    /// be fetched now; with [`Quality::Auto`] also of a better one.
     ///
     /// # Errors
     ///
