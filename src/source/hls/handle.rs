@@ -213,9 +213,9 @@ impl HlsHandle {
     /// to its end and dropped. One that was dropped before its end is not kept if the section behind it was handed out. Before the reader
     /// a level is not played that is lower than the one that [`set_quality`](Self::set_quality) has fixed since.
     ///
-    /// Whole segments that have arrived are kept as well, wherever they are, while `buffer_bytes` has room for them: those behind
-    /// the reader make room first, and of these the farthest ones. They are not requested again if they are of the level that would
-    /// be fetched now; with [`Quality::Auto`] also of a better one.
+    /// Whole segments that have arrived are kept as well, wherever they are, in a quarter of `buffer_bytes` at most, while it has room for
+    /// them: those behind the reader make room first, and of these the farthest ones. They are not requested again if they are of the
+    /// level that would be fetched now; with [`Quality::Auto`](super::Quality::Auto) also of a better one.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Segments that have arrived are kept, whether they were played or not: a seek to one of them requests nothing. They get the memory
-//! that the buffer leaves of [`HlsConfig::buffer_bytes`](crate::hls::HlsConfig::buffer_bytes).
+//! Segments that have arrived are kept, whether they were played or not: a seek to one of them requests nothing. They get a part of the
+//! memory that the buffer leaves of [`HlsConfig::buffer_bytes`](crate::hls::HlsConfig::buffer_bytes).
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -10,6 +10,10 @@ use super::queued_segment::{QueuedSegment, SegmentPhase};
 use crate::source::hls::config::Quality;
 use crate::source::hls::ladder::levels::VariantStream;
 use crate::source::hls::timeline::TimedSegment;
+
+/// At most this fraction of [`HlsConfig::buffer_bytes`](crate::hls::HlsConfig::buffer_bytes) is kept: by default a fourth of 64 MiB, which is
+/// a quarter of an hour at 128 kbit/s, and which a program with many streams can bear.
+const KEPT_PART: usize = 4;
 
 impl State {
     /// Keeps a segment that has arrived as a whole.
@@ -64,7 +68,8 @@ impl State {
     }
 
     /// Drops segments as far as `room` bytes are too few for them, and those that have left a live playlist.
-    pub(super) fn limit_segments(&mut self, mut room: usize) {
+    pub(super) fn limit_segments(&mut self, room: usize) {
+        let mut room = room.min(self.config.buffer_bytes / KEPT_PART);
         // Nothing is sought any more once the presentation is gone.
         if self.sections.handed == u64::MAX {
             room = 0;

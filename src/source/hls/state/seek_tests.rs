@@ -477,7 +477,7 @@ proptest! {
     #[test]
     fn whatever_is_kept_for_seeks_fits_into_the_limit_and_nothing_that_fits_is_fetched_twice(
         targets in proptest::collection::vec((0_u64..24, 0_usize..12), 1..20),
-        most in 0_usize..60_000,
+        most in 0_usize..240_000,
     ) {
         let config = HlsConfig {
             quality: Quality::Fixed(0),
@@ -495,10 +495,11 @@ proptest! {
                 let unread = state.buffered_bytes();
                 let read: usize = state.sections.buffers.iter().map(SectionBuffer::kept).sum();
                 prop_assert!(unread + read + segments(state) <= most.max(unread), "{unread}, {read}");
+                prop_assert!(segments(state) <= most / 4);
                 player.read_frames(count / 3);
             }
         }
-        if most > 50_000 {
+        if most > 200_000 {
             let before = fetched.len();
             fetched.sort();
             fetched.dedup();
