@@ -176,17 +176,19 @@ fn a_rendition_that_is_selected_offline_plays_once_the_server_is_back() {
         let answer = site.answer(request);
         if down.load(Ordering::Relaxed) { answer.close_in_head(0) } else { answer }
     });
+    let frames_of = |count| aac_frames(0, count).iter().map(|frame| frame.len() + 7).sum::<usize>();
     // Selected while offline, and another one or the same one again before the server is back.
     for selected in [&[1][..], &[1, 0, 1], &[1, 0]] {
         is_down.store(false, Ordering::Relaxed);
         let mut hls = open(&origin, "/all.m3u8", |config| {
             config.buffer = Duration::from_secs(1);
             config.read_timeout = Some(Duration::from_millis(500));
+            // Too few for a segment to be kept: the first rendition would go on with it when it is selected again.
+            config.buffer_bytes = frames_of(200);
         });
         let handle = hls.handle();
         let mut section = hls.next_section().unwrap().unwrap();
-        let bytes: usize = aac_frames(0, 150).iter().map(|frame| frame.len() + 7).sum();
-        section.read_exact(&mut vec![0; bytes]).unwrap();
+        section.read_exact(&mut vec![0; frames_of(150)]).unwrap();
         let at = handle.position();
         is_down.store(true, Ordering::Relaxed);
         for rendition in selected {

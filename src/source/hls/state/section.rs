@@ -311,7 +311,10 @@ impl SectionBuffer {
 
     /// Memory of what was not read yet, in bytes, with what is known of its frames.
     pub(crate) fn memory(&self) -> usize {
-        self.len() + self.marks.len() * size_of::<Mark>()
+        // Not of the frames that were read: they stay for a while, and may be more than a small limit of the memory. Nothing would be
+        // fetched any more.
+        let unread = self.marks.len() - self.next_mark();
+        self.len() + unread * size_of::<Mark>()
     }
 
     /// Memory of what was read and is kept, in bytes.

@@ -473,6 +473,22 @@ fn what_was_fetched_at_a_better_level_is_played_while_the_network_is_slow() {
     }
 }
 
+#[test]
+fn a_presentation_is_played_to_its_end_however_small_the_limit_of_its_memory_is() {
+    for buffer_bytes in [200, 500, 1000, 2000] {
+        let config = HlsConfig { quality: Quality::Fixed(0), buffer_bytes, ..HlsConfig::default() };
+        let mut player = Player::with(1, config);
+        for _ in 0..10 * SEGMENTS {
+            arrive(&mut player);
+            if player.read() {
+                break;
+            }
+        }
+        let played = (0..(SEGMENTS * FRAMES) as u8).collect::<Vec<_>>();
+        assert_eq!(player.played, played, "{buffer_bytes} bytes");
+    }
+}
+
 proptest! {
     #[test]
     fn whatever_is_kept_for_seeks_fits_into_the_limit_and_nothing_that_fits_is_fetched_twice(
