@@ -268,12 +268,12 @@ impl Hedge {
         let (winner, refusal) = (state.winner.take(), state.refusal.take());
         let (failure, hedged) = (state.failure.take(), state.hedged.take());
         drop(state);
-        if hedges.is_empty() {
-            return first;
-        }
         // The winner has recorded it.
         if first.is_ok() || refusal.is_some() {
-            self.sender.record_hedge_answered(self.url.origin());
+            self.sender.record_answered(self.url.origin());
+        }
+        if hedges.is_empty() {
+            return first;
         }
         // A cancel would also abort the winner, whose exchange belongs to this token until `on_cancel` is replaced below.
         if winner.is_none() {
@@ -363,6 +363,22 @@ mod tests {
         client.open(&request, &CancelToken::new(CancelReason::Fetch), None).unwrap();
         let ordered = lookups.addresses(request.origin(), &Exchange::default()).unwrap();
         assert_eq!(ordered.iter().map(SocketAddr::ip).collect::<Vec<_>>(), [second, first]);
+    }
+
+    #[test]
+    fn an_answer_to_a_request_without_a_hedge_ends_the_pause_of_the_hedges_of_its_origin() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let request = Request::get(&format!("http://{}/", server.local_addr().unwrap())).unwrap();
+        thread::spawn(move || server.incoming().flatten().for_each(answer));
+        let client = HttpClient::new(&ClientConfig::default()).unwrap();
+        let (sender, now) = (&client.opener.sender, Instant::now());
+        while sender.take_hedge(request.origin(), true, now).is_ok() {}
+        // Its bucket is full again by then, but it has answered nothing.
+        let later = now + Duration::from_secs(20);
+        assert!(sender.take_hedge(request.origin(), true, later).is_err());
+        let hedging = Hedging { delay: Duration::from_secs(3600), urgency: Arc::new(WhenSet::default()) };
+        client.open(&request, &CancelToken::new(CancelReason::Fetch), Some(&hedging)).unwrap();
+        assert_eq!(sender.take_hedge(request.origin(), true, later), Ok(()));
     }
 
     /// A host with two addresses, of which the first accepts one connection and never answers on it.

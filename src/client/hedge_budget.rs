@@ -31,8 +31,8 @@ const PER_WIN: u32 = 2;
 /// Urgent hedges without any answer after which the origin gets them at [`PAUSE`] only.
 const MAX_UNANSWERED: u32 = BURST;
 
-/// Pause between two of those. Three times the silence limit of 10 s: after that every reader sends its request again, which shows as
-/// well whether the origin answers.
+/// Pause between two of those. Three times the silence limit of 10 s, after which every reader sends its request again. An
+/// answer to that ends the pause.
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// Hedges without an answer count this long.
@@ -41,8 +41,8 @@ const MEMORY: Duration = Duration::from_secs(60);
 /// The token buckets of all origins.
 #[derive(Debug, Default)]
 pub(super) struct HedgeBudget {
-    /// Buckets that were not full when the last token was taken, or that remember hedges without an answer. All other origins
-    /// have a full one.
+    /// Buckets that were not full when the last token was taken, or that remember hedges without an answer. All other
+    /// origins have a full one.
     buckets: HashMap<Origin, Bucket>,
 }
 
@@ -85,11 +85,10 @@ impl HedgeBudget {
         }
     }
 
-    /// Records that `origin` answered a request that was hedged, or one of its hedges.
-    pub(super) fn record_answer(&mut self, origin: &Origin) {
-        if let Some(bucket) = self.buckets.get_mut(origin) {
-            bucket.unanswered = None;
-        }
+    /// Records that `origin` answered a request, hedged or not. True if that ends a pause of its urgent hedges.
+    pub(super) fn record_answer(&mut self, origin: &Origin) -> bool {
+        let unanswered = self.buckets.get_mut(origin).and_then(|bucket| bucket.unanswered.take());
+        unanswered.is_some_and(|(count, _)| count >= MAX_UNANSWERED)
     }
 
     /// Records that a hedged request to `origin` won.
@@ -167,7 +166,7 @@ mod tests {
                         budget.give_back(&origin(0));
                         added.push((now, 1));
                     }
-                    Step::Answer => budget.record_answer(&origin(0)),
+                    Step::Answer => { budget.record_answer(&origin(0)); }
                     Step::Win => {
                         budget.record_win(&origin(0));
                         added.push((now, PER_WIN));
@@ -195,7 +194,7 @@ mod tests {
                     Step::Pass(ms) => now += Duration::from_millis(ms),
                     Step::Take { is_urgent, .. } => { let _ = budget.take(&origin(0), is_urgent, now); }
                     Step::GiveBack => budget.give_back(&origin(0)),
-                    Step::Answer => budget.record_answer(&origin(0)),
+                    Step::Answer => { budget.record_answer(&origin(0)); }
                     Step::Win => budget.record_win(&origin(0)),
                 }
             }
@@ -249,7 +248,7 @@ mod tests {
     fn an_origin_that_answers_nothing_gets_a_burst_and_then_two_hedges_a_minute() {
         let hedges = hedges_of_five_minutes(|_| ());
         assert!(hedges <= 8 + 10, "{hedges}");
-        assert_eq!(hedges_of_five_minutes(|budget| budget.record_answer(&origin(0))), 90);
+        assert_eq!(hedges_of_five_minutes(|budget| _ = budget.record_answer(&origin(0))), 90);
     }
 
     #[test]

@@ -206,10 +206,13 @@ impl Sender {
         self.alarms.recheck();
     }
 
-    /// Records that `origin` answered a request that was hedged: others that were refused a token may be sent now.
-    pub(super) fn record_hedge_answered(&self, origin: &Origin) {
-        self.hedge_budget.lock().record_answer(origin);
-        self.alarms.recheck();
+    /// Records that `origin` answered a request, hedged or not: hedged requests that were refused a token may be sent now.
+    pub(super) fn record_answered(&self, origin: &Origin) {
+        let ends_pause = self.hedge_budget.lock().record_answer(origin);
+        // Not at each answer, for which no alarm has to be called.
+        if ends_pause {
+            self.alarms.recheck();
+        }
     }
 
     /// Records that a hedged request to `origin` won: others that were refused a token may be sent now.

@@ -293,15 +293,51 @@ impl<R: Send + 'static> Shared<R> {
         if is_over {
             return;
         }
-        let was_hedged = state.begun > 0;
-        if was_hedged {
+        if state.begun > 0 {
             state.backoff.handle_lost(Instant::now());
         }
         (state.since, state.begun, state.next_at) = (None, 0, Duration::ZERO);
         drop(state);
-        if was_hedged {
-            let OriginBudget { sender, origin } = &self.successor.budget;
-            sender.record_hedge_answered(origin);
+        let OriginBudget { sender, origin } = &self.successor.budget;
+        sender.record_answered(origin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::HttpClient;
+    use crate::config::ClientConfig;
+
+    struct Always;
+
+    impl Urgency for Always {
+        fn is_urgent(&self) -> bool {
+            true
         }
+    }
+
+    #[test]
+    fn bytes_after_a_silence_without_a_hedge_end_the_pause_of_the_hedges_of_their_origin() {
+        let client = HttpClient::new(&ClientConfig::default()).unwrap();
+        let (sender, now) = (Arc::clone(&client.opener.sender), Instant::now());
+        let origin = Origin::new(false, "host.test", 80);
+        while sender.take_hedge(&origin, true, now).is_ok() {}
+        // Its bucket is full again by then, but it has answered nothing.
+        let later = now + Duration::from_secs(20);
+        assert!(sender.take_hedge(&origin, true, later).is_err());
+        let successor = Successor {
+            open: Box::new(|_, _| Ok(None::<()>)),
+            budget: OriginBudget { sender: Arc::clone(&sender), origin: origin.clone() },
+            is_live: false,
+        };
+        let hedging = Hedging { delay: Duration::from_secs(3600), urgency: Arc::new(Always) };
+        let token = CancelToken::new(CancelReason::Fetch);
+        let hedge =
+            SilenceHedge::watch(&sender.alarms, &hedging, successor, token, &Arc::new(Exchange::default()));
+        hedge.begin_wait(0);
+        Arc::clone(&hedge.0).handle_silence(now);
+        hedge.end_wait(true);
+        assert_eq!(sender.take_hedge(&origin, true, later), Ok(()));
     }
 }
