@@ -13,7 +13,7 @@ use super::layout::BLOCK;
 use super::store::{BlockStore, Place};
 use crate::error::{Error, ErrorKind};
 
-/// The file system is asked for this many bytes at once: 4 MiB. More at once is no faster, and what is left over is small.
+/// The file system is asked for this many bytes in advance at most: 4 MiB. More is no faster, and what is left over is small.
 const RESERVATION: u64 = 16 * BLOCK;
 
 /// All blocks of a resource, in one file.
@@ -28,8 +28,8 @@ pub(super) struct TempFileStore {
     used: u64,
 }
 
-/// A file whose space is reserved before it is written. ext4 then takes 40 % less of the processor's time for a write: it does not
-/// look for space page by page.
+/// A file whose space is reserved before it is written. ext4 then takes 40 % less of the processor's time for a write: it does
+/// not look for space page by page.
 #[derive(Debug)]
 struct ReservedFile {
     file: File,
@@ -98,8 +98,14 @@ impl BlockStore for TempFileStore {
 impl ReservedFile {
     /// Reserves space up to `end`, and somewhat more. Only a hint: where it can't be had, writes find space or say why not.
     fn reserve(&self, end: u64) {
-        let until = end.next_multiple_of(RESERVATION);
-        // Relaxed: no other memory is read on the strength of it. A thread that writes beside this one may find nothing reserved yet.
+        // Relaxed: no other memory is read on the strength of it. A thread that writes beside this one may find nothing
+        // reserved yet.
+        let reserved = self.reserved.load(Ordering::Relaxed);
+        if end <= reserved {
+            return;
+        }
+        // As much as there is, so that a short file does not take 4 MiB: in a file system in memory that is memory.
+        let until = end + reserved.min(RESERVATION);
         let from = self.reserved.fetch_max(until, Ordering::Relaxed);
         if from < until {
             reserve(&self.file, from..until);
@@ -213,8 +219,18 @@ mod tests {
         let mut store = TempFileStore::new(None).unwrap();
         let slot = store.entry(0);
         slot.write(0, b"first").unwrap();
-        assert_eq!(store.file.reserved.load(Ordering::Relaxed), RESERVATION);
+        assert_eq!(store.file.reserved.load(Ordering::Relaxed), BLOCK);
         assert_eq!(store.file.file.metadata().unwrap().len(), 5);
         assert_eq!(slot.read(0, &mut [0; 6]).unwrap_err().kind(), ErrorKind::Storage);
+    }
+
+    #[test]
+    fn reserved_space_is_no_more_than_what_is_written_and_at_most_4_mib() {
+        let mut store = TempFileStore::new(None).unwrap();
+        for index in 0..64 {
+            store.entry(index).write(0, b"bytes").unwrap();
+            let (written, reserved) = ((index + 1) * BLOCK, store.file.reserved.load(Ordering::Relaxed));
+            assert!(reserved >= written && reserved - written <= written.min(RESERVATION), "{reserved}");
+        }
     }
 }
