@@ -7,9 +7,9 @@ use std::error::Error as _;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use support::content::assert_pattern;
@@ -83,17 +83,7 @@ fn stalling() -> (Origin, Arc<AtomicUsize>) {
     (origin, goes_on)
 }
 
-/// Held while a child process is started. Until it runs its program, it has the descriptors of this process, and with them the locks of
-/// downloads that other tests end meanwhile.
-static SPAWNING: Mutex<()> = Mutex::new(());
-
-fn spawn(command: &mut Command) -> Child {
-    let _spawning = SPAWNING.lock().unwrap();
-    command.spawn().unwrap()
-}
-
 fn start(url: &str, place: &Place, config: DownloadConfig) -> Result<Download, Error> {
-    drop(SPAWNING.lock().unwrap());
     downloader().download(url, place.path(), config)
 }
 
@@ -283,7 +273,7 @@ fn a_download_of_a_killed_process_goes_on() {
         let argument = format!("{}|{}", place.path().display(), origin.url("/a"));
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["child", "--exact", "--ignored"]).env(CHILD, argument).stdout(Stdio::null());
-        let mut child = spawn(&mut command);
+        let mut child = command.spawn().unwrap();
         let part = place.0.path().join("a.flac.part");
         let len = || fs::metadata(&part).map_or(0, |metadata| metadata.len());
         let before = len();
@@ -770,7 +760,7 @@ fn kill(kills: usize) {
         let argument = format!("{}|{}", path.display(), origin.url(&format!("/{name}")));
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["child", "--exact", "--ignored"]).env(CHILD, argument).stdout(Stdio::null());
-        let mut child = spawn(&mut command);
+        let mut child = command.spawn().unwrap();
         // At any point of its life.
         std::thread::sleep(Duration::from_micros(dice.roll(100_000)));
         child.kill().unwrap();
