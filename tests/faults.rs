@@ -255,8 +255,8 @@ fn assert_ends(expected: Expect, run: impl Fn(Duration) -> (Result<(), Error>, O
     assert_few_valid_requests(&origin, 1);
 }
 
-/// True if the trap may not have been reached: the read timed out before, or another request was sent beside the first one and answered in
-/// its place.
+/// True if the trap may not have been reached: the read timed out before, or another request was sent beside the first one and
+/// answered in its place.
 fn is_of_busy_machine(result: &Result<(), Error>, origin: &Origin) -> bool {
     let requests = origin.log().requests;
     let is_repeated = requests.iter().skip(1).any(|request| request.range() == requests[0].range());

@@ -261,8 +261,8 @@ impl Drop for PartFile {
     }
 }
 
-/// What a download has left that is not whole, for reading. Takes no lock: what was checked stays as it is, whoever writes, because a
-/// download writes other bytes into a new file only.
+/// What a download has left that is not whole, for reading. Takes no lock: what was checked stays as it is, whatever writes,
+/// because a download writes other bytes into a new file only.
 #[derive(Debug)]
 pub(crate) struct PartReader(EntryFile);
 
@@ -271,8 +271,8 @@ impl PartReader {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::NotFound`] if there is nothing; [`io::ErrorKind::InvalidData`] if it is nothing of a download. Others of the file
-    /// system.
+    /// [`io::ErrorKind::NotFound`] if there is nothing; [`io::ErrorKind::InvalidData`] if it is nothing of a download. Others of
+    /// the file system.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let open = |suffix| {
             let path = with_suffix(path, suffix);

@@ -47,7 +47,7 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Each resource is in it once at most, for its work and then for its end. Each limits its own work.
+    /// Each resource is in it at most once for its work, and once for its end. Each limits its own work.
     waiting: VecDeque<Task>,
     /// The last share was dropped, so nothing is to be closed any more.
     is_closed: bool,
@@ -111,8 +111,8 @@ impl Drop for Disk {
             state.is_closed = true;
             self.queue.changed.notify_all();
         }
-        // The thread itself may drop the last share, with a resource that it held while it worked or that it has closed. It ends
-        // by itself then.
+        // The thread itself may drop the last share, with a resource that it held while it worked, or after a close. It ends by
+        // itself then.
         if thread::current().id() == self.id {
             return;
         }

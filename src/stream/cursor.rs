@@ -53,7 +53,8 @@ impl Cursor {
 
     /// Records that the stream is dropped.
     pub(super) fn end(&self, final_state: FinalState) {
-        // Before the final state, which makes handles rely on this alone: a watch would see the end in a phase that is not the last.
+        // Before the final state, which makes handles rely on this alone. In the other order a watch would see the end in a
+        // phase that is not the last.
         self.reads.lock().drop_reader();
         *self.final_state.lock() = Some(final_state);
         self.ending.signal();

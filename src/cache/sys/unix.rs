@@ -206,8 +206,8 @@ pub(crate) fn lock_plain(path: &Path) -> io::Result<Option<File>> {
     Ok(try_lock(&file, Lock::Exclusive)?.then_some(file))
 }
 
-/// Ends the lock of [`lock_plain`]. A close does that only once every copy of the descriptor is closed, and a child that another thread
-/// has forked has one until it runs its program.
+/// Ends the lock of [`lock_plain`]. A close does that only once every copy of the descriptor is closed, and a child that another
+/// thread has forked has one until it runs its program.
 pub(crate) fn unlock_plain(file: &File) {
     // Fails only for a descriptor that is none.
     let _ = rustix::fs::flock(file, FlockOperation::Unlock);

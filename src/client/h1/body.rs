@@ -121,8 +121,7 @@ impl H1Body {
         self.direct.is_some()
     }
 
-    /// Returns the connection to the pool if it can be reused. Call it when the body is complete. Blocks for at most
-    /// `brief`.
+    /// Returns the connection to the pool if it can be reused. Call it when the body is complete. Blocks for at most `brief`.
     pub(crate) fn finish(mut self: Box<Self>, brief: Duration) {
         if !self.framing.keeps_alive {
             return;
@@ -136,8 +135,8 @@ impl H1Body {
         }
     }
 
-    /// Reads the end of a chunked part, whose length is that of its range. Most servers send it together with the last bytes. Of a
-    /// later one this must not wait, so the connection is closed then.
+    /// Reads the end of a chunked part, whose length is that of its range. Most servers send the end together with the last bytes.
+    /// If it comes later, the connection is closed instead: the reader must not wait for it.
     fn read_end(&mut self, until: Instant) {
         self.exchange.read_until(until);
         self.exchange.begin_body_read();
