@@ -35,6 +35,8 @@ impl State {
         let window = self.seekable();
         if target <= window.end && !self.is_better_wanted(target) {
             if let Some(start) = self.seek_in_buffer(target) {
+                // Bytes of a chunk that was not read to its end count again after a seek back.
+                self.limit_kept();
                 return Ok(start);
             }
         }
