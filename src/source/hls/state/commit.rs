@@ -40,7 +40,7 @@ impl State {
                 self.sections.next_discontinuity = Some(match (known, reason) {
                     (None | Some(Gap(_) | Reopened), reason) => reason,
                     // What was sought has left the window of a live playlist.
-                    (Some(Seek), Behind(_)) => Behind(start.saturating_sub(target)),
+                    (Some(Seek), Behind(_)) if start > target => Behind(start.saturating_sub(target)),
                     // A seek, or a start, is the better reason: what is left out after it is not heard.
                     (Some(better), _) => better,
                 });
