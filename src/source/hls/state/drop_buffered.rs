@@ -78,8 +78,9 @@ impl State {
         if let Some(section) = sections.buffers.back_mut() {
             let dropped = section.cut(time);
             self.replacements.bytes_dropped += dropped.unwrap_or_default() as u64;
-            if dropped.is_some() && section.is_closed {
-                reason = Some(Discontinuity::Reopened);
+            if dropped.is_some() {
+                // What follows continues this section, and not the ones behind it.
+                reason = section.is_closed.then_some(Discontinuity::Reopened);
             }
         }
         // What was to follow is placed again, with its own reasons.

@@ -1,10 +1,12 @@
 //! Whatever was buffered when it is dropped: each frame is played once, and the level that was chosen soon.
 
 use proptest::prelude::*;
+use url::Url;
 
 use super::seek_tests::{levels, whole_or_broken};
 use super::tests::{End, FRAMES, Player, SEGMENTS};
 use super::*;
+use crate::source::hls::playlist::Playlist;
 
 /// Plays to the end. Nothing fails any more.
 fn finish(player: &mut Player) {
@@ -104,4 +106,46 @@ proptest! {
         }
         finish(&mut player);
     }
+}
+
+#[test]
+fn a_section_goes_on_where_the_ones_behind_it_are_dropped() {
+    let mut player = levels(60);
+    player.foreign = vec![1];
+    let gap = |index: u64| if index == 4 { "#EXT-X-GAP\n" } else { "" };
+    let segments: String =
+        (0..SEGMENTS).map(|index| format!("{}#EXTINF:2,\n{index}\n", gap(index))).collect();
+    let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n{segments}#EXT-X-ENDLIST\n");
+    let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
+        panic!("a list")
+    };
+    let url = Url::parse("http://host/l").unwrap();
+    player.state.timelines[0] = Some(Timeline::new(list, url, Duration::ZERO));
+    fill(&mut player);
+    assert_eq!(player.state.sections.buffers.len(), 2);
+    player.read_frames(1);
+    // What follows has the format of the section that is read, and nothing is missing before it.
+    assert_eq!(choose(&mut player, 0), Duration::from_secs(2));
+    fill(&mut player);
+    let section = player.section;
+    player.read_frames(15);
+    assert_eq!(player.section, section, "{:?}", player.state.sections.buffers);
+    player.read_frames(1);
+    let gap = player.state.sections.buffers.back().unwrap().info.discontinuity;
+    assert_eq!(gap, Discontinuity::Gap(Duration::from_secs(2)));
+}
+
+#[test]
+fn after_a_seek_back_the_level_is_heard_within_a_segment_too() {
+    let mut player = levels(16);
+    fill(&mut player);
+    player.read_frames(12);
+    fill(&mut player);
+    // To what was read and is kept: nothing is fetched again.
+    assert_eq!(player.state.seek(Duration::from_secs(3)).unwrap(), Duration::from_secs(2));
+    assert!(player.state.buffered() > Duration::from_secs(16));
+    assert_eq!(choose(&mut player, 1), Duration::from_secs(4));
+    (player.played, player.levels) = ((0..4).collect(), Vec::new());
+    finish(&mut player);
+    assert_eq!(player.levels[..8], [0, 0, 0, 0, 1, 1, 1, 1]);
 }

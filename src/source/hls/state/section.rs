@@ -9,7 +9,7 @@ use crate::media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
 use crate::source::hls::demux::{Format, Frame, Framing, Gapless};
 
 /// Times of bytes that were read are kept this long: a decoder and an output hold audio back.
-const KEPT: Duration = Duration::from_secs(60);
+pub(super) const KEPT: Duration = Duration::from_secs(60);
 
 /// Frames whose times are kept after they were read, at most. Those of a minute are 9 000 if each has 6.7 ms.
 const MOST_MARKS: usize = 1 << 16;

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::section::{Discontinuity, SectionBuffer};
+use super::section::{Discontinuity, KEPT, SectionBuffer};
 
 #[derive(Debug)]
 pub(super) struct Sections {
     /// Those that were not read to their ends, oldest first. The last one that was read stays, for the times of its bytes.
     pub(super) buffers: VecDeque<SectionBuffer>,
-    /// Presentation times of the segments of which frames were placed, and their starts in the playlist. Those that the reader is past
-    /// are removed.
+    /// Presentation times of the segments of which frames were placed, and their starts in the playlist. Those that no seek back can
+    /// reach are removed.
     pub(super) begins: VecDeque<(Duration, Duration)>,
     /// Number of the next one. No number that a reader has is given again.
     pub(super) next_id: u64,
@@ -55,7 +55,8 @@ impl Sections {
 
     /// The frame at `time` is the first one of the segment at `start`.
     pub(super) fn begin_segment(&mut self, time: Duration, start: Duration) {
-        while self.begins.front().is_some_and(|(begin, _)| *begin < self.reader_time) {
+        let kept = self.reader_time.saturating_sub(KEPT);
+        while self.begins.front().is_some_and(|(begin, _)| *begin < kept) {
             self.begins.pop_front();
         }
         self.begins.push_back((time, start));
