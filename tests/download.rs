@@ -166,6 +166,34 @@ fn what_is_stored_of_a_file_is_played_without_a_network() {
 }
 
 #[test]
+#[cfg(unix)]
+fn what_is_stored_is_opened_also_while_its_download_ends() {
+    let (place, (origin, _goes_on)) = (Place::new(), stalling());
+    {
+        let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+        poll_until("half of the file", || download.progress().stored >= LEN / 2);
+    }
+    let [meta, part] = ["a.flac.part.meta", "a.flac.part"].map(|name| place.0.path().join(name));
+    let left = fs::read(&meta).unwrap();
+    for _ in 0..3000 {
+        let barrier = std::sync::Barrier::new(2);
+        let opened = std::thread::scope(|scope| {
+            // As a download does it.
+            scope.spawn(|| {
+                barrier.wait();
+                fs::rename(&part, place.path()).unwrap();
+                fs::remove_file(&meta).unwrap();
+            });
+            barrier.wait();
+            open_stored(place.path())
+        });
+        opened.unwrap();
+        fs::write(&meta, &left).unwrap();
+        fs::rename(place.path(), &part).unwrap();
+    }
+}
+
+#[test]
 fn damaged_bytes_are_missing_to_a_stream_of_what_is_stored() {
     let (place, (origin, _goes_on)) = (Place::new(), stalling());
     {
@@ -208,6 +236,8 @@ fn what_is_left_of_a_download_is_discarded() {
     // Nothing is left to do.
     discard(place.path()).unwrap();
     discard(place.0.path().join("nowhere/a.flac")).unwrap();
+    // Nothing is left of one in a directory where no file can be made either.
+    discard(place.path().join("b.flac")).unwrap();
     assert_eq!(place.names(), ["a.flac"]);
     fs::remove_file(place.path()).unwrap();
     let missing = open_stored(place.path()).unwrap_err();

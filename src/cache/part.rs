@@ -209,6 +209,11 @@ impl PartFile {
         remove_if_there(&with_suffix(&self.path, ".part.meta"))
     }
 
+    /// True if there is one of the two files of a download to `path`, whoever has made it.
+    pub(crate) fn is_left(path: &Path) -> bool {
+        [".part", ".part.meta"].iter().any(|suffix| with_suffix(path, suffix).symlink_metadata().is_ok())
+    }
+
     /// Removes both files.
     pub(crate) fn discard(&self) -> io::Result<()> {
         remove_if_there(&self.part())?;

@@ -50,9 +50,12 @@ pub fn open_stored(path: impl AsRef<Path>) -> Result<Stream, Error> {
     if path.is_file() {
         return Stream::open_file(path);
     }
-    StoredPart::open(path)
-        .map(Stream::new)
-        .map_err(|error| storage_error("what is downloaded can't be opened of", path, error))
+    match StoredPart::open(path) {
+        Ok(part) => Ok(Stream::new(part)),
+        // Its download may have ended in between.
+        Err(_) if path.is_file() => Stream::open_file(path),
+        Err(error) => Err(storage_error("can't open what was downloaded to", path, error)),
+    }
 }
 
 /// Removes what a [download](super) to `path` has left that is not whole: `PATH.part` and `PATH.part.meta`. A file at `path` itself stays.
@@ -70,11 +73,11 @@ pub fn open_stored(path: impl AsRef<Path>) -> Result<Stream, Error> {
 pub fn discard(path: impl AsRef<Path>) -> Result<(), Error> {
     let path = path.as_ref();
     match PartFile::open(path).and_then(|part| part.discard()) {
-        // The directory does not exist.
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(storage_error("what is downloaded can't be removed of", path, error))
+        // The directory does not exist, or no file can be made there.
+        Err(_) if !PartFile::is_left(path) => Ok(()),
+        discarded => {
+            discarded.map_err(|error| storage_error("can't remove what was downloaded to", path, error))
         }
-        _ => Ok(()),
     }
 }
 
