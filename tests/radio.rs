@@ -648,6 +648,30 @@ fn a_reader_that_is_live_keeps_its_connection() {
 }
 
 #[test]
+fn a_reader_that_has_read_all_skips_nothing_to_go_live() {
+    let (radio, origin) =
+        tune(|request, station| Answer::station(request, station).stall_after(50_000), |_| ());
+    let handle = radio.handle();
+    let events = handle.subscribe();
+    let read_all = |mut radio: Radio, end: &dyn Fn()| {
+        let reader = std::thread::spawn(move || (read_to_error(&mut radio).0, radio));
+        poll_until("it waits for the next byte", || {
+            handle.phase() == Phase::Stalled && handle.position() > 40_000
+        });
+        end();
+        reader.join().unwrap().1
+    };
+    let radio = read_all(radio, &|| handle.interrupt());
+    handle.resume();
+    handle.go_live();
+    read_all(radio, &|| handle.cancel());
+    let skipped =
+        std::iter::from_fn(|| events.try_recv()).find(|event| matches!(event, RadioEvent::Skipped { .. }));
+    assert_eq!(skipped.map(|event| format!("{event:?}")), None);
+    assert_eq!(origin.log().requests.len(), 1);
+}
+
+#[test]
 fn a_long_pause_continues_where_it_was_if_configured() {
     let (mut radio, origin) = tune(Answer::station, |config| {
         config.ahead = 100_000;

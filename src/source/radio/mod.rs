@@ -310,9 +310,9 @@ impl RadioHandle {
     }
 
     /// Lets the reader continue live: its next read returns what is received from now on, and what is stored before that is skipped.
-    /// After a pause during which the buffer was full, the connection is replaced, because the server goes on with older audio there:
-    /// [`RadioEvent::Discontinuity`] gives the position. [`RadioEvent::Skipped`] says what was skipped. A `seek` before the next read cancels
-    /// it. Does nothing after the end, or if the reader has read all that is stored. Does not block.
+    /// If the buffer was full since the connection began, as after a pause, the connection is replaced, because the server goes on with
+    /// older audio there: [`RadioEvent::Discontinuity`] gives the position. [`RadioEvent::Skipped`] says what was skipped, if anything was. A
+    /// `seek` before the next read cancels the skip. Does nothing after the end. Does not block.
     ///
     /// Make a new decoder, or reset the old one: it has read ahead.
     ///

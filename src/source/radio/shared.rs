@@ -236,7 +236,9 @@ impl Shared {
         let Range { start: from, end: to } = state.window.skip_to_live_edge();
         drop(state);
         // Without the lock: `notify` takes that of the resource, which is never taken inside this one.
-        self.events.publish(&RadioEvent::Skipped { from, to });
+        if from < to {
+            self.events.publish(&RadioEvent::Skipped { from, to });
+        }
         self.notify();
         to
     }
