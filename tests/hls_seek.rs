@@ -48,6 +48,7 @@ fn seek(hls: &mut Hls, target: Duration) -> (Section, u64) {
     assert_eq!(info.discontinuity, Discontinuity::Seek);
     assert_eq!(info.start + info.skip, target);
     assert_eq!(section.handle().time_at(info.skip), target, "no encoder delay");
+    assert_eq!(section.handle().time_at(Duration::MAX), Duration::MAX);
     assert!(landed.abs_diff(info.start) < Duration::from_millis(1), "{landed:?} {info:?}");
     let mut head = [0; 15];
     section.read_exact(&mut head).unwrap();

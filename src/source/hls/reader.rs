@@ -129,7 +129,7 @@ impl SectionHandle {
     /// their rate, with what [`skip`](SectionInfo::skip) drops. It is right for as long as the decoder leaves out nothing by itself. Works
     /// also after the section has ended.
     pub fn time_at(&self, decoded: Duration) -> Duration {
-        (self.info.start + decoded).saturating_sub(self.delay).max(self.info.start)
+        self.info.start.saturating_add(decoded).saturating_sub(self.delay).max(self.info.start)
     }
 
     /// As [`Section::time_of`]. `None` also once the section was dropped.
