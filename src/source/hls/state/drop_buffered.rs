@@ -46,12 +46,18 @@ impl State {
         self.replacements.bytes_dropped += dropped as u64;
         self.retain_segments(|queued| queued.start < start);
         self.replacements.clear();
-        self.cursor = start.saturating_add(TOLERANCE);
+        self.cursor = start.saturating_add(self.tolerance_at(start));
         // As after a seek: a level that the user has fixed is waited for, if its playlist is not there yet.
         self.follows = None;
         #[cfg(feature = "cache")]
         self.forget_offline();
         Ok(time)
+    }
+
+    /// How far behind `start` the segment that begins there is looked for: inside of it, also if it is short, as the last one may be.
+    fn tolerance_at(&self, start: Duration) -> Duration {
+        let timed = self.timeline().and_then(|timeline| timeline.segment_at(timeline.position_at(start)));
+        timed.map_or(TOLERANCE, |timed| TOLERANCE.min(timed.segment.duration / 2))
     }
 
     /// Presentation time and start in the playlist of the first segment from `from` on of which nothing was placed.

@@ -108,19 +108,24 @@ proptest! {
     }
 }
 
-#[test]
-fn a_section_goes_on_where_the_ones_behind_it_are_dropped() {
+/// A player of one level whose playlist has these segments.
+fn listing(segments: &str) -> Player {
     let mut player = levels(60);
-    player.foreign = vec![1];
-    let gap = |index: u64| if index == 4 { "#EXT-X-GAP\n" } else { "" };
-    let segments: String =
-        (0..SEGMENTS).map(|index| format!("{}#EXTINF:2,\n{index}\n", gap(index))).collect();
     let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n{segments}#EXT-X-ENDLIST\n");
     let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
         panic!("a list")
     };
     let url = Url::parse("http://host/l").unwrap();
     player.state.timelines[0] = Some(Timeline::new(list, url, Duration::ZERO));
+    player
+}
+
+#[test]
+fn a_section_goes_on_where_the_ones_behind_it_are_dropped() {
+    let gap = |index: u64| if index == 4 { "#EXT-X-GAP\n" } else { "" };
+    let segments: String =
+        (0..SEGMENTS).map(|index| format!("{}#EXTINF:2,\n{index}\n", gap(index))).collect();
+    let mut player = listing(&segments);
     fill(&mut player);
     assert_eq!(player.state.sections.buffers.len(), 2);
     player.read_frames(1);
@@ -133,6 +138,18 @@ fn a_section_goes_on_where_the_ones_behind_it_are_dropped() {
     player.read_frames(1);
     let gap = player.state.sections.buffers.back().unwrap().info.discontinuity;
     assert_eq!(gap, Discontinuity::Gap(Duration::from_secs(2)));
+}
+
+#[test]
+fn a_segment_that_is_shorter_than_what_levels_differ_by_is_fetched_again() {
+    let length = |index: u64| if index == SEGMENTS - 1 { "0.05" } else { "2" };
+    let segments: String =
+        (0..SEGMENTS).map(|index| format!("#EXTINF:{},\n{index}\n", length(index))).collect();
+    let mut player = listing(&segments);
+    fill(&mut player);
+    player.read_frames(41);
+    assert_eq!(choose(&mut player, 0), Duration::from_secs(22));
+    finish(&mut player);
 }
 
 #[test]
