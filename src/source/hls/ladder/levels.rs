@@ -61,7 +61,7 @@ pub(crate) struct VariantStream {
     pub(crate) stable: [Option<Box<str>>; 2],
     /// It failed, and is not used before this time.
     pub(crate) excluded_until: Option<Instant>,
-    /// The last load of its playlist to use this variant. `None` again once another one is used instead.
+    /// The last load of its playlist. `None` again once another one is used instead.
     pub(crate) last_load: Option<Load>,
     /// The application has given a fresh URL for its playlist, which has not come since.
     pub(crate) is_refreshed: bool,

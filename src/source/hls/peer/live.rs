@@ -10,6 +10,7 @@ use super::requests::{Loaded, load, parse_media};
 use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::hook::RequestKind;
+use crate::source::hls::ladder::levels::Load;
 use crate::source::hls::playlist::MediaPlaylist;
 use crate::source::hls::shared::Shared;
 use crate::source::hls::timeline::directives::Directives;
@@ -51,7 +52,9 @@ fn run(shared: &Shared, peer: &PeerHandle) {
         let failure = match load_again(shared, peer, &url, &list, directives) {
             Ok((list, url)) => {
                 let ended = Instant::now();
-                let has_changed = shared.change(|state| state.handle_playlist(variant, list, url));
+                let load = Load { began, ended };
+                let has_changed =
+                    shared.change(|state| state.handle_loaded_playlist(variant, list, url, load));
                 reload.handle_loaded((began, ended), has_changed == Some(true));
                 None
             }

@@ -249,3 +249,26 @@ fn s6_3_4_reloads_count_from_the_beginning_of_a_load_and_freshness_from_its_end(
     assert_eq!((requested_playlists(&player.running), player.state.level()), (vec![], 1));
     assert_eq!(player.state.last_load().map(|load| load.began), Some(began));
 }
+
+#[test]
+fn s6_3_2_a_level_that_is_loaded_after_an_outage_continues_with_the_next_segment() {
+    let mut player = Player::new(2);
+    let url = |level| Url::parse(&format!("http://host/l{level}")).unwrap();
+    player.state.is_on_demand = false;
+    player.state.timelines[0] = Some(Timeline::new(live(0..6, ""), url(0), Duration::ZERO));
+    player.state.handle_loaded_playlist(0, live(0..6, ""), url(0), Load::at(player.now));
+    for _ in 0..6 {
+        player.end_fetch(0, End::Whole);
+    }
+    // Meanwhile the server has added four segments, and the playlist in use was not loaded.
+    player.now += Duration::from_secs(8);
+    player.state.set_quality(Quality::Fixed(1), player.now);
+    player.plan();
+    assert_eq!(requested_playlists(&player.running), [1]);
+    player.running.clear();
+    player.state.handle_planned_playlist(1, live(4..10, ""), url(1), Load::at(player.now));
+    player.is_woken = true;
+    player.plan();
+    let Some(Planned::Segment { url, .. }) = player.running.first() else { panic!("nothing is fetched") };
+    assert_eq!(url.path(), "/6");
+}

@@ -31,9 +31,21 @@ impl State {
             let error = Error::new(ErrorKind::InvalidPlaylist, why).with_url(url.as_str());
             self.handle_playlist_failed(variant, error, load.ended);
         } else {
-            self.handle_playlist(variant, list, url);
-            self.ladder.variants[variant].last_load = Some(load);
+            self.handle_loaded_playlist(variant, list, url, load);
         }
+    }
+
+    /// A playlist was loaded from the server. True if it brings something new.
+    pub(crate) fn handle_loaded_playlist(
+        &mut self,
+        variant: usize,
+        list: MediaPlaylist,
+        url: Url,
+        load: Load,
+    ) -> bool {
+        // Before: it shows how much later than that of the variant in use it was loaded.
+        self.ladder.variants[variant].last_load = Some(load);
+        self.handle_playlist(variant, list, url)
     }
 
     /// A playlist has arrived. True if it brings something new.
@@ -67,7 +79,7 @@ impl State {
                     own.update(list, url)
                 }
             },
-            (None, Some(current)) => current.other(list, url),
+            (None, Some(current)) => current.other(list, url, self.later_than_own(variant)),
             (None, None) => Timeline::new(list, url, self.cursor),
         };
         if is_new {
@@ -79,6 +91,13 @@ impl State {
         self.handle_listed_sizes(variant);
         self.commit();
         is_new
+    }
+
+    /// How much later the playlist of this variant was loaded than that of the variant in use.
+    fn later_than_own(&self, variant: usize) -> Duration {
+        let ended = |variant: usize| Some(self.ladder.variants[variant].last_load?.ended);
+        let both = ended(variant).zip(ended(self.variant));
+        both.map_or(Duration::ZERO, |(other, own)| other.saturating_duration_since(own))
     }
 
     /// Requests segments again that have waited for a new version of their playlist.
@@ -145,7 +164,7 @@ impl State {
         Some((self.variant, self.ladder.variants[self.variant].url.clone(), Arc::clone(&timeline.list)))
     }
 
-    /// The load of the playlist of the variant in use that made a change to it possible.
+    /// The last load of the playlist of the variant in use.
     pub(crate) fn last_load(&self) -> Option<Load> {
         self.ladder.variants[self.variant].last_load
     }

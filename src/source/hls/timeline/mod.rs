@@ -97,34 +97,52 @@ impl Timeline {
     /// has a number, and the known ones show about how long it is.
     fn start_by_count(&self, list: &MediaPlaylist) -> Duration {
         let missed = list.media_sequence.saturating_sub(self.list.end_sequence());
-        let known = u32::try_from(self.list.segments.len()).unwrap_or(u32::MAX).max(1);
-        let length = self.list.duration() / known;
-        let missed = u32::try_from(missed).ok().and_then(|missed| length.checked_mul(missed));
+        let missed = u32::try_from(missed).ok().and_then(|missed| self.segment_length().checked_mul(missed));
         // Else the server numbers its segments in another way. Nothing is known but that the new ones are later.
         self.end().saturating_add(missed.filter(|missed| *missed <= MOST_MISSED).unwrap_or_default())
     }
 
-    /// The playlist of another level. A finished playlist begins where this one does, and a live one ends where this one does,
-    /// unless their dates differ.
-    pub(crate) fn other(&self, list: MediaPlaylist, url: Url) -> Self {
+    /// The playlist of another level, loaded so much `later` than this one. A finished playlist begins where this one does, and a
+    /// live one ends where this one would by then, unless their dates differ.
+    pub(crate) fn other(&self, list: MediaPlaylist, url: Url, later: Duration) -> Self {
         // Section 6.3.2: media sequence numbers of different playlists can't be compared. So the dates decide.
         let start = self.start_by_date(&list).unwrap_or_else(|| {
             if list.is_ended || list.playlist_type.is_some() {
                 return self.starts[0];
             }
-            self.start_of_live(&list)
+            self.start_of_live(&list, later)
         });
         Self::new(list, url, start)
     }
 
-    /// Start of a live playlist without dates.
-    fn start_of_live(&self, list: &MediaPlaylist) -> Duration {
-        let by_end = self.end().saturating_sub(list.duration());
-        let limit = self.list.target_duration.max(list.target_duration);
-        let by_number = self.start_of(list.media_sequence);
+    /// Start of a live playlist without dates, which was loaded so much `later` than this one.
+    fn start_of_live(&self, list: &MediaPlaylist, later: Duration) -> Duration {
+        // Section 4.4.3.1: segments are longer than the target duration by what is rounded.
+        let limit = self.list.target_duration.max(list.target_duration).saturating_add(ROUNDED);
+        // After an outage this one lacks what was added meanwhile. The server may have added nothing, too.
+        let unchanged = self.end().saturating_sub(list.duration());
+        let grown = self.end().saturating_add(self.added_in(later)).saturating_sub(list.duration());
+        let is_plausible = |start: &Duration| {
+            (unchanged.saturating_sub(limit)..=grown.saturating_add(limit)).contains(start)
+        };
+        let is_behind = list.media_sequence > self.list.end_sequence();
+        let by_number =
+            if is_behind { Some(self.start_by_count(list)) } else { self.start_of(list.media_sequence) };
         // Its last segment may be newer or older than ours, so the ends alone would be wrong by a segment now and then. Most
         // servers number the segments of all levels alike: numbers that agree with the ends within a segment are believed.
-        by_number.filter(|start| start.abs_diff(by_end) <= limit).unwrap_or(by_end)
+        by_number.filter(is_plausible).unwrap_or(grown)
+    }
+
+    /// What a live server adds to this playlist in this time: whole segments.
+    fn added_in(&self, time: Duration) -> Duration {
+        let length = self.segment_length();
+        let segments = time.as_nanos().checked_div(length.as_nanos()).unwrap_or(0);
+        u32::try_from(segments).ok().and_then(|segments| length.checked_mul(segments)).unwrap_or_default()
+    }
+
+    /// Length of a segment of this playlist, on average.
+    fn segment_length(&self) -> Duration {
+        self.list.duration() / u32::try_from(self.list.segments.len()).unwrap_or(u32::MAX).max(1)
     }
 
     fn start_by_date(&self, list: &MediaPlaylist) -> Option<Duration> {
@@ -241,7 +259,7 @@ impl Timeline {
 /// Longest pause of a listener that is believed by the numbers of segments alone.
 const MOST_MISSED: Duration = Duration::from_secs(24 * 3600);
 
-/// Version 2 of the format has durations in whole seconds (section 4.4.4.1).
+/// Version 2 of the format has durations in whole seconds (section 4.4.4.1), and so are target durations.
 const ROUNDED: Duration = Duration::from_millis(500);
 
 /// Where to continue in a playlist.
@@ -388,9 +406,33 @@ mod tests {
             format!("#EXTINF:6,\n#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:{second:02}Z\na\n#EXTINF:6,\nb")
         };
         let own = Timeline::new(list(&dated(10)), url(), seconds(100));
-        assert_eq!(own.other(list(&dated(16)), url()).start(), seconds(106));
-        assert_eq!(own.other(list(&dated(4)), url()).start(), seconds(94));
-        assert_eq!(own.other(list("#EXTINF:4,\na"), url()).start(), seconds(108));
-        assert_eq!(own.other(list("#EXTINF:4,\na\n#EXT-X-ENDLIST"), url()).start(), seconds(100));
+        assert_eq!(own.other(list(&dated(16)), url(), Duration::ZERO).start(), seconds(106));
+        assert_eq!(own.other(list(&dated(4)), url(), Duration::ZERO).start(), seconds(94));
+        assert_eq!(own.other(list("#EXTINF:4,\na"), url(), Duration::ZERO).start(), seconds(108));
+        assert_eq!(
+            own.other(list("#EXTINF:4,\na\n#EXT-X-ENDLIST"), url(), Duration::ZERO).start(),
+            seconds(100)
+        );
+    }
+
+    #[test]
+    fn s6_3_2_a_level_that_is_loaded_after_an_outage_is_aligned_with_what_was_added_meanwhile() {
+        let live = |segments: std::ops::Range<u64>| {
+            let listed: String = segments.clone().map(|number| format!("#EXTINF:6,\n{number}\n")).collect();
+            list(&format!("#EXT-X-MEDIA-SEQUENCE:{}\n{listed}", segments.start))
+        };
+        let own = Timeline::new(live(10..20), url(), seconds(0));
+        let start = |segments, later| own.other(live(segments), url(), seconds(later)).start();
+        // Eight segments and a bit, or so long that all of the window is new.
+        assert_eq!((start(18..28, 50), start(40..50, 185)), (seconds(48), seconds(180)));
+        // The encoder was down, or numbers each level in another way.
+        assert_eq!((start(10..20, 50), start(500..510, 50)), (seconds(0), seconds(48)));
+    }
+
+    #[test]
+    fn s6_3_2_a_level_that_is_newer_by_a_segment_longer_than_the_target_duration_is_aligned_by_its_numbers() {
+        let own = Timeline::new(list("#EXTINF:6.4,\na\n#EXTINF:6.4,\nb"), url(), seconds(0));
+        let newer = list("#EXT-X-MEDIA-SEQUENCE:1\n#EXTINF:6.4,\nb\n#EXTINF:6.4,\nc");
+        assert_eq!(own.other(newer, url(), Duration::ZERO).start(), Duration::from_millis(6400));
     }
 }
