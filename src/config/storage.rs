@@ -18,8 +18,8 @@ pub enum StorageConfig {
     /// In memory: all bytes that were fetched.
     WholeMemory,
     /// In an unnamed temporary file: all bytes that were fetched. The file is deleted with the stream, also after a
-    /// crash; a thread closes it, so the drop of the stream may return shortly before. `None` is the system's directory for
-    /// temporary files. The last blocks stay in memory for a while, at most 8 MiB for all temporary files of the process.
+    /// crash. From 32 MiB on a thread closes it, so that the drop of the stream does not take long. `None` is the system's directory
+    /// for temporary files. The last blocks stay in memory for a while, at most 8 MiB for all temporary files of the process.
     TempFile(Option<PathBuf>),
     /// As [`TempFile`](Self::TempFile), but only a window around the reader: for small disks, or hours of audio.
     WindowedTempFile(Option<PathBuf>),

@@ -178,7 +178,7 @@ impl Resource {
         Ok(())
     }
 
-    /// Drops all bytes permanently: frees the memory, lets the disk thread close the temporary file if it has worked for it, and
+    /// Drops all bytes permanently: frees the memory, lets the disk thread close the temporary file if it is large, and
     /// gives back the share of that thread, even if other threads still hold the resource. Later writes fail. Blocks for the disk
     /// if a persistent store has not got all its blocks.
     pub(crate) fn close(&self) {
@@ -198,7 +198,7 @@ impl Resource {
         let disk = self.disk.lock().take();
         match (store, disk) {
             (Some(store), _) if store.outlives_resource() => write_behind.write_all(&*store),
-            (Some(store), Some(disk)) => disk.close(store),
+            (Some(store), Some(disk)) if store.is_slow_to_drop() => disk.close(store),
             _ => {}
         }
         self.notify();

@@ -37,6 +37,11 @@ pub(super) trait BlockStore: fmt::Debug + Send {
         None
     }
 
+    /// True if its drop takes the system long enough to be done on another thread.
+    fn is_slow_to_drop(&self) -> bool {
+        false
+    }
+
     /// True if what is stored is of use when the resource is gone.
     fn outlives_resource(&self) -> bool {
         false

@@ -276,6 +276,10 @@ impl BlockStore for Recording {
     fn remove(&mut self, index: u64) {
         self.places.remove(&index);
     }
+
+    fn is_slow_to_drop(&self) -> bool {
+        true
+    }
 }
 
 impl Place for RecordingPlace {
@@ -490,7 +494,7 @@ fn a_closed_resource_holds_no_block_and_takes_none_in() {
 }
 
 #[test]
-fn the_disk_thread_closes_the_file_of_a_stream_that_is_dropped_meanwhile() {
+fn the_disk_thread_closes_a_large_file_of_a_stream_that_is_dropped() {
     let store = Recording::default();
     let (open, resource, disk) = (Arc::downgrade(&store.writers), Resource::over(store), own_disk());
     *resource.disk.lock() = Some(Arc::clone(&disk));
