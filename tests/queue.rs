@@ -265,6 +265,56 @@ fn a_skip_back_and_one_to_an_index_request_the_track_at_once() {
 }
 
 #[test]
+fn skips_in_a_row_add_up_and_the_track_that_they_lead_to_is_requested_at_once() {
+    let origin = Origin::serving(Content::pattern(LEN));
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    let ids = ["/1", "/2", "/3", "/4", "/5"].map(|path| push(&handle, &origin, path));
+    let _playing = play(&mut queue);
+    for _ in 0..3 {
+        handle.skip();
+    }
+    assert_eq!(handle.upcoming(), Some(ids[3]));
+    origin.wait_until("the request", |log| request(log, "/4") == 1);
+    settle(&downloader);
+    origin.stop_listening();
+    let mut playing = play(&mut queue);
+    assert_eq!(playing.id, ids[3]);
+    read_all(&mut playing);
+    origin.listen_again();
+    assert!(handle.skip_to_index(2));
+    handle.skip();
+    handle.skip();
+    assert_eq!(play(&mut queue).id, ids[4]);
+    // The end of the queue skips nothing more.
+    handle.skip();
+    handle.close();
+    assert!(handle.previous());
+    assert_eq!(handle.upcoming(), Some(ids[4]));
+}
+
+#[test]
+fn a_step_back_passes_the_tracks_that_are_missing() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |request| match &*request.path {
+        "/gone" => Answer::status(404),
+        _ => Answer::file(request, &content),
+    });
+    let (mut queue, handle) = queue(&downloader());
+    let ids = ["/1", "/gone", "/gone", "/4"].map(|path| push(&handle, &origin, path));
+    assert!(handle.skip_to(ids[3]));
+    assert_eq!(play(&mut queue).id, ids[3]);
+    assert!(handle.previous());
+    assert_eq!([failed(&mut queue).id, failed(&mut queue).id], [ids[2], ids[1]]);
+    let mut first = play(&mut queue);
+    assert_eq!(first.id, ids[0]);
+    read_all(&mut first);
+    // And forwards over them.
+    assert_eq!([failed(&mut queue).id, failed(&mut queue).id], [ids[1], ids[2]]);
+    assert_eq!(play(&mut queue).id, ids[3]);
+}
+
+#[test]
 fn the_track_that_is_repeated_is_prefetched_and_a_change_of_the_mode_is_an_event() {
     let origin = Origin::serving(Content::pattern(LEN));
     let downloader = downloader();

@@ -17,7 +17,7 @@ pub struct TrackId(u64);
 
 /// What a [`Queue`](super::Queue) plays again: see [`QueueHandle::set_repeat`](super::QueueHandle::set_repeat).
 ///
-/// A track that is repeated is opened anew. Like any next track it is prefetched while the last bytes are read.
+/// A track that is repeated is opened anew, and requested anew unless a cache has it: see the [guide](crate::guide::queue). Like any next track it is prefetched while the last bytes are read.
 ///
 /// ```
 /// use windway::queue::{Queue, QueueConfig, Repeat};
@@ -47,6 +47,8 @@ pub(super) struct Order {
     repeat: Repeat,
     /// The track that was taken last, unless it was removed or skipped. It is in `tracks`.
     current: Option<TrackId>,
+    /// The track that `skip_back` led to, until it is open, or another one is skipped to.
+    stepped_back_to: Option<TrackId>,
     /// Number of ids that were given.
     ids: u64,
 }
@@ -152,7 +154,7 @@ impl Order {
     pub(super) fn skip_to_index(&mut self, index: usize) -> bool {
         let has_one = index < self.tracks.len();
         if has_one {
-            (self.next, self.current) = (index, None);
+            (self.next, self.current, self.stepped_back_to) = (index, None, None);
         }
         has_one
     }
@@ -165,17 +167,45 @@ impl Order {
         let from = self.current_index().unwrap_or_else(|| self.next_index());
         let last = self.tracks.len().checked_sub(1);
         let before = from.checked_sub(1).or(last.filter(|_| self.repeat == Repeat::All));
-        before.is_some_and(|index| self.skip_to_index(index))
+        let is_moved = before.is_some_and(|index| self.skip_to_index(index));
+        if is_moved {
+            self.stepped_back_to = self.tracks.get(self.next).map(|(id, _)| *id);
+        }
+        is_moved
     }
 
-    /// Ends the current track.
+    /// Ends the current track. If there is none, the next track is passed over, the mirror of [`skip_back`](Self::skip_back): two
+    /// calls in a row go on by two tracks, whether or not the player has taken one in between.
     pub(super) fn skip(&mut self) {
-        self.current = None;
+        let index = self.next_index();
+        if self.current.is_none() && index < self.tracks.len() {
+            self.next = index + 1;
+        }
+        self.end_current();
+    }
+
+    /// Ends the current track, and passes over no other one.
+    pub(super) fn end_current(&mut self) {
+        (self.current, self.stepped_back_to) = (None, None);
+    }
+
+    /// The current track is open.
+    pub(super) fn handle_opened(&mut self) {
+        self.stepped_back_to = None;
+    }
+
+    /// The current track can't be opened: it ends. If it was stepped back to, the one before it is next, or else a track that is
+    /// missing could never be passed backwards. At the first one the direction turns.
+    pub(super) fn handle_failed(&mut self) {
+        let goes_back = self.stepped_back_to.is_some() && self.stepped_back_to == self.current;
+        if !goes_back || !self.skip_back() {
+            self.end_current();
+        }
     }
 
     /// Removes all tracks. Returns them.
     pub(super) fn clear(&mut self) -> Vec<(TrackId, Track)> {
-        (self.next, self.current) = (0, None);
+        (self.next, self.current, self.stepped_back_to) = (0, None, None);
         std::mem::take(&mut self.tracks)
     }
 
@@ -274,6 +304,60 @@ mod tests {
     }
 
     #[test]
+    fn each_skip_goes_one_further_also_before_the_next_track_was_taken() {
+        let (mut order, ids) = order(5);
+        take(&mut order);
+        for _ in 0..3 {
+            order.skip();
+        }
+        assert_eq!(order.next().map(|(id, _)| *id), Some(ids[3]));
+        assert!(order.skip_back(), "one back");
+        assert_eq!(take(&mut order), Some(ids[2]));
+        assert!(order.skip_to_index(2));
+        order.skip();
+        order.skip();
+        assert_eq!(take(&mut order), Some(ids[4]));
+        for _ in 0..3 {
+            order.skip();
+        }
+        assert_eq!(order.next().map(|(id, _)| *id), None);
+        assert!(order.skip_back(), "more skips than tracks count for nothing");
+        assert_eq!(take(&mut order), Some(ids[4]));
+        *order.repeat_mut() = Repeat::All;
+        order.skip();
+        order.skip();
+        assert_eq!(take(&mut order), Some(ids[1]), "past the end and on from the first one");
+    }
+
+    #[test]
+    fn a_step_back_to_tracks_that_fail_goes_on_to_the_one_before_them() {
+        let (mut order, ids) = order(4);
+        assert!(order.skip_to_index(3));
+        take(&mut order);
+        assert!(order.skip_back());
+        for failing in [ids[2], ids[1]] {
+            assert_eq!(take(&mut order), Some(failing));
+            order.handle_failed();
+            assert_eq!(order.current(), None);
+        }
+        assert_eq!(take(&mut order), Some(ids[0]));
+        order.handle_opened();
+        assert_eq!(take(&mut order), Some(ids[1]));
+        order.handle_failed();
+        assert_eq!(take(&mut order), Some(ids[2]), "forwards again");
+        assert!(order.skip_to_index(1) && order.skip_back());
+        take(&mut order);
+        order.handle_failed();
+        assert_eq!(take(&mut order), Some(ids[1]), "nothing is before the first one");
+        order.handle_failed();
+        assert_eq!(take(&mut order), Some(ids[2]));
+        assert!(order.skip_back() && order.skip_to_index(2));
+        take(&mut order);
+        order.handle_failed();
+        assert_eq!(take(&mut order), Some(ids[3]), "it was skipped to, not stepped back to");
+    }
+
+    #[test]
     fn after_the_end_and_after_a_removal_a_skip_back_goes_to_what_was_played() {
         let (mut order, ids) = order(2);
         while take(&mut order).is_some() {}
@@ -321,6 +405,8 @@ mod tests {
         SkipTo(u64),
         Skip,
         SkipBack,
+        Fail,
+        Open,
         Repeat(Repeat),
         Take,
     }
@@ -334,6 +420,8 @@ mod tests {
             (0..12_u64).prop_map(Change::SkipTo),
             Just(Change::Skip),
             Just(Change::SkipBack),
+            Just(Change::Fail),
+            Just(Change::Open),
             prop_oneof![Just(Repeat::Off), Just(Repeat::One), Just(Repeat::All)].prop_map(Change::Repeat),
             Just(Change::Take),
             Just(Change::Take),
@@ -372,7 +460,21 @@ mod tests {
                             prop_assert_eq!(order.next().map(|(id, _)| *id), Some(TrackId(id)));
                         }
                     }
-                    Change::Skip => order.skip(),
+                    Change::Skip => {
+                        let was_none = order.current().is_none();
+                        order.skip();
+                        prop_assert!(order.current().is_none());
+                        let is_other = next != order.next().map(|(id, _)| *id);
+                        prop_assert!(!was_none || next.is_none() || is_other || before.len() == 1);
+                    }
+                    Change::Fail => {
+                        order.handle_failed();
+                        prop_assert!(order.current().is_none());
+                    }
+                    Change::Open => {
+                        order.handle_opened();
+                        prop_assert_eq!(order.next().map(|(id, _)| *id), next);
+                    }
                     Change::SkipBack => {
                         let is_moved = order.skip_back();
                         prop_assert!(!is_moved || order.current().is_none() && order.next().is_some());

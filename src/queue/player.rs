@@ -29,7 +29,8 @@ pub struct Queue {
 /// A track that is to be played, from [`Queue::next`].
 ///
 /// If another thread skips or removes the track, the reads of its stream return the end. A decoder may report that as an
-/// error, because it expects more: the track was skipped if [`QueueHandle::current`] is not its id any more.
+/// error, because it expects more: the track was skipped if [`QueueHandle::current`] is not its id any more. A decoder first plays
+/// what it has read ahead, unless its loop asks that for each packet: see the [guide](crate::guide::queue).
 ///
 /// ```no_run
 /// # use windway::queue::{Queue, QueueConfig};
@@ -162,7 +163,8 @@ impl Iterator for Queue {
     /// first bytes arrive. `None` if there is no next track; once there is one again, a further call returns it. To block until
     /// there is one, call [`wait_next`](Queue::wait_next).
     ///
-    /// A track that can't be opened is an error, and the next call goes on behind it. If another thread skips or removes the
+    /// A track that can't be opened is an error, and the next call goes on behind it, or before it if
+    /// [`previous`](QueueHandle::previous) has led there. If another thread skips or removes the
     /// track that is being opened, the call goes on with the track that is next then.
     fn next(&mut self) -> Option<Self::Item> {
         if let Err(error) = Error::check_may_block("next") {
@@ -290,7 +292,8 @@ impl QueueHandle {
         self.shared.change(|order| order.skip_to_index(index))
     }
 
-    /// Ends the current track. The one behind it is next, also of a track that is repeated, and is requested at once.
+    /// Ends the current track. The one behind it is next, also of a track that is repeated, and is requested at once. Between two
+    /// tracks, until the player takes the next one, that is passed over: two calls in a row go on by two tracks.
     pub fn skip(&self) {
         self.shared.change(|order| order.skip());
     }
@@ -298,6 +301,8 @@ impl QueueHandle {
     /// Goes back: ends the current track, and makes the one before it the next one, which is requested at once. Between two tracks,
     /// and after the end, the track before the next one counts: two calls in a row go back by two tracks. With [`Repeat::All`] the
     /// last track is before the first one. False if there is none before it: then the current track goes on.
+    ///
+    /// If the track can't be opened, the queue goes on backwards, and forwards again from the first one.
     ///
     /// Most players go to the beginning of a track first, if more than a few seconds of it were heard. That is a seek of the decoder.
     pub fn previous(&self) -> bool {

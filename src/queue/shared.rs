@@ -99,8 +99,9 @@ impl Shared {
         let result = change(&mut state.order);
         let skipped = state.take_skipped();
         let outdated = state.take_outdated();
-        // After a skip the player is about to ask for it.
-        let due = opener.as_ref().and_then(|opener| state.poll_prefetch(opener, skipped.is_some()));
+        // After a skip the player is about to ask for it, and after another one before that for the track behind it.
+        let is_skip = skipped.is_some() || (outdated.is_some() && state.order.current().is_none());
+        let due = opener.as_ref().and_then(|opener| state.poll_prefetch(opener, is_skip));
         drop(state);
         self.changed.notify_all();
         if let Some(skipped) = skipped {
@@ -173,6 +174,9 @@ impl Shared {
     fn set_active(&self, active: Active) -> bool {
         let mut state = self.state.lock();
         let is_current = state.order.current() == Some(active.id);
+        if is_current && active.stream.is_some() {
+            state.order.handle_opened();
+        }
         let replaced = if is_current { state.active.replace(active) } else { Some(active) };
         drop(state);
         // Without the lock, since the drop of a stream may join a thread.
@@ -186,7 +190,7 @@ impl Shared {
         let is_current = state.order.current() == Some(id);
         let failed = if is_current { state.active.take() } else { None };
         if is_current {
-            state.order.skip();
+            state.order.handle_failed();
         }
         drop(state);
         // Without the lock, as in `take_next`.
@@ -215,7 +219,7 @@ impl Shared {
     pub(super) fn end(&self) {
         // First: the skip must not request the next track.
         self.state.lock().is_closed = true;
-        self.change(|order| order.skip());
+        self.change(|order| order.end_current());
         self.close();
     }
 
@@ -294,13 +298,13 @@ impl State {
     }
 
     /// The prefetch, if another track is next.
-    fn take_outdated(&mut self) -> Prefetch {
+    fn take_outdated(&mut self) -> Option<Prefetch> {
         let next = self.order.next().map(|(id, _)| *id);
         match self.prefetch {
             Prefetch::Begun(id) | Prefetch::Running(id, _) if Some(id) != next => {
-                std::mem::take(&mut self.prefetch)
+                Some(std::mem::take(&mut self.prefetch))
             }
-            _ => Prefetch::None,
+            _ => None,
         }
     }
 }
