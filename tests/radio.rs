@@ -302,6 +302,39 @@ fn a_lost_connection_is_followed_by_a_discontinuity_and_more_audio() {
     assert_eq!(origin.log().requests.len(), 4);
 }
 
+/// What the station played when the old connection ended says nothing of the audio of the new one.
+#[test]
+fn the_title_of_a_new_connection_is_unknown_until_it_announces_one() {
+    let (mut radio, _origin) = tune(
+        |request, station| match request.number {
+            0 => Answer::station(request, station).close_after(40_000),
+            _ => Answer::station(request, station),
+        },
+        |_| (),
+    );
+    let handle = radio.handle();
+    let events = handle.subscribe();
+    // Before the reader gets there, so that it can look around at the discontinuity.
+    let cut = await_event(&events, discontinuity);
+    read_exactly(&mut radio, cut as usize - 1);
+    assert_eq!(playing(&handle).as_deref(), Some(TITLES[0]), "the old connection's up to its last byte");
+    read_exactly(&mut radio, 1);
+    assert_eq!(handle.now_playing(), None);
+    read_exactly(&mut radio, 999);
+    assert_eq!(handle.now_playing(), None);
+    // The station announces what it announced before: a recorder learns from which byte on that is known.
+    let again = await_event(&events, |event| match event {
+        RadioEvent::Title { position, title, .. } => Some((position, title)),
+        _ => None,
+    });
+    assert_eq!(again, (cut + 1000, Some(TITLES[0].to_owned())));
+    read_exactly(&mut radio, 1);
+    assert_eq!(playing(&handle).as_deref(), Some(TITLES[0]));
+    let titles =
+        [0, 999, 1000, cut - 1, cut, cut + 999, cut + 1000].map(|position| handle.title_at(position));
+    assert_eq!(titles.map(|title| title.is_some()), [false, false, true, true, false, false, true]);
+}
+
 #[test]
 fn the_end_of_a_stations_body_does_not_end_a_radio() {
     let answer = || Answer::whole(&Content::pattern(50_000)).header("icy-name", "Scripted");
@@ -595,7 +628,10 @@ fn a_long_pause_continues_at_the_live_edge() {
 
 #[test]
 fn a_reader_that_goes_live_skips_what_is_stored() {
-    let (mut radio, origin) = tune(Answer::station, |config| config.ahead = 100_000);
+    // No title lies where the window gets full: what is received at once is stored at once there, so that the edge stays.
+    let station = station(70_000, 1);
+    let origin = Origin::start(move |request| Answer::station(request, &station));
+    let mut radio = open(&downloader(), &origin, |config| config.ahead = 100_000);
     let handle = radio.handle();
     let events = handle.subscribe();
     assert_pattern(0, &read_exactly(&mut radio, 1000));
@@ -612,6 +648,8 @@ fn a_reader_that_goes_live_skips_what_is_stored() {
     assert_eq!(skipped, (1000, edge));
     assert_eq!(await_event(&events, discontinuity), edge, "another connection begins there");
     assert_eq!(handle.position(), edge + 50_000);
+    let titles = [edge - 1, edge, edge + 49_999].map(|position| handle.title_at(position).is_some());
+    assert_eq!(titles, [true, false, false], "the old title is not that of the new connection");
     origin.wait_until("the old connection is closed", |log| log.open == 1);
 
     // A seek reads the stored audio instead.

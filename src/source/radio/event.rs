@@ -35,7 +35,7 @@ pub enum RadioEvent {
         /// Position of the connection's first byte.
         position: u64,
     },
-    /// A new title begins. Repetitions of the same title are not published.
+    /// A new title begins. Repetitions of the same title are not published, but for the first title of each connection.
     Title {
         /// Position of the first byte that the title applies to.
         position: u64,
@@ -46,7 +46,7 @@ pub enum RadioEvent {
         url: Option<SafeUrl>,
     },
     /// A new connection begins here, and does not continue the audio before it. Audio is missing or repeated, and a
-    /// frame is cut.
+    /// frame is cut. The title is unknown from here on, until the new connection announces one.
     Discontinuity {
         /// Position of the new connection's first byte.
         position: u64,

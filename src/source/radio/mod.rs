@@ -339,12 +339,13 @@ impl RadioHandle {
         self.shared.media_info()
     }
 
-    /// The title that applies to the byte at `position`. Titles are kept for the window, and at most the last 1024.
+    /// The title that applies to the byte at `position`. Titles are kept for the window, and at most the last 1024. `None` from the
+    /// first byte of a connection on, until its first title.
     pub fn title_at(&self, position: u64) -> Option<Title> {
         self.shared.title_at(position)
     }
 
-    /// The title at the reader's position. The listener hears it a little later: the decoder and the output buffer
+    /// The title at the reader's position; `None` if it is unknown, as of the first bytes of a connection. The listener hears it a little later: the decoder and the output buffer
     /// audio.
     pub fn now_playing(&self) -> Option<Title> {
         self.shared.now_playing()

@@ -37,14 +37,24 @@ pub struct Title {
 /// The titles of the window.
 #[derive(Debug, Default)]
 pub(crate) struct Titles {
+    /// Positions, and the titles that apply from there on; `None` from the first byte of a connection on, until it announces one.
     /// Ascending positions. Each title differs from the one before it. At most `MAX_TITLES`.
-    titles: VecDeque<Title>,
+    titles: VecDeque<(u64, Option<Title>)>,
 }
 
 impl Titles {
-    /// Records a metadata block that applies from `position` on. Positions never decrease. Returns the title if it is new.
+    /// Records that a connection begins at `position`. Its title is unknown until it announces one: audio is missing before it, and
+    /// after a pause it may be another programme.
+    pub(crate) fn begin_connection(&mut self, position: u64) {
+        if self.current().is_some() {
+            self.push(position, None);
+        }
+    }
+
+    /// Records a metadata block that applies from `position` on. Positions never decrease. Returns the title if it is new
+    /// on its connection.
     pub(crate) fn add(&mut self, position: u64, metadata: IcyMetadata) -> Option<Title> {
-        let current = self.titles.back();
+        let current = self.current();
         let title = match (metadata.title, &metadata.url) {
             // The block has only fields that players do not use.
             (None, None) => return None,
@@ -60,32 +70,41 @@ impl Titles {
         let new = Title { position, title, title_bytes, url };
         let is_known = match current {
             Some(current) => (&current.title, &current.url) == (&new.title, &new.url),
-            // A station that has announced nothing yet has nothing to clear.
+            // A connection that has announced nothing yet has nothing to clear.
             None => new.title.is_none() && new.url.is_none(),
         };
         if is_known {
             return None;
         }
-        // No audio between two blocks: the first one applied to nothing.
-        if current.is_some_and(|current| current.position == position) {
+        self.push(position, Some(new.clone()));
+        Some(new)
+    }
+
+    /// The title of the last byte.
+    fn current(&self) -> Option<&Title> {
+        self.titles.back()?.1.as_ref()
+    }
+
+    fn push(&mut self, position: u64, title: Option<Title>) {
+        // No audio between the two: the first one applied to nothing.
+        if self.titles.back().is_some_and(|(last, _)| *last == position) {
             self.titles.pop_back();
         }
         if self.titles.len() == MAX_TITLES {
             self.titles.pop_front();
         }
-        self.titles.push_back(new.clone());
-        Some(new)
+        self.titles.push_back((position, title));
     }
 
     /// The title of the byte at `position`.
     pub(crate) fn at(&self, position: u64) -> Option<&Title> {
-        self.titles.iter().rev().find(|title| title.position <= position)
+        self.titles.iter().rev().find(|(from, _)| *from <= position)?.1.as_ref()
     }
 
     /// Drops the titles that apply to no byte from `start` on.
     pub(crate) fn forget_before(&mut self, start: u64) {
         // A title applies until the next one begins, so the first one is needed until the second one is at the start.
-        while self.titles.get(1).is_some_and(|second| second.position <= start) {
+        while self.titles.get(1).is_some_and(|(second, _)| *second <= start) {
             self.titles.pop_front();
         }
     }
@@ -134,6 +153,25 @@ mod tests {
         let with_url = add(&mut titles, 2, "StreamUrl='u';").unwrap();
         assert_eq!((with_url.title.as_deref(), with_url.url), (Some("a"), Some("u".into())));
         assert_eq!(add(&mut titles, 3, "StreamTitle='';").unwrap().title, None);
+    }
+
+    #[test]
+    fn a_connection_has_no_title_until_it_announces_one() {
+        let mut titles = Titles::default();
+        titles.begin_connection(0);
+        add(&mut titles, 100, "StreamTitle='a';").unwrap();
+        titles.begin_connection(200);
+        assert_eq!([199, 200, u64::MAX].map(|position| title_at(&titles, position)), [Some("a"), None, None]);
+        assert_eq!(add(&mut titles, 250, "StreamTitle='';"), None, "nothing to clear");
+        // A connection that has brought nothing.
+        titles.begin_connection(200);
+        assert_eq!(add(&mut titles, 300, "StreamTitle='a';").map(|title| title.position), Some(300));
+        assert_eq!([199, 299, 300].map(|position| title_at(&titles, position)), [Some("a"), None, Some("a")]);
+        titles.begin_connection(400);
+        let url = add(&mut titles, 500, "StreamUrl='u';").unwrap();
+        assert_eq!((url.title, url.url), (None, Some("u".into())), "the title of another connection");
+        titles.forget_before(450);
+        assert_eq!([450, 500].map(|position| titles.at(position).is_some()), [false, true]);
     }
 
     #[test]

@@ -188,6 +188,7 @@ impl Window {
         let is_discontinuity = self.end > 0;
         if is_discontinuity {
             self.discontinuities.push_back(self.end);
+            self.titles.begin_connection(self.end);
         }
         (self.end, is_discontinuity)
     }
