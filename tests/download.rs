@@ -249,6 +249,44 @@ fn what_is_left_of_a_download_is_discarded() {
 }
 
 #[test]
+fn a_handle_discards_a_download_that_another_thread_waits_for() {
+    let (place, (origin, goes_on)) = (Place::new(), stalling());
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    let handle = download.handle();
+    let observer = handle.clone();
+    let observing = std::thread::spawn(move || observer.wait());
+    let waiting = std::thread::spawn(move || (download.wait(), download));
+    poll_until("half of the file", || handle.progress().stored >= LEN / 2);
+    handle.discard().unwrap();
+    assert!(place.names().is_empty(), "{:?}", place.names());
+    let (ended, download) = support::in_time("the wait", move || waiting.join().unwrap());
+    assert!(ended.unwrap_err().is_cancelled());
+    assert!(support::in_time("the handle", move || observing.join().unwrap()).unwrap_err().is_cancelled());
+    drop(download);
+    assert!(handle.wait().unwrap_err().is_cancelled(), "how it has ended is known to its handles");
+
+    // What a dropped download has left.
+    let dropped = {
+        let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+        poll_until("half of the file", || download.progress().stored >= LEN / 2);
+        download.handle()
+    };
+    assert_eq!(place.names().len(), 2);
+    dropped.discard().unwrap();
+    assert!(place.names().is_empty(), "{:?}", place.names());
+
+    // A file that is whole stays.
+    goes_on.store(1, Ordering::SeqCst);
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    let done = download.handle();
+    assert_eq!(done.wait().unwrap(), LEN);
+    drop(download);
+    assert_eq!(done.wait().unwrap(), LEN);
+    done.discard().unwrap();
+    place.check();
+}
+
+#[test]
 fn a_cancel_while_the_file_is_checked_ends_the_fetch_of_a_damaged_block() {
     const BIG: u64 = 64 << 20;
     /// The beginning of the block that is damaged.

@@ -7,13 +7,16 @@ use std::time::Duration;
 use super::config::Progress;
 use super::outcome::Outcome;
 use super::run::Running;
+use super::stored::discard;
+use crate::cancel::CancelReason;
+use crate::error::Error;
 use crate::watch::{Look, Watch};
 
-/// Observes and controls a [`Download`](super::Download) from other threads. Cheap to clone. No call blocks, but for the
-/// iterator of [`watch`](Self::watch).
+/// Observes and controls a [`Download`](super::Download) from other threads. Cheap to clone. No call blocks, but for
+/// [`wait`](Self::wait), [`discard`](Self::discard) and the iterator of [`watch`](Self::watch).
 ///
 /// It does not keep the download running. After the download has ended or was dropped, the handle still returns its last
-/// progress, and other calls do nothing.
+/// progress and how it ended, and discards what is left of it; other calls do nothing.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -74,6 +77,49 @@ impl DownloadHandle {
     /// As [`Download::cancel`](super::Download::cancel).
     pub fn cancel(&self) {
         self.with_running(|running| running.cancel());
+    }
+
+    /// As [`Download::wait`](super::Download::wait). The drop of the download ends the wait, with
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Download::wait`](super::Download::wait).
+    pub fn wait(&self) -> Result<u64, Error> {
+        if let Some(running) = self.running.upgrade() {
+            return running.wait();
+        }
+        Error::check_may_block("waiting for a download")?;
+        // The thread of a download keeps it until the outcome is recorded.
+        self.outcome.end().unwrap_or_else(|| Err(Error::cancelled(CancelReason::Peer)))
+    }
+
+    /// As [`Download::discard`](super::Download::discard), also while another thread is blocked in
+    /// [`Download::wait`](super::Download::wait), which fails with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) then. Blocks until the
+    /// download has ended and its files are removed. If the download was dropped before, what it has left is removed.
+    ///
+    /// ```no_run
+    /// use windway::Downloader;
+    /// use windway::download::DownloadConfig;
+    ///
+    /// let url = "https://example.com/episode.mp3";
+    /// let download = Downloader::global()?.download(url, "/home/me/episode.mp3", DownloadConfig::new())?;
+    /// let handle = download.handle();
+    /// std::thread::spawn(move || download.wait());
+    /// handle.discard()?; // the "discard" button
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Download::discard`](super::Download::discard); [`ErrorKind::Storage`](crate::ErrorKind::Storage) if another download to the
+    /// path runs by now, which goes on.
+    pub fn discard(&self) -> Result<(), Error> {
+        self.cancel();
+        Error::check_may_block("discarding a download")?;
+        // Cancelled, or it was whole: its file is kept then. Its end is recorded after its files are closed.
+        let _ = self.wait();
+        discard(&self.outcome.path)
     }
 
     fn with_running(&self, call: impl FnOnce(&Running)) {

@@ -158,7 +158,8 @@ impl Download {
 
     /// Ends the download, as [`cancel`](Self::cancel), and removes what was fetched of a file that is not whole: nothing is left of it. A
     /// download that has ended without an error keeps its file. Blocks until the thread of the download has ended. Without the
-    /// [`Download`], after the program was started again, [`discard`] does it.
+    /// [`Download`], after the program was started again, [`discard`] does it, and while another thread has it,
+    /// [`DownloadHandle::discard`].
     ///
     /// ```no_run
     /// # use windway::download::Download;
@@ -174,10 +175,7 @@ impl Download {
     /// Those of [`discard`]; [`ErrorKind::WouldDeadlock`](crate::ErrorKind::WouldDeadlock) in a callback, after which what was fetched
     /// stays.
     pub fn discard(self) -> Result<(), Error> {
-        self.0.cancel();
-        Error::check_may_block("discarding a download")?;
-        self.0.join();
-        discard(self.0.path())
+        self.handle().discard()
     }
 
     /// A stream of the file, from the bytes that are there and those that come. While there is one, the download has the priority

@@ -30,7 +30,6 @@ const MAX_RESTARTS: u32 = 3;
 pub(super) struct Running {
     downloader: Downloader,
     request: Request,
-    path: PathBuf,
     config: DownloadConfig,
     part: Arc<PartFile>,
     state: Mutex<State>,
@@ -78,13 +77,12 @@ impl Running {
         let running = Arc::new(Self {
             downloader: downloader.clone(),
             request,
-            path: path.to_owned(),
             config,
             part: Arc::new(part),
             state: Mutex::default(),
             applying: Mutex::default(),
             ended: Condvar::new(),
-            outcome: Outcome::new(),
+            outcome: Outcome::new(path),
             thread: Mutex::default(),
         });
         running.open(path)?;
@@ -132,13 +130,13 @@ impl Running {
             let mut state = self.state.lock();
             state.is_finishing = false;
             state.stored = stored;
-            state.end = Some(end);
+            state.end = Some(end.clone());
             state.fetcher.take()
         };
         // Before the waiting threads wake: its drop ends the transfers of the file.
         drop(fetcher);
         self.ended.notify_all();
-        self.outcome.record(self.progress());
+        self.outcome.record(self.progress(), end);
     }
 
     pub(super) fn outcome(&self) -> &Arc<Outcome> {
@@ -317,11 +315,6 @@ impl Running {
         };
         self.apply();
         Ok(Player { reader, download: Arc::clone(self) })
-    }
-
-    /// Where the file is to be.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Waits for the thread, unless it is the calling one, or that could wait for it.
