@@ -394,6 +394,8 @@ fn a_file_that_is_given_up_has_ended_but_for_its_stored_bytes() {
         let error = Error::from(stream.read(&mut [0; 10]).unwrap_err());
         assert_eq!((error.kind(), error.status()), (ErrorKind::GaveUp, Some(503)), "{error:?}");
         assert!(error.is_timeout() && !error.is_retryable());
+        // It was given up before the limit, and does not claim that this time has passed.
+        assert!(error.to_string().contains("the next attempt would start more than 0ns after"), "{error}");
         assert_eq!(await_failure(&events).0, position);
         assert_eq!(handle.phase(), Phase::Failed);
     }

@@ -68,7 +68,10 @@ impl State {
     /// `next`. If that is too late, the file ends.
     pub(crate) fn handle_outage(&mut self, error: &Error, now: Instant, next: Instant) -> Option<GivenUp> {
         let limit = self.outage.handle_failure(now, next)?;
-        let why = format!("gave up: no data for {limit:?}, with retries");
+        // Not "no data for": it ends before the limit, since another attempt would begin after it.
+        let why = format!(
+            "gave up: no data, and the next attempt would start more than {limit:?} after the first failed one"
+        );
         let error = Error::new(ErrorKind::GaveUp, why).with_cause(error.clone());
         Some(self.give_up(error))
     }
