@@ -9,13 +9,13 @@ use std::thread;
 
 use support::content::assert_pattern;
 use support::{Answer, Content, Log, Origin, poll_until};
-use windway::config::StorageConfig;
+use windway::config::{ReadAhead, StorageConfig};
 use windway::queue::{
     ListRules, Playing, Playlist, Queue, QueueConfig, QueueEvent, QueueHandle, Repeat, Track, TrackError,
     TrackId,
 };
 use windway::stream::{Phase, TryRead};
-use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Stream};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Stream};
 
 const LEN: u64 = 150_000;
 
@@ -582,6 +582,25 @@ fn a_track_may_be_opened_by_a_closure() {
     assert_eq!(playing.stream.read(&mut [0; 10]).unwrap(), 0);
     assert!(queue.next().is_none());
     assert_eq!(downloader.stats().peers, 0);
+}
+
+/// As the guide says of a loop in memory.
+#[test]
+fn a_repeated_track_that_keeps_its_stream_is_requested_once_also_if_a_skip_has_ended_it_before() {
+    let origin = Origin::serving(Content::pattern(LEN));
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    let config = FileConfig::new().storage(StorageConfig::WholeMemory).read_ahead(ReadAhead::Whole);
+    let kept = downloader.open_later(&origin.url("/loop"), config).unwrap();
+    let id = handle.push(Track::opened_by(move || Ok(kept.reader())));
+    handle.set_repeat(Repeat::One);
+    let mut skipped = play(&mut queue);
+    handle.skip_to(id);
+    assert_eq!(skipped.stream.read(&mut [0; 10]).unwrap(), 0);
+    for _ in 0..3 {
+        read_all(&mut play(&mut queue));
+    }
+    assert_eq!(request(&origin.log(), "/loop"), 1);
 }
 
 #[test]

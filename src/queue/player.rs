@@ -108,7 +108,11 @@ impl Queue {
     fn open(&self, taken: Taken) -> Option<Result<Playing, TrackError>> {
         let Taken { id, track, prefetched } = taken;
         let opened = match track.open() {
-            Some(opened) => opened.map(|stream| Skip::new(stream.into_source())),
+            Some(opened) => opened.map(|stream| {
+                // A skip has interrupted all readers of the file, which the application may have kept. For the skipped one it lasts.
+                stream.handle().resume();
+                Skip::new(stream.into_source())
+            }),
             None => self.open_remote(id, &track, prefetched),
         };
         match opened {
