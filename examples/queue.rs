@@ -137,19 +137,20 @@ fn play(playing: Playing, queue: &QueueHandle, output: &mut Output) -> Result<()
     let url = playing.track.url().map(|url| url.to_string());
     println!("{}", playing.track.title().or(url.as_deref()).unwrap_or("a track"));
     let handle = playing.stream.handle();
-    let played = decode(playing.stream, output);
+    let is_current = || queue.current() == Some(id);
+    let played = decode(playing.stream, output, &is_current);
     let stats = handle.stats();
     println!("    {} requests, {} bytes", stats.requests, stats.bytes_fetched);
     // A decoder hides the error of a read behind one of its own.
     match (played, handle.last_error()) {
         // It was skipped: the decoder did not expect the end.
-        _ if queue.current() != Some(id) => Ok(()),
+        _ if !is_current() => Ok(()),
         (Err(_), Some(error)) => Err(error.into()),
         (played, _) => Ok(played?),
     }
 }
 
-fn decode(stream: Stream, output: &mut Output) -> Result<(), SymphoniaError> {
+fn decode(stream: Stream, output: &mut Output, is_current: &dyn Fn() -> bool) -> Result<(), SymphoniaError> {
     let mut hint = Hint::new();
     if let Some(extension) = stream.handle().media_info().extension() {
         hint.with_extension(extension);
@@ -163,6 +164,10 @@ fn decode(stream: Stream, output: &mut Output) -> Result<(), SymphoniaError> {
     let rate = f64::from(params.sample_rate.unwrap_or(44_100)) * channels as f64;
     let mut samples: Vec<f32> = Vec::new();
     while let Some(packet) = format.next_packet()? {
+        // The decoder has read up to 32 KiB ahead, which a skip does not take from it.
+        if !is_current() {
+            break;
+        }
         if packet.track_id != track {
             continue;
         }

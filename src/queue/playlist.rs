@@ -97,6 +97,20 @@ impl ListOrigin {
 impl Playlist {
     /// Reads a list that came from `url`, to which relative entries refer. The format is detected. Sends no request.
     ///
+    /// Of a local list pass `http://local.invalid/`: entries may then name http and https URLs, and relative ones, which are paths on the
+    /// disk, lead to a host that does not exist (RFC 6761, section 6.4). [`ListRules::allow_private`] lets it name servers at home.
+    ///
+    /// ```
+    /// use windway::queue::{ListRules, Playlist};
+    ///
+    /// let text = b"#EXTM3U\nhttp://example.com/1.mp3\nMusic/2.mp3\n"; // std::fs::read("list.m3u")?
+    /// let list = Playlist::parse(text, "http://local.invalid/", ListRules::default())?;
+    /// let is_local = |track: &windway::queue::Track| track.url().is_some_and(|url| url.expose().starts_with("http://local.invalid/"));
+    /// let tracks: Vec<_> = list.into_tracks().into_iter().filter(|track| !is_local(track)).collect();
+    /// assert_eq!(tracks[0].url().unwrap().expose(), "http://example.com/1.mp3");
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::InvalidUrl`] and [`ErrorKind::UnsupportedScheme`] for `url`; [`ErrorKind::Unsupported`] for a playlist of
