@@ -215,7 +215,7 @@ impl HlsHandle {
     ///
     /// Whole segments that have arrived are kept as well, wherever they are, in a quarter of `buffer_bytes` at most, while it has room for
     /// them: those behind the reader make room first, and of these the farthest ones. They are not requested again if they are of the
-    /// level that would be fetched now; with [`Quality::Auto`](super::Quality::Auto) also of a better one.
+    /// level that would be fetched now; with [`Quality::Auto`] also of a better one.
     ///
     /// # Errors
     ///
