@@ -92,6 +92,36 @@ fn seeks_inside_of_the_buffer_request_nothing_again() {
 }
 
 #[test]
+fn a_section_is_over_once_it_was_sought_away_from_or_dropped_and_not_at_its_own_end() {
+    let origin = site(3).serve();
+    let mut hls = open(&origin, "/ts.m3u8", |_| ());
+    let handle = hls.handle();
+    let mut section = hls.next_section().unwrap().unwrap();
+    let first = section.handle();
+    section.read_exact(&mut [0; 300]).unwrap();
+    assert!(!first.is_over());
+    handle.seek(Duration::from_secs(3)).unwrap();
+    assert!(first.is_over(), "before the decoder reads again");
+    drop(section);
+    // A drop hands out the rest, under another handle.
+    let mut dropped = hls.next_section().unwrap().unwrap();
+    dropped.read_exact(&mut [0; 300]).unwrap();
+    let second = dropped.handle();
+    assert!(!second.is_over());
+    drop(dropped);
+    let mut rest = hls.next_section().unwrap().unwrap();
+    assert_eq!(rest.info().discontinuity, Discontinuity::Reopened);
+    let third = rest.handle();
+    assert!(first.is_over() && second.is_over() && !third.is_over());
+    all(&mut rest);
+    assert!(hls.next_section().unwrap().is_none());
+    handle.cancel();
+    assert!(!third.is_over(), "what a decoder has read of it is to be played");
+    drop(rest);
+    assert!(third.is_over());
+}
+
+#[test]
 fn twenty_seeks_to_and_fro_through_a_presentation_request_each_segment_once() {
     const SEGMENTS: u64 = 60;
     const BUFFER: Duration = Duration::from_secs(20);

@@ -161,14 +161,26 @@ impl Hls {
     /// nothing.
     pub fn next_section(&mut self) -> Result<Option<Section>, Error> {
         let section = self.shared.next_section()?;
-        Ok(section.map(|(id, info)| Section { shared: Arc::clone(&self.shared), id, info, is_begun: false }))
+        Ok(section.map(|(id, info)| Section {
+            shared: Arc::clone(&self.shared),
+            id,
+            info,
+            is_begun: false,
+            alive: Arc::default(),
+        }))
     }
 
     /// As [`next_section`](Self::next_section), without blocking: `None` if it has not begun yet.
     pub(super) fn try_next_section(&mut self) -> Result<Option<Option<Section>>, Error> {
         let begun = self.shared.try_next_section()?;
         Ok(begun.map(|next| {
-            next.map(|(id, info)| Section { shared: Arc::clone(&self.shared), id, info, is_begun: false })
+            next.map(|(id, info)| Section {
+                shared: Arc::clone(&self.shared),
+                id,
+                info,
+                is_begun: false,
+                alive: Arc::default(),
+            })
         }))
     }
 

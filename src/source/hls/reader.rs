@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::shared::Shared;
@@ -38,6 +38,8 @@ pub struct Section {
     pub(super) info: SectionInfo,
     /// Something was read.
     pub(super) is_begun: bool,
+    /// Shows handles that the section was not dropped: the rest of a dropped one is handed out under the same number.
+    pub(super) alive: Arc<()>,
 }
 
 impl Section {
@@ -72,7 +74,13 @@ impl Section {
     /// Says what the samples of a decoder are that owns the section: take it before the section is moved there.
     pub fn handle(&self) -> SectionHandle {
         let delay = self.look(|section| section.delay()).unwrap_or_default();
-        SectionHandle { shared: Arc::clone(&self.shared), id: self.id, info: self.info.clone(), delay }
+        SectionHandle {
+            shared: Arc::clone(&self.shared),
+            id: self.id,
+            info: self.info.clone(),
+            delay,
+            alive: Arc::downgrade(&self.alive),
+        }
     }
 
     /// Number of bytes that were fetched and not read yet.
@@ -117,6 +125,7 @@ pub struct SectionHandle {
     info: SectionInfo,
     /// Decoded audio before the presentation time `info.start`.
     delay: Duration,
+    alive: Weak<()>,
 }
 
 impl SectionHandle {
@@ -130,6 +139,13 @@ impl SectionHandle {
     /// also after the section has ended.
     pub fn time_at(&self, decoded: Duration) -> Duration {
         self.info.start.saturating_add(decoded).saturating_sub(self.delay).max(self.info.start)
+    }
+
+    /// True once a seek or the selection of another rendition has ended the section, or its drop. Not at its own end, nor after a cancel:
+    /// then what the decoder has read is still to be played. A decoder reads ahead, so after a seek it returns audio of the old place
+    /// until it reads again. To leave that out, ask for each packet; a call costs a short lock.
+    pub fn is_over(&self) -> bool {
+        self.alive.strong_count() == 0 || look_at(&self.shared, self.id, |_| ()).is_none()
     }
 
     /// As [`Section::time_of`]. `None` also once the section was dropped.

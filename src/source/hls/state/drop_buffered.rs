@@ -11,7 +11,7 @@ use crate::error::Error;
 const LEAST: Duration = Duration::from_secs(1);
 
 /// Another level may begin its segment a little later. Without this the segment before would be fetched again, and left out.
-const TOLERANCE: Duration = Duration::from_millis(100);
+pub(super) const TOLERANCE: Duration = Duration::from_millis(100);
 
 impl State {
     /// Drops the segments that are behind the reader by [`LEAST`] or more. Returns the presentation time from which on audio is fetched

@@ -67,6 +67,67 @@ fn a_level_whose_playlist_is_not_there_yet_is_waited_for() {
     assert_eq!(player.levels[..8], [0, 0, 0, 0, 1, 1, 1, 1]);
 }
 
+/// To the very position, to what was read, to what is placed and to what waits.
+#[test]
+fn a_seek_plays_the_level_that_was_chosen_by_hand_and_not_a_lower_one_that_is_buffered() {
+    for target in [2500, 1000, 3000, 7000, 21_000] {
+        let mut player = levels(60);
+        fill(&mut player);
+        player.read_frames(5);
+        player.state.set_quality(Quality::Fixed(2), player.now);
+        player.state.seek(Duration::from_millis(target)).unwrap();
+        (player.section, player.is_woken) = (None, true);
+        player.levels.clear();
+        fill(&mut player);
+        player.read_frames(4);
+        assert_eq!(player.levels, [2; 4], "{target} ms");
+        // What is buffered is of that level now.
+        player.state.seek(Duration::from_millis(23_000)).unwrap();
+        assert!(player.state.has_unread(), "nothing is fetched again");
+    }
+}
+
+#[test]
+fn a_seek_plays_what_is_buffered_if_it_is_of_a_better_level_than_the_chosen_one() {
+    let mut player = levels(60);
+    player.state.set_quality(Quality::Fixed(2), player.now);
+    fill(&mut player);
+    player.state.set_quality(Quality::Fixed(0), player.now);
+    player.state.seek(Duration::from_secs(6)).unwrap();
+    assert_eq!(player.state.buffered(), Duration::from_secs(18));
+}
+
+/// A place for a switch lies a little behind the end of a segment. The event names the place that the call has returned.
+#[test]
+fn the_event_of_the_switch_names_the_place_that_the_drop_has_returned() {
+    let mut player = levels(60);
+    fill(&mut player);
+    player.read_frames(5);
+    let from = choose(&mut player, 2);
+    fill(&mut player);
+    let switches = player.state.take_events().into_iter().filter_map(|event| match event {
+        HlsEvent::Switched { to: 2, at, .. } => Some(at),
+        _ => None,
+    });
+    assert_eq!(switches.collect::<Vec<_>>(), [from]);
+}
+
+#[test]
+fn the_level_that_plays_is_that_of_what_was_read_until_something_is_read_after_a_seek() {
+    let mut player = levels(60);
+    fill(&mut player);
+    player.read_frames(5);
+    player.state.set_quality(Quality::Fixed(2), player.now);
+    player.state.seek(player.state.reader_time()).unwrap();
+    player.section = None;
+    assert_eq!(player.state.playing_level(), 0, "nothing was read since");
+    player.is_woken = true;
+    fill(&mut player);
+    assert_eq!(player.state.playing_level(), 0, "nothing was read since");
+    player.read_frames(1);
+    assert_eq!(player.state.playing_level(), 2);
+}
+
 #[test]
 fn what_the_reader_needs_within_a_second_stays() {
     let mut player = levels(60);

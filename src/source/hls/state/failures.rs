@@ -310,7 +310,7 @@ impl State {
     }
 
     /// There is audio that was not read.
-    fn has_unread(&self) -> bool {
+    pub(super) fn has_unread(&self) -> bool {
         self.sections.buffers.iter().any(|section| section.len() > 0)
     }
 

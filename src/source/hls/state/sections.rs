@@ -26,7 +26,7 @@ pub(super) struct Sections {
     pub(super) has_landed: bool,
     /// Presentation time of the next byte to be read.
     pub(super) reader_time: Duration,
-    /// Level of the audio that was read last. `None` if there was none since the start or the last seek.
+    /// Level of the audio that was read last. `None` if there was none since the start, or of this rendition.
     pub(super) level: Option<usize>,
     /// A reader has come to the end of the presentation, and has not sought since.
     pub(super) is_end_read: bool,

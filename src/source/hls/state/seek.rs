@@ -49,15 +49,23 @@ impl State {
         Ok(start.unwrap_or(target))
     }
 
-    /// True if the target was read at a lower level than the one that the user has fixed since.
-    fn is_better_wanted(&self, target: Duration) -> bool {
-        let Some(wanted) = self.fixed_level().filter(|_| target < self.reader_time()) else { return false };
-        let section = self.sections.buffers.iter().find(|section| section.end() > target);
+    /// True if the target is buffered at a lower level than the one that the user has fixed.
+    pub(super) fn is_better_wanted(&self, target: Duration) -> bool {
+        let Some(wanted) = self.fixed_level() else { return false };
         let can_play = |variant: &VariantStream| {
             variant.rendition == self.rendition && variant.level == wanted && variant.excluded_until.is_none()
         };
-        section.and_then(|section| section.level_at(target)).is_some_and(|level| level < wanted)
+        self.buffered_level(target).is_some_and(|level| level < wanted)
             && self.ladder.variants.iter().any(can_play)
+    }
+
+    /// Level of what is buffered at a presentation time.
+    fn buffered_level(&self, time: Duration) -> Option<usize> {
+        if let Some(section) = self.sections.buffers.iter().find(|section| section.end() > time) {
+            return section.level_at(time);
+        }
+        let is_there = |queued: &&QueuedSegment| time < self.clock.presentation_time(queued.end());
+        self.queue.iter().find(is_there).map(|queued| self.ladder.variants[queued.variant].level)
     }
 
     /// Continues at the live edge. Returns the start of the segment there.
@@ -113,7 +121,7 @@ impl State {
 
     /// Notes that the reader is at `target` now. The caller seeks again after an error, so fetching goes on.
     fn move_reader(&mut self, target: Duration) {
-        (self.sections.level, self.sections.is_end_read) = (None, false);
+        self.sections.is_end_read = false;
         (self.sections.target, self.sections.reader_time) = (target, target);
         (self.recovery.error, self.recovery.stuck) = (None, None);
         (self.recovery.skipped, self.recovery.last_skip) = (0, None);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::State;
+use super::drop_buffered;
 use super::section::Discontinuity;
 use crate::abr::Bitrates;
 use crate::error::{Error, ErrorKind};
@@ -119,7 +120,11 @@ impl State {
         self.drop_hinted();
         self.ladder.variants[from].last_load = None;
         let (old, new) = (&self.ladder.variants[from], &self.ladder.variants[to]);
-        let at = self.cursor;
+        // A drop of what is buffered leaves the cursor a little behind the start of a segment.
+        let timeline = self.timelines[from].as_ref();
+        let at = timeline.and_then(|timeline| timeline.start_of(timeline.sequence_at(self.cursor)));
+        let at = at.filter(|start| self.cursor.saturating_sub(*start) <= drop_buffered::TOLERANCE);
+        let at = at.unwrap_or(self.cursor);
         if (old.level, old.rendition) != (new.level, new.rendition) {
             self.events.push(HlsEvent::Switched { from: old.level, to: new.level, at });
         }
@@ -144,7 +149,7 @@ impl State {
             self.bitrates = Bitrates::new(self.ladder.bitrates(rendition));
             self.limit_levels();
             (0..self.timelines.len()).for_each(|variant| self.handle_listed_sizes(variant));
-            self.pending_playlist = None;
+            (self.pending_playlist, self.sections.level) = (None, None);
             self.restart(self.sections.reader_time, Discontinuity::Rendition);
         }
         Ok(())
