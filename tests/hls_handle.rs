@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use presentation::{FRAMES, SEGMENT, Site, all, downloader, extinf, open, play, site, ts};
 use windway::downloader::CancelReason;
+use windway::event::Event;
 use windway::hls::{Discontinuity, Hls, HlsConfig};
 use windway::stream::{Phase, TryRead};
 use windway::{Downloader, ErrorKind, Stream};
@@ -32,6 +33,23 @@ fn a_start_behind_the_end_is_an_error() {
     let error = downloader().open_hls(&origin.url("/ts.m3u8"), config).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfWindow);
     assert!(error.to_string().contains("5000s"), "{error}");
+}
+
+#[test]
+fn the_opening_of_a_host_that_refuses_connections_is_not_retried() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let downloader = downloader();
+    let events = downloader.subscribe();
+    let url = format!("http://127.0.0.1:{port}/l.m3u8");
+    let error = downloader.open_hls(&url, HlsConfig::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    drop(downloader);
+    let mut starts = 0;
+    while let Some(event) = events.recv() {
+        starts += u32::from(matches!(event, Event::Started { .. }));
+        assert!(!matches!(event, Event::Retrying { .. }), "{event:?}");
+    }
+    assert_eq!(starts, 1);
 }
 
 #[test]

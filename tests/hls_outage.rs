@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use presentation::{FRAMES, Site, open, play, site, ts};
+use presentation::{FRAMES, Site, extinf, open, play, site, ts};
 use support::{Answer, Origin, poll_until};
-use windway::hls::{Discontinuity, HlsHandle};
+use windway::hls::{Discontinuity, HlsConfig, HlsHandle};
 use windway::stream::Phase;
-use windway::{Error, ErrorKind};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind};
 
 /// Serves `answer`, but closes each connection without an answer while the flag is set. Counts what it has not answered.
 struct Failing {
@@ -75,6 +75,32 @@ fn a_read_waits_for_a_server_that_is_out_and_no_frame_is_lost() {
         assert!(rest == frames[1..]);
     });
     assert!(handle.last_error().is_none());
+}
+
+/// The downloader retries a request without an end, and so the load itself never fails.
+#[test]
+fn a_live_playlist_that_can_not_be_loaded_again_is_shown_while_what_is_buffered_plays() {
+    let list: String = (0..3).map(|index| extinf(&format!("{index}.ts"))).collect();
+    let live = format!("#EXTM3U\n#EXT-X-TARGETDURATION:1\n{list}");
+    let site = (0..3).fold(Site::default().with("/live.m3u8", live), |site, index| {
+        site.with(&format!("/{index}.ts"), ts(index))
+    });
+    let failing = Failing::start(move |request| site.answer(request));
+    let mut config = DownloaderConfig::default();
+    config.max_retries = u32::MAX;
+    let downloader = Downloader::new(config).unwrap();
+    let config = HlsConfig::new().start(Duration::ZERO);
+    let mut hls = downloader.open_hls(&failing.origin.url("/live.m3u8"), config).unwrap();
+    let handle = hls.handle();
+    let mut section = hls.next_section().unwrap().unwrap();
+    poll_until("all segments", || handle.buffered().as_secs_f64() > 2.9 * presentation::SEGMENT);
+    failing.set_out(true);
+    failing.wait_for_failures(1, &handle);
+    section.read_exact(&mut [0; 5000]).unwrap();
+    let progress = handle.progress();
+    assert!(progress.stream.last_error.is_some() && progress.stream.phase == Phase::Retrying);
+    failing.set_out(false);
+    poll_until("the playlist", || handle.last_error().is_none() && handle.phase() != Phase::Retrying);
 }
 
 #[test]

@@ -243,6 +243,14 @@ impl Fetch {
         self
     }
 
+    /// Calls `on_retry` with the error of each attempt that is followed by another one: for a caller of `execute`, which has no sink
+    /// to learn it by. It is called without a lock, and must not block.
+    #[cfg(feature = "hls")]
+    pub(crate) fn on_retry(mut self, on_retry: impl Fn(&Error) + Send + Sync + 'static) -> Self {
+        self.rules.on_retry = Some(Arc::new(on_retry));
+        self
+    }
+
     /// The resource was there before, so it is requested often while its server can't be reached. An HTML page that comes in its
     /// place, or a redirect that is forbidden, is retried for a while: the network wants a login.
     pub(crate) fn was_available(mut self) -> Self {

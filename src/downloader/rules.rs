@@ -25,7 +25,12 @@ pub(super) struct Rules {
     pub(super) wait_limit: Option<Duration>,
     /// See [`Fetch::was_available`](super::Fetch::was_available).
     pub(super) was_available: bool,
+    /// See [`Fetch::on_retry`](super::Fetch::on_retry).
+    pub(super) on_retry: Option<OnRetry>,
 }
+
+/// Called with the error of an attempt that is followed by another one.
+pub(super) type OnRetry = Arc<dyn Fn(&Error) + Send + Sync>;
 
 /// Refuses a response before a byte of its body is read. Shared by the clones of a fetch.
 pub(super) type Validate = Arc<Foreign<Box<CheckHead>>>;

@@ -8,7 +8,7 @@ use super::one_shot::OneShot;
 use crate::cancel::CancelToken;
 use crate::client::retry::{self, Absence, Backoff};
 use crate::client::{self, Continuation, Hedging, HttpClient, Request, ResponseHead, Rest, Urgency};
-use crate::downloader::rules::{OtherTags, Rules, Validate};
+use crate::downloader::rules::{OnRetry, OtherTags, Rules, Validate};
 use crate::error::{Error, ErrorKind};
 
 /// A body that has delivered this many bytes since the last one fell silent counts as flowing again. A connection brings them
@@ -44,6 +44,8 @@ pub(crate) struct RetryState {
     wait_limit: Option<Duration>,
     /// `None` unless it [was available](crate::Fetch::was_available) before.
     absence: Option<Absence>,
+    /// See [`Fetch::on_retry`](crate::Fetch::on_retry).
+    on_retry: Option<OnRetry>,
 }
 
 impl RetryState {
@@ -58,6 +60,7 @@ impl RetryState {
             redial,
             wait_limit,
             was_available,
+            on_retry,
             measured: _,
         } = rules;
         let mut continuation = Continuation::new(request.byte_range());
@@ -81,6 +84,7 @@ impl RetryState {
             redial,
             wait_limit,
             absence: was_available.then(Absence::default),
+            on_retry,
         }
     }
 
@@ -258,6 +262,9 @@ impl RetryState {
             self.request.forget_target();
         }
         let after = self.backoff.handle_failure(error, self.max_retries, retry::random())?;
+        if let Some(on_retry) = &self.on_retry {
+            on_retry(error);
+        }
         let asked = self.max_retry_delay.filter(|_| error.retry_after().is_none());
         let most = [asked, is_brief.then_some(Absence::MAX_DELAY)];
         Some(most.into_iter().flatten().fold(after, Duration::min))

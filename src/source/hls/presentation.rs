@@ -26,7 +26,9 @@ use crate::types::Priority;
 
 impl Downloader {
     /// Opens an HLS presentation. Blocks until its playlists are there: the one at `url`, and that of the chosen variant; at most
-    /// for [`HlsConfig::read_timeout`] without progress, which bytes of any of them are.
+    /// for [`HlsConfig::read_timeout`] without progress, which bytes of any of them are. A host that can't be reached is an error at
+    /// once. To end the call from another thread, use [`open_any_with`](Self::open_any_with), whose configuration takes a
+    /// [`CancelHandle`](crate::CancelHandle).
     ///
     /// # Errors
     ///

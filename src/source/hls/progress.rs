@@ -16,11 +16,11 @@ pub struct HlsProgress {
     pub stream: Progress<Duration>,
     /// Presentation times that can be sought to. Of a live stream they move on.
     pub seekable: Range<Duration>,
-    /// Distance of the reader from the end of a live playlist. `None` for a presentation that has ended.
+    /// As [`HlsHandle::latency`](super::HlsHandle::latency).
     pub latency: Option<Duration>,
     /// Index of the level that is being fetched.
     pub level: usize,
-    /// Index of the level of the audio that was read last.
+    /// Index of the level of the audio that was read last, as [`HlsHandle::playing_level`](super::HlsHandle::playing_level).
     pub playing_level: usize,
     /// Index of the rendition that is played. 0 if there is only one.
     pub rendition: usize,

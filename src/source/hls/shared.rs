@@ -400,7 +400,7 @@ impl Shared {
         HlsProgress {
             stream,
             seekable: state.map(State::seekable).unwrap_or_default(),
-            latency: state.and_then(State::latency),
+            latency: state.and_then(|state| state.latency(Instant::now())),
             level: state.map(State::level).unwrap_or_default(),
             playing_level: state.map(State::playing_level).unwrap_or_default(),
             rendition: state.map(State::rendition).unwrap_or_default(),

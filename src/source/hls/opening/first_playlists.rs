@@ -227,7 +227,7 @@ fn tune_in(
     }
     // The next part is there by now, so the server answers a request for it at once, with the current version.
     let directives = Directives { wait_for: Some(next_part(&list)), skips: false };
-    let loaded = load(shared, peer, &directives.apply(url), Some(hold(&list)));
+    let loaded = load(shared, peer, &directives.apply(url), |fetch| fetch.held(hold(&list)));
     let newer = loaded
         .and_then(|newer| Ok((parse_media(shared, &newer.bytes, &newer.url, None)?, newer.url, newer.began)));
     newer.unwrap_or_else(|error| {

@@ -6,7 +6,7 @@ use super::first_playlists::{Lists, open_with};
 use crate::downloader::{Epoch, PeerHandle};
 use crate::error::Error;
 use crate::source::hls::hook::RequestKind;
-use crate::source::hls::peer::requests::{Loaded, load_in};
+use crate::source::hls::peer::requests::{Loaded, load};
 use crate::source::hls::shared::Shared;
 use crate::source::hls::state::State;
 
@@ -29,10 +29,13 @@ pub(crate) fn open_loaded(shared: &Shared, peer: &PeerHandle, loaded: Loaded) ->
 
 /// Loads a playlist, from a fresh URL of the application if it is refused.
 fn load_or_refresh(shared: &Shared, peer: &PeerHandle, url: &Url, epoch: &Epoch) -> Result<Loaded, Error> {
-    load_in(shared, peer, url, None, epoch).or_else(|error| {
+    // As any opening: a host that can't be reached, as it is mistyped or away, is an error at once. The user may try again.
+    let load =
+        |url: &Url| load(shared, peer, url, |fetch| fetch.epoch(epoch).fail_fast(shared.config.read_timeout));
+    load(url).or_else(|error| {
         let hook = shared.config.hook.as_ref();
         match hook.and_then(|hook| hook.fresh_url(RequestKind::Playlist, url, &error)) {
-            Some(fresh) => load_in(shared, peer, &fresh, None, epoch),
+            Some(fresh) => load(&fresh),
             None => Err(error),
         }
     })

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::requests::{Loaded, load, parse_media};
-use crate::downloader::PeerHandle;
+use crate::downloader::{Fetch, PeerHandle};
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::hook::RequestKind;
 use crate::source::hls::ladder::levels::Load;
@@ -29,7 +29,7 @@ pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
     named.spawn(move || run(&shared, &peer)).map_err(Error::no_thread)
 }
 
-fn run(shared: &Shared, peer: &PeerHandle) {
+fn run(shared: &Arc<Shared>, peer: &PeerHandle) {
     let mut reload = first_reload(shared);
     let mut last = None;
     while let Some((variant, url, list)) = shared.live_playlist() {
@@ -116,14 +116,22 @@ pub(crate) fn next_part(list: &MediaPlaylist) -> (u64, Option<u64>) {
 }
 
 fn load_again(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     peer: &PeerHandle,
     url: &Url,
     previous: &MediaPlaylist,
     directives: Directives,
 ) -> Result<(MediaPlaylist, Url), Error> {
-    let hold = directives.wait_for.map(|_| hold(previous));
-    let Loaded { bytes, url: from, .. } = load(shared, peer, &directives.apply(url), hold)?;
+    // Else the failure would be seen only when the last retry has failed.
+    let retrying = Arc::clone(shared);
+    let on_retry = move |error: &Error| {
+        retrying.with(|state| state.handle_reload_retrying(error, Instant::now()));
+    };
+    let set = |fetch: Fetch| match directives.wait_for {
+        Some(_) => fetch.on_retry(on_retry).held(hold(previous)),
+        None => fetch.on_retry(on_retry),
+    };
+    let Loaded { bytes, url: from, .. } = load(shared, peer, &directives.apply(url), set)?;
     match parse_media(shared, &bytes, &from, Some(previous)) {
         Ok(list) => Ok((list, from)),
         // Section 6.3.7: an update that does not fit is replaced by the whole playlist.

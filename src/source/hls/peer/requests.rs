@@ -8,7 +8,7 @@ use crate::client::UriPolicy;
 use crate::client::{Request, ResponseHead};
 #[cfg(feature = "cache")]
 use crate::downloader::Waker;
-use crate::downloader::{Epoch, Fetch, Outcome, PeerHandle, Response};
+use crate::downloader::{Fetch, Outcome, PeerHandle, Response};
 use crate::error::{Error, ErrorKind};
 use crate::media;
 use crate::safe_url::HttpUrl;
@@ -81,33 +81,18 @@ impl Loaded {
     }
 }
 
-/// Fetches a playlist on this thread. Blocks: with `hold`, the server may wait this long before it answers.
+/// Fetches a playlist on this thread, by the rules that `set` gives. Blocks.
 pub(crate) fn load(
     shared: &Shared,
     peer: &PeerHandle,
     url: &Url,
-    hold: Option<Duration>,
-) -> Result<Loaded, Error> {
-    load_in(shared, peer, url, hold, &peer.epoch())
-}
-
-/// As `load`. It is cancelled with `epoch`.
-pub(crate) fn load_in(
-    shared: &Shared,
-    peer: &PeerHandle,
-    url: &Url,
-    hold: Option<Duration>,
-    epoch: &Epoch,
+    set: impl FnOnce(Fetch) -> Fetch,
 ) -> Result<Loaded, Error> {
     let request = request(shared, RequestKind::Playlist, url)?;
     #[cfg(feature = "cache")]
     let sent = sent_request(&peer.waker(), &request);
     let began = Instant::now();
-    let mut fetch = Fetch::new(request).max_retry_delay(LONGEST_DELAY).epoch(epoch);
-    if let Some(hold) = hold {
-        fetch = fetch.held(hold);
-    }
-    let mut response = peer.execute(fetch)?;
+    let mut response = peer.execute(set(Fetch::new(request).max_retry_delay(LONGEST_DELAY)))?;
     refuse_media(&mut response)?;
     let from = final_url(shared, response.head(), url)?;
     shared.note_peer(response.head().peer());

@@ -169,8 +169,14 @@ impl State {
     /// A live playlist could not be loaded again.
     pub(crate) fn handle_reload_failed(&mut self, variant: usize, error: Error, now: Instant) {
         self.exclude_after(variant, &error, now);
-        self.note_retrying(&error, true);
+        self.handle_reload_retrying(&error, now);
         self.events.push(HlsEvent::PlaylistFailed { level: self.ladder.variants[variant].level, error });
+    }
+
+    /// An attempt to load a live playlist again has failed, and another one follows.
+    pub(crate) fn handle_reload_retrying(&mut self, error: &Error, now: Instant) {
+        self.recovery.reload_fails_since.get_or_insert(now);
+        self.note_retrying(error, true);
     }
 
     /// The server does not write this playlist any more, as it seems: another one may be better (section 6.3.4).
@@ -368,7 +374,11 @@ impl State {
 
     /// A playlist, or a part of a segment, has arrived.
     pub(super) fn note_arrival(&mut self, is_playlist: bool) {
-        self.recovery.retrying.take_if(|retrying| retrying.is_playlist || !is_playlist);
+        let recovery = &mut self.recovery;
+        recovery.reload_fails_since.take_if(|_| is_playlist);
+        // What a live playlist lists may still arrive while it can't be loaded again.
+        let is_over = !is_playlist && recovery.reload_fails_since.is_none();
+        recovery.retrying.take_if(|retrying| is_over || retrying.is_playlist == is_playlist);
     }
 
     /// True during an outage.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use url::Url;
 
@@ -190,9 +190,12 @@ impl State {
         self.timeline().filter(|timeline| timeline.list.is_ended).map(Timeline::end)
     }
 
-    /// Distance of the reader from the end of a live playlist. `None` for a presentation that has ended.
-    pub(crate) fn latency(&self) -> Option<Duration> {
+    /// Distance of the reader from the end of a live playlist, which moves on with the time while that can't be loaded. `None` for a
+    /// presentation that has ended.
+    pub(crate) fn latency(&self, now: Instant) -> Option<Duration> {
         let live = self.timeline().filter(|timeline| !timeline.list.is_ended)?;
-        Some(live.edge().saturating_sub(self.reader_time()))
+        let missed = self.recovery.reload_fails_since.map(|since| now.saturating_duration_since(since));
+        let edge = live.edge().saturating_add(missed.unwrap_or_default());
+        Some(edge.saturating_sub(self.reader_time()))
     }
 }

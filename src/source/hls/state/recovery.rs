@@ -39,6 +39,8 @@ pub(super) struct Recovery {
     /// Since something arrived each variant has failed, so what has failed is no variant.
     pub(super) is_all_excluded: bool,
     pub(super) outage: Option<Outage>,
+    /// When the first load of a live playlist failed since the last one that did not.
+    pub(super) reload_fails_since: Option<Instant>,
     /// Until bytes arrive.
     pub(super) retrying: Option<Retrying>,
     /// When a body has begun to arrive.

@@ -55,6 +55,26 @@ fn a_live_playlist_that_changes_again_is_fetched_on_while_the_reader_has_audio()
 }
 
 #[test]
+fn a_live_playlist_that_can_not_be_loaded_is_behind_the_clock_and_shown_until_it_is_loaded() {
+    let mut player = live_player(0..6, fixed(0));
+    player.end_fetch(0, End::Whole);
+    let latency = player.state.latency(player.now).unwrap();
+    let refused = Error::new(ErrorKind::Refused, "refused");
+    for seconds in [0, 2, 4] {
+        player.state.handle_reload_retrying(&refused, player.now);
+        let missed = Duration::from_secs(seconds);
+        assert_eq!(player.state.latency(player.now), Some(latency + missed));
+        // A server of segments may answer.
+        player.end_fetch(0, End::Whole);
+        assert!(player.state.facts().is_retrying && player.state.last_error().is_some());
+        player.now += Duration::from_secs(2);
+    }
+    reload(&mut player, 0..6);
+    assert!(!player.state.facts().is_retrying && player.state.last_error().is_none());
+    assert_eq!(player.state.latency(player.now), Some(latency));
+}
+
+#[test]
 fn what_a_live_playlist_lists_is_fetched_although_it_does_not_change_any_more() {
     let mut player = live_player(0..10, HlsConfig { buffer: Duration::from_secs(4), ..fixed(0) });
     player.end_fetch(0, End::Whole);
