@@ -82,6 +82,7 @@ fn send(core: &Arc<Core>, job: &mut Job, token: &CancelToken) -> Result<Box<clie
     let sent = Instant::now();
     let body = job.retry_state.open(token, &job.control)?;
     let came = Instant::now();
+    core.handle_answer(job.origin());
     // A response head is progress too, also where its body is late.
     job.control.advance_by(1, came);
     job.record.record_head(came - sent, &body);

@@ -30,7 +30,7 @@ use crate::config::DownloaderConfig;
 use crate::downloader::bodies::OpenBodies;
 use crate::downloader::origins::Origins;
 use crate::downloader::pacer::Pacer;
-use crate::downloader::schedule::{Counts, PeerKey, WorkerId};
+use crate::downloader::schedule::{Counts, Origin, PeerKey, WorkerId};
 use crate::downloader::stats::PeerStats;
 use crate::foreign::contain;
 use crate::types::{Priority, RequestId};
@@ -54,6 +54,8 @@ pub(crate) struct Core {
     /// Values that peers share: one of each type.
     #[cfg(feature = "hls")]
     companions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+    /// An answer of an origin lets something start: without it answers need no message.
+    has_unreachable: AtomicBool,
     /// For benches.
     #[cfg(feature = "bench")]
     pub(crate) never_lends: AtomicBool,
@@ -86,6 +88,7 @@ impl Core {
             bodies: OpenBodies::new(config.max_open_bodies, config.client.silence_timeout),
             origins: Origins::default(),
             metered: AtomicBool::new(config.metered),
+            has_unreachable: AtomicBool::new(false),
             #[cfg(feature = "hls")]
             companions: Mutex::default(),
             #[cfg(feature = "bench")]
@@ -130,6 +133,13 @@ impl Core {
         actions
     }
 
+    /// An origin has answered: what could not connect to it is tried again.
+    pub(super) fn handle_answer(&self, origin: Origin) {
+        if self.has_unreachable.load(Ordering::Relaxed) {
+            self.post(Message::Answered(origin));
+        }
+    }
+
     /// What follows from the messages to the machine.
     fn decide(&self, machine: &mut Machine, now: Instant, actions: &mut Actions) {
         machine.take_slow(now, actions);
@@ -138,6 +148,7 @@ impl Core {
             machine.early.clear();
         }
         machine.assign(now, actions);
+        self.has_unreachable.store(machine.schedule.has_unreachable(), Ordering::Relaxed);
         // After the assignment: only urgent work that found no worker preempts. `claimed` is read before the machine counts the
         // fetches that make room. A fetch that claims in between is asked for twice, which costs a chunk; in the other order
         // one preemption would be missing.

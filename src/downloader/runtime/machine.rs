@@ -170,6 +170,7 @@ impl Machine {
             Message::Submitted(peer) => self.take_submitted(peer, now, actions),
             Message::Woken(peer, priority) => self.schedule.handle_woken(peer, priority, now),
             Message::FromWorker(worker, report) => self.handle_report(worker, report, now, actions),
+            Message::Answered(origin) => self.schedule.handle_answer(origin, now),
             Message::SingleConnection(origin) => self.schedule.handle_single_connection(origin),
             Message::Cancelled(request) => {
                 if self.schedule.handle_cancelled(request, now) {
@@ -209,8 +210,9 @@ impl Machine {
             Report::Fetched { job, more } => self.handle_fetched(worker, job, more, now, actions),
             Report::Finished => self.schedule.handle_finished(worker, now),
             Report::Fruitless(why) => self.schedule.handle_fruitless(worker, why, now),
-            Report::Retry(job, at) => {
+            Report::Retry(job, at, on_answer) => {
                 let kept = self.schedule.handle_retry(worker, at, now);
+                on_answer.inspect(|soonest| self.schedule.start_on_answer(job.record.id, *soonest));
                 self.keep(job, kept, now, actions);
             }
             Report::Preempted { job, claim } => {

@@ -21,6 +21,8 @@ pub(crate) enum Message {
     FromWorker(WorkerId, Report),
     /// The origin serves one connection at a time.
     SingleConnection(Origin),
+    /// The origin has answered a request.
+    Answered(Origin),
     Cancelled(RequestId),
     PeerCancelled(PeerKey),
     Prioritised(PeerKey, Priority),
@@ -52,8 +54,8 @@ pub(crate) enum Report {
     Finished,
     /// The fetch was its peer's answer, and has ended with next to no bytes.
     Fruitless(Fruitless),
-    /// The fetch is retried at this time.
-    Retry(Box<Job>, Instant),
+    /// The fetch is retried at this time. If it could not connect, an answer of its origin lets it start from the second time on.
+    Retry(Box<Job>, Instant, Option<Instant>),
     /// The fetch makes room for urgent work. With the claim, if it took one of the core's `preemptions` at a chunk.
     Preempted { job: Box<Job>, claim: Option<Claim> },
 }

@@ -1,6 +1,7 @@
 //! A thread of the pool: runs one task at a time, as the worker that has it, and reports its outcome.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::attempt::{Attempt, attempt};
 use super::core::Core;
@@ -22,6 +23,10 @@ const MIN_PART: u64 = 4 * 1024;
 
 /// Below this size it counts as hardly a byte: it is less than its response head.
 const TINY_PART: u64 = 128;
+
+/// A fetch that could not connect waits for this long, also if its origin answers others: a server that only some requests reach must
+/// not get those that fail in a loop.
+const LEAST_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// A thread of the pool, with its number. Returns after `Task::Stop`.
 pub(crate) fn run(core: &Arc<Core>, thread: usize) {
@@ -161,7 +166,9 @@ fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &
         Attempt::Ended(mut job, result) => match job.plan_retry(&result) {
             Some(at) => {
                 job.control.leave();
-                Report::Retry(job, at)
+                let is_unreachable = result.as_ref().is_err_and(Error::is_unreachable);
+                let on_answer = is_unreachable.then(|| Instant::now() + LEAST_RETRY_DELAY);
+                Report::Retry(job, at, on_answer)
             }
             None => {
                 // A peer that hands out one dead fetch after the other is asked after a pause. `execute` has its caller to slow

@@ -1,5 +1,6 @@
 //! All that waits, and where: in a queue, blocked on the limit of its origin, or for the time of its next attempt.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::delay_queue::DelayQueue;
@@ -21,6 +22,8 @@ pub(super) struct Backlog {
     waiting: IdMap<RequestId, Waiting>,
     /// The fetches that wait for the time of their next attempt.
     retries: DelayQueue<RequestId>,
+    /// Those among them that could not connect, by their origins, and from when on an answer of the origin lets them start.
+    unreachable: IdMap<Origin, BTreeMap<RequestId, Instant>>,
     /// Peers whose pull is paused.
     pauses: DelayQueue<PeerKey>,
     origins: OriginLimit,
@@ -66,6 +69,7 @@ impl Backlog {
             queues: Queues::new(limits.aging_threshold),
             waiting: IdMap::default(),
             retries: DelayQueue::default(),
+            unreachable: IdMap::default(),
             pauses: DelayQueue::default(),
             origins: OriginLimit::new(limits.max_per_origin),
             bodies: PreemptedBodies::new(limits.max_preempted),
@@ -107,6 +111,37 @@ impl Backlog {
         self.retries.insert(at, request);
         self.waiting.insert(request, Waiting::new(peer, fetch_info, Location::Retry(at)));
         true
+    }
+
+    /// Lets a fetch that waits for its next attempt start at `soonest`, if its origin has answered by then.
+    pub(super) fn start_on_answer(&mut self, request: RequestId, soonest: Instant) {
+        if let Some(Waiting { origin, at: Location::Retry(_), .. }) = self.waiting.get(&request) {
+            self.unreachable.entry(*origin).or_default().insert(request, soonest);
+        }
+    }
+
+    /// An origin has answered.
+    pub(super) fn handle_answer(&mut self, origin: Origin, now: Instant) {
+        for (request, soonest) in self.unreachable.remove(&origin).unwrap_or_default() {
+            let Some(waiting) = self.waiting.get_mut(&request) else { continue };
+            let Location::Retry(at) = &mut waiting.at else { continue };
+            self.retries.remove(*at, request);
+            *at = soonest.max(now).min(*at);
+            self.retries.insert(*at, request);
+        }
+    }
+
+    /// True if an answer lets something start.
+    pub(super) fn has_unreachable(&self) -> bool {
+        !self.unreachable.is_empty()
+    }
+
+    fn forget_unreachable(&mut self, origin: Origin, request: RequestId) {
+        let Some(requests) = self.unreachable.get_mut(&origin) else { return };
+        requests.remove(&request);
+        if requests.is_empty() {
+            self.unreachable.remove(&origin);
+        }
     }
 
     /// Puts a preempted fetch before the rest of its class. A prefetch stays active at its origin, and has waited since `since`. If
@@ -291,6 +326,8 @@ impl Backlog {
             state.elsewhere.remove(&request);
             let place = self.queues.push_front(&mut state.queues, waiting.priority, request, now);
             waiting.at = Location::Queue(place);
+            let origin = waiting.origin;
+            self.forget_unreachable(origin, request);
         }
         while let Some(peer) = self.pauses.pop_due(now) {
             self.update_pull(peer, |pull| pull.handle_time(now));
@@ -349,6 +386,7 @@ impl Backlog {
             Location::Retry(at) => {
                 state.elsewhere.remove(&request);
                 self.retries.remove(at, request);
+                self.forget_unreachable(waiting.origin, request);
             }
             Location::Blocked(at) => {
                 state.elsewhere.remove(&request);
@@ -389,6 +427,7 @@ impl Backlog {
         self.waiting.is_empty()
             && self.queues.aging().is_empty()
             && self.retries.len() + self.pauses.len() == 0
+            && self.unreachable.is_empty()
             && self.origins.is_empty()
     }
 

@@ -225,6 +225,21 @@ impl Schedule {
         self.backlog.delay(running.peer, fetch_info, at)
     }
 
+    /// A fetch that is retried could not connect: an answer of its origin lets it start from `soonest` on.
+    pub(super) fn start_on_answer(&mut self, request: RequestId, soonest: Instant) {
+        self.backlog.start_on_answer(request, soonest);
+    }
+
+    /// An origin has answered, so what could not connect to it is tried again.
+    pub(super) fn handle_answer(&mut self, origin: Origin, now: Instant) {
+        self.backlog.handle_answer(origin, now);
+    }
+
+    /// True if an answer of an origin lets something start.
+    pub(super) fn has_unreachable(&self) -> bool {
+        self.backlog.has_unreachable()
+    }
+
     /// The fetch on `worker` was preempted. It continues before the rest of its class.
     pub(super) fn handle_preempted(&mut self, worker: WorkerId, how: Preemption, now: Instant) -> Requeued {
         // Not `self.release`: a preempted prefetch may keep its connection, so it still counts at its origin.

@@ -85,6 +85,53 @@ fn a_retry_waits_for_its_time_and_holds_no_worker() {
     assert_eq!(assignment, run(1));
 }
 
+/// A schedule whose only fetch was tried at `now`, could not connect, and is retried after 8 s.
+fn unreachable(now: Instant) -> Schedule {
+    let mut schedule = new(1, 0);
+    let peer = schedule.handle_registered(Priority::High);
+    schedule.handle_submitted(peer, fetch_info(1, Priority::High), now);
+    let (worker, _) = schedule.poll_assignment(now).unwrap();
+    assert!(schedule.handle_retry(worker, now + Duration::from_secs(8), now));
+    schedule.start_on_answer(request(1), now + Duration::from_millis(500));
+    assert!(schedule.has_unreachable());
+    schedule
+}
+
+#[test]
+fn a_fetch_that_could_not_connect_is_tried_when_its_origin_answers_another_one() {
+    let now = Instant::now();
+    let at = |millis| now + Duration::from_millis(millis);
+    let mut schedule = unreachable(now);
+    schedule.handle_answer(Origin(1), at(1000));
+    assert_eq!(schedule.poll_assignment(at(1000)), None, "another origin");
+    schedule.handle_answer(Origin(0), at(2000));
+    let (worker, assignment) = schedule.poll_assignment(at(2000)).unwrap();
+    assert_eq!((assignment, schedule.has_unreachable()), (run(1), false));
+    // Another failure, of which an answer says nothing.
+    assert!(schedule.handle_retry(worker, at(9000), at(2000)));
+    schedule.handle_answer(Origin(0), at(3000));
+    assert_eq!(schedule.next_deadline(at(3000)), Some(at(9000)));
+}
+
+#[test]
+fn answers_make_no_storm_of_retries() {
+    let now = Instant::now();
+    let at = |millis| now + Duration::from_millis(millis);
+    let mut schedule = unreachable(now);
+    schedule.handle_answer(Origin(0), at(1));
+    assert_eq!(schedule.poll_assignment(at(499)), None);
+    assert!(schedule.poll_assignment(at(500)).is_some());
+    // Its own time has come before any answer, or it was cancelled: nothing is left.
+    for is_cancelled in [false, true] {
+        let mut schedule = unreachable(now);
+        match is_cancelled {
+            true => assert!(schedule.handle_cancelled(request(1), now)),
+            false => assert!(schedule.poll_assignment(at(8000)).is_some()),
+        }
+        assert!(!schedule.has_unreachable());
+    }
+}
+
 #[test]
 fn an_unregistered_peer_gets_back_the_fetches_that_waited() {
     let mut schedule = new(1, 0);
