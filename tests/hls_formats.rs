@@ -247,7 +247,8 @@ fn a_rendition_with_other_borders_continues_where_the_reader_is() {
     }
 }
 
-/// Two levels of one codec, in samples as long as those of AAC, whose encoders have added samples at the beginning. The second one is of other frames.
+/// Two levels of one codec, in samples as long as those of AAC, whose encoders have added samples at the beginning. The second one
+/// is of other frames.
 fn with_delay(entry: &Entry, delay: i64) -> Site {
     let name = |level: u64, index: u64| format!("{level}-{index}");
     let mut site = Site::default().with("/init", init(entry, 48_000, delay));

@@ -6,7 +6,8 @@ use super::{Abr, AbrConfig, Buffered, Running, Snapshot, replacement};
 
 // The values below were tuned on the synthetic traces of `benches/abr` with seeds 1 to 4, and checked on seeds 11 to 16. Those of
 // `FILL` on seeds 1 to 64, and checked on seeds 101 to 124. Those of holes on seeds 1 to 16, and checked on seeds 101 to 164. `STAY`
-// on seeds 1 to 16, and checked on seeds 101 to 140. `SOON` on seeds 5 and 21, and checked on seeds 1 to 4 and 101 to 104. `STEADY` comes from `tests/abr_low_latency.rs`.
+// on seeds 1 to 16, and checked on seeds 101 to 140. `SOON` on seeds 5 and 21, and checked on seeds 1 to 4 and 101 to 104. `STEADY`
+// comes from `tests/abr_low_latency.rs`.
 
 /// A rate is sustained if its segments arrive in this share of their duration. The estimate is cautious already, so no
 /// second margin is needed.

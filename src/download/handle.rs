@@ -95,8 +95,9 @@ impl DownloadHandle {
     }
 
     /// As [`Download::discard`](super::Download::discard), also while another thread is blocked in
-    /// [`Download::wait`](super::Download::wait), which fails with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) then. Blocks until the
-    /// download has ended and its files are removed. If the download was dropped before, what it has left is removed.
+    /// [`Download::wait`](super::Download::wait), which fails with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) then.
+    /// Blocks until the download has ended and its files are removed. If the download was dropped before, what it has left is
+    /// removed.
     ///
     /// ```no_run
     /// use windway::Downloader;
@@ -112,8 +113,8 @@ impl DownloadHandle {
     ///
     /// # Errors
     ///
-    /// Those of [`Download::discard`](super::Download::discard); [`ErrorKind::Storage`](crate::ErrorKind::Storage) if another download to the
-    /// path runs by now, which goes on.
+    /// Those of [`Download::discard`](super::Download::discard); [`ErrorKind::Storage`](crate::ErrorKind::Storage) if another
+    /// download to the path runs by now, which goes on.
     pub fn discard(&self) -> Result<(), Error> {
         self.cancel();
         Error::check_may_block("discarding a download")?;

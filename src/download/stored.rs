@@ -20,9 +20,9 @@ use crate::types::ByteRange;
 /// [`Download::stream`](super::Download::stream) also waits for what is missing.
 ///
 /// Of a file that is not whole the stream has the length of the whole one, and
-/// [`buffered`](crate::StreamHandle::buffered) returns the ranges that can be read. They are those that were there at the opening. A read of
-/// other bytes fails at once with [`ErrorKind::NotCached`], whose [`range`](Error::range) is what is missing; the stream stays usable. Bytes
-/// that a crash has damaged are missing too. A download to the path may begin meanwhile, except on Windows.
+/// [`buffered`](crate::StreamHandle::buffered) returns the ranges that can be read. They are those that were there at the opening.
+/// A read of other bytes fails at once with [`ErrorKind::NotCached`], whose [`range`](Error::range) is what is missing; the stream
+/// stays usable. Bytes that a crash has damaged are missing too. A download to the path may begin meanwhile, except on Windows.
 ///
 /// ```no_run
 /// use windway::{Error, ErrorKind};

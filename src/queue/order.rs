@@ -17,7 +17,8 @@ pub struct TrackId(u64);
 
 /// What a [`Queue`](super::Queue) plays again: see [`QueueHandle::set_repeat`](super::QueueHandle::set_repeat).
 ///
-/// A track that is repeated is opened anew, and requested anew unless a cache has it: see the [guide](crate::guide::queue). Like any next track it is prefetched while the last bytes are read.
+/// A track that is repeated is opened anew, and requested anew unless a cache has it: see the [guide](crate::guide::queue). Like
+/// any next track it is prefetched while the last bytes are read.
 ///
 /// ```
 /// use windway::queue::{Queue, QueueConfig, Repeat};

@@ -202,8 +202,8 @@ impl fmt::Debug for Queue {
 /// Changes and observes a [`Queue`] from other threads, also while a track is read. Cheap to clone. No call blocks on the
 /// network.
 ///
-/// After the queue was dropped or [closed](Self::close), calls still change and return its list. Nothing is fetched any more, there is no current
-/// stream, and subscriptions are closed.
+/// After the queue was dropped or [closed](Self::close), calls still change and return its list. Nothing is fetched any more, there
+/// is no current stream, and subscriptions are closed.
 ///
 /// ```
 /// use windway::queue::{Queue, QueueConfig, Track};

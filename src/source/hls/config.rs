@@ -40,8 +40,9 @@ pub struct HlsConfig {
     pub buffer: Duration,
     /// Upper limit of the memory for fetched audio that was not read yet, in bytes. What it leaves free keeps audio that was read, and, in
     /// a quarter of the limit at most, copies of segments that have arrived, so that seeks back and forth fetch nothing again; of a
-    /// live stream those that it still lists. Default: 64 MiB. No segment is requested above it. One that is longer than what is left is fetched all the same,
-    /// up to four times the limit; more than that is [`ErrorKind::TooLarge`], and the segment is skipped.
+    /// live stream those that it still lists. Default: 64 MiB. No segment is requested above it. One that is longer than what is
+    /// left is fetched all the same, up to four times the limit; more than that is [`ErrorKind::TooLarge`], and the segment is
+    /// skipped.
     pub buffer_bytes: usize,
     /// Priority among the streams of the downloader. One of high priority gets the throughput that it needs, and those of low
     /// priority adapt to what is left. Default: high.

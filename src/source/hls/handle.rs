@@ -249,7 +249,8 @@ impl HlsHandle {
     }
 
     /// The error that stopped fetching, or that is being retried: then it stays until bytes arrive, and the phase is
-    /// [`Phase::Retrying`]. That of a live playlist stays until it is loaded, although what is buffered plays. Cancelling does not count as an error.
+    /// [`Phase::Retrying`]. That of a live playlist stays until it is loaded, although what is buffered plays. Cancelling does not
+    /// count as an error.
     pub fn last_error(&self) -> Option<Error> {
         self.shared.last_error().filter(|error| !error.is_cancelled())
     }

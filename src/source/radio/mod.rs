@@ -311,8 +311,8 @@ impl RadioHandle {
 
     /// Lets the reader continue live: its next read returns what is received from now on, and what is stored before that is skipped.
     /// If the buffer was full since the connection began, as after a pause, the connection is replaced, because the server goes on with
-    /// older audio there: [`RadioEvent::Discontinuity`] gives the position. [`RadioEvent::Skipped`] says what was skipped, if anything was. A
-    /// `seek` before the next read cancels the skip. Does nothing after the end. Does not block.
+    /// older audio there: [`RadioEvent::Discontinuity`] gives the position. [`RadioEvent::Skipped`] says what was skipped, if
+    /// anything was. A `seek` before the next read cancels the skip. Does nothing after the end. Does not block.
     ///
     /// Make a new decoder, or reset the old one: it has read ahead.
     ///
@@ -345,8 +345,8 @@ impl RadioHandle {
         self.shared.title_at(position)
     }
 
-    /// The title at the reader's position; `None` if it is unknown, as of the first bytes of a connection. The listener hears it a little later: the decoder and the output buffer
-    /// audio.
+    /// The title at the reader's position; `None` if it is unknown, as of the first bytes of a connection. The listener hears it a
+    /// little later: the decoder and the output buffer audio.
     pub fn now_playing(&self) -> Option<Title> {
         self.shared.now_playing()
     }

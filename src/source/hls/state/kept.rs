@@ -11,8 +11,8 @@ use crate::source::hls::config::Quality;
 use crate::source::hls::ladder::levels::VariantStream;
 use crate::source::hls::timeline::TimedSegment;
 
-/// At most this fraction of [`HlsConfig::buffer_bytes`](crate::hls::HlsConfig::buffer_bytes) is kept: by default a fourth of 64 MiB, which is
-/// a quarter of an hour at 128 kbit/s, and which a program with many streams can bear.
+/// At most this fraction of [`HlsConfig::buffer_bytes`](crate::hls::HlsConfig::buffer_bytes) is kept: by default a fourth of 64
+/// MiB, which is a quarter of an hour at 128 kbit/s, and which a program with many streams can bear.
 const KEPT_PART: usize = 4;
 
 impl State {
