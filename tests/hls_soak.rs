@@ -140,6 +140,8 @@ fn memory_does_not_grow_over_14_400_segments() {
     });
     let mut config = HlsConfig::default();
     config.buffer = Duration::from_secs(10);
+    // A quarter of it keeps segments for seeks, and is full after a tenth.
+    config.buffer_bytes = 4 << 20;
     let mut hls = downloader().open_hls(&origin.url("/list.m3u8"), config).unwrap();
     let mut listener = Listener::default();
     let (mut early, mut most) = (0, 0);
