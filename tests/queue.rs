@@ -218,6 +218,17 @@ fn a_skip_ends_a_blocked_read_and_takes_what_was_prefetched() {
     read_all(&mut play(&mut queue));
 }
 
+/// Checks that the next track is requested before it is taken, and plays it to its end.
+fn assert_requested(origin: &Origin, downloader: &Downloader, queue: &mut Queue, path: &str, id: TrackId) {
+    origin.wait_until("the request", |log| request(log, path) == 1);
+    settle(downloader);
+    origin.stop_listening();
+    let mut playing = play(queue);
+    assert_eq!(playing.id, id);
+    read_all(&mut playing);
+    origin.listen_again();
+}
+
 #[test]
 fn a_skip_to_any_track_requests_it_at_once() {
     let origin = Origin::serving(Content::pattern(LEN));
@@ -226,13 +237,7 @@ fn a_skip_to_any_track_requests_it_at_once() {
     let ids = ["/1", "/2", "/3", "/4"].map(|path| push(&handle, &origin, path));
     let _playing = play(&mut queue);
     assert!(handle.skip_to(ids[3]));
-    origin.wait_until("the request", |log| request(log, "/4") == 1);
-    settle(&downloader);
-    origin.stop_listening();
-    let mut playing = play(&mut queue);
-    assert_eq!(playing.id, ids[3]);
-    read_all(&mut playing);
-    origin.listen_again();
+    assert_requested(&origin, &downloader, &mut queue, "/4", ids[3]);
     assert!(handle.skip_to(ids[0]));
     assert_eq!(play(&mut queue).id, ids[0]);
     assert_eq!(play(&mut queue).id, ids[1]);
@@ -250,13 +255,7 @@ fn a_skip_back_and_one_to_an_index_request_the_track_at_once() {
     assert_eq!((third.id, handle.current_index()), (ids[2], Some(2)));
     assert!(handle.previous());
     assert_eq!(third.stream.read(&mut [0; 10]).unwrap(), 0);
-    origin.wait_until("the request", |log| request(log, "/2") == 1);
-    settle(&downloader);
-    origin.stop_listening();
-    let mut second = play(&mut queue);
-    assert_eq!(second.id, ids[1]);
-    read_all(&mut second);
-    origin.listen_again();
+    assert_requested(&origin, &downloader, &mut queue, "/2", ids[1]);
     assert!(handle.skip_to(ids[0]));
     let mut first = play(&mut queue);
     assert!(!handle.previous());
@@ -275,13 +274,7 @@ fn skips_in_a_row_add_up_and_the_track_that_they_lead_to_is_requested_at_once() 
         handle.skip();
     }
     assert_eq!(handle.upcoming(), Some(ids[3]));
-    origin.wait_until("the request", |log| request(log, "/4") == 1);
-    settle(&downloader);
-    origin.stop_listening();
-    let mut playing = play(&mut queue);
-    assert_eq!(playing.id, ids[3]);
-    read_all(&mut playing);
-    origin.listen_again();
+    assert_requested(&origin, &downloader, &mut queue, "/4", ids[3]);
     assert!(handle.skip_to_index(2));
     handle.skip();
     handle.skip();
