@@ -43,7 +43,7 @@ fn main() {
         ("whole", "windway, all in memory", StorageConfig::WholeMemory),
     ] {
         if is_chosen(row) {
-            beside_ureq(&origin, name, || {
+            let run = || {
                 let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
                 let config = FileConfig::new().storage(storage.clone());
                 let mut stream = downloader.open_with(&origin.url("/a"), config).expect("a stream");
@@ -54,7 +54,11 @@ fn main() {
                     stats.requests, stats.stalls, stats.stalled
                 );
                 len
-            });
+            };
+            beside_ureq(&origin, name, run);
+            if row == "file" {
+                beside(&origin, "ureq that writes a file", || stored_by_ureq(&origin), name, run);
+            }
         }
     }
     if is_chosen("sinks") {
@@ -68,11 +72,17 @@ fn main() {
     }
 }
 
-/// Runs in turn with ureq, so that both meet the same load, and prints the middle ratios.
 fn beside_ureq(origin: &Origin, name: &str, run: impl Fn() -> u64) {
+    beside(origin, "plain ureq", || by_ureq(origin), name, run);
+}
+
+/// Runs in turn with a peer, so that both meet the same load, and prints the middle ratios.
+fn beside(origin: &Origin, peer: &str, by_peer: impl Fn() -> u64, name: &str, run: impl Fn() -> u64) {
     let mut ratios = [const { Vec::new() }; 2];
     for _ in 0..ROUNDS {
-        let ureq = measure("plain ureq", || by_ureq(origin));
+        let ureq = measure(peer, &by_peer);
+        // As below.
+        raw(origin);
         let own = measure(name, &run);
         // The next request must not run beside the disk thread, which closes the temporary file for 30 ms.
         raw(origin);
@@ -83,12 +93,44 @@ fn beside_ureq(origin: &Origin, name: &str, run: impl Fn() -> u64) {
         ratios.sort_by(f64::total_cmp);
         ratios[ratios.len() / 2]
     });
-    println!("{name:<40} {rate:.2} of the rate of plain ureq, {reader:.2} of the reader's CPU time\n");
+    println!("{name:<40} {rate:.2} of the rate of {peer}, {reader:.2} of the reader's CPU time\n");
 }
 
 fn by_ureq(origin: &Origin) -> u64 {
     let mut response = ureq::get(origin.url("/a")).call().expect("an answer");
     drain(&mut response.body_mut().as_reader())
+}
+
+/// The limit for a temporary file: the bytes are also written, by a second thread, and nothing else is done with them. Chunks in
+/// memory are limited as they are in windway.
+fn stored_by_ureq(origin: &Origin) -> u64 {
+    let file = tempfile::tempfile().expect("a temporary file");
+    let mut response = ureq::get(origin.url("/a")).call().expect("an answer");
+    let mut body = response.body_mut().as_reader();
+    let (full, to_write) = mpsc::sync_channel::<Vec<u8>>(64);
+    let (written, free) = mpsc::channel::<Vec<u8>>();
+    let writer = std::thread::spawn(move || {
+        let mut file = file;
+        for chunk in to_write {
+            file.write_all(&chunk).expect("space");
+            drop(written.send(chunk));
+        }
+    });
+    let mut len = 0;
+    loop {
+        let mut chunk = free.try_recv().unwrap_or_default();
+        chunk.resize(CHUNK, 0);
+        let got = body.read(&mut chunk).expect("bytes");
+        if got == 0 {
+            break;
+        }
+        len += got as u64;
+        chunk.truncate(got);
+        full.send(chunk).expect("a writer");
+    }
+    drop(full);
+    writer.join().expect("no panic");
+    len
 }
 
 /// Fetches one thing into a sink.
