@@ -17,6 +17,7 @@ use support::dice::Dice;
 use support::{Answer, Content, Origin, Request, poll_until};
 use windway::config::{Hook, RequestHook, RequestKind};
 use windway::download::{Download, DownloadConfig, DownloadPhase, discard, open_stored};
+use windway::event::Event;
 use windway::stream::Phase;
 use windway::{ByteRange, Downloader, DownloaderConfig, Error, ErrorKind};
 
@@ -597,6 +598,27 @@ fn a_download_without_its_server_is_retrying() {
     assert_eq!(progress.phase, DownloadPhase::Done);
     assert!(progress.last_error.is_none());
     place.check();
+}
+
+/// Nothing of this process has shown yet that the URL leads to the file. The first delays are short whatever their limit is.
+#[test]
+fn a_continued_download_dials_a_server_that_is_gone_every_second_and_a_half() {
+    let (place, (origin, _)) = (Place::new(), stalling());
+    {
+        let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+        poll_until("half of the file", || download.progress().stored >= LEN / 2);
+    }
+    origin.stop_listening();
+    let downloader = downloader();
+    let events = downloader.subscribe();
+    let _download = downloader.download(&origin.url("/a"), place.path(), DownloadConfig::new()).unwrap();
+    let delays = events.filter_map(|event| match event {
+        Event::Retrying { after, .. } => Some(after),
+        _ => None,
+    });
+    for after in delays.take(9) {
+        assert!(after <= Duration::from_millis(1500), "{after:?}");
+    }
 }
 
 #[test]

@@ -75,14 +75,21 @@ pub(crate) struct Absence {
 impl Absence {
     /// An absence counts as brief for this long: most networks and servers are back by then, and the user may log in meanwhile. As
     /// long as a radio waits for its station by default.
-    const BRIEF: Duration = Duration::from_secs(120);
-    /// Maximum delay between two attempts in that time: the reader goes on this soon after the return.
-    pub(crate) const MAX_DELAY: Duration = Duration::from_millis(1500);
+    pub(crate) const BRIEF: Duration = Duration::from_secs(120);
+    /// Maximum delay between two attempts in that time: what is fetched goes on this soon after the return.
+    const MAX_DELAY: Duration = Duration::from_millis(1500);
 
-    /// Records a failure at `now`. True if the absence is still brief.
-    pub(crate) fn handle_failure(&mut self, now: Instant) -> bool {
+    /// Records a failure at `now`. Returns how long the absence has lasted.
+    pub(crate) fn handle_failure(&mut self, now: Instant) -> Duration {
         let since = *self.since.get_or_insert(now);
-        now.saturating_duration_since(since) < Self::BRIEF
+        now.saturating_duration_since(since)
+    }
+
+    /// Maximum delay before the next attempt, in an absence that has `lasted` for this long. It grows from the end of a brief
+    /// absence on, and is 1/80 of what was waited already: an attempt without a connection costs a server nothing, but it
+    /// wakes the device.
+    pub(crate) fn max_delay(lasted: Duration) -> Duration {
+        Self::MAX_DELAY.max(lasted / 80)
     }
 
     /// Records that new bytes of the resource arrived.
@@ -189,13 +196,30 @@ mod tests {
     }
 
     #[test]
-    fn an_absence_is_brief_for_two_minutes_since_the_last_byte() {
+    fn an_absence_lasts_since_the_first_failure_after_the_last_byte() {
         let (mut absence, now) = (Absence::default(), Instant::now());
         let second = Duration::from_secs(1);
-        assert!(absence.handle_failure(now) && absence.handle_failure(now + 119 * second));
-        assert!(!absence.handle_failure(now + 120 * second));
+        assert_eq!(absence.handle_failure(now), Duration::ZERO);
+        assert_eq!(absence.handle_failure(now + 120 * second), 120 * second);
         absence.handle_bytes();
-        assert!(absence.handle_failure(now + 121 * second) && absence.handle_failure(now + 240 * second));
+        assert_eq!(absence.handle_failure(now + 121 * second), Duration::ZERO);
+        assert_eq!(absence.handle_failure(now + 240 * second), 119 * second);
+    }
+
+    /// The times of the attempts of an absence of this length, and of the first one after it.
+    fn attempts(absent: Duration, seed: u64) -> Vec<Duration> {
+        let (start, mut now) = (Instant::now(), Duration::ZERO);
+        let (mut backoff, mut absence, mut times) = (Backoff::default(), Absence::default(), Vec::new());
+        let mut random = seed;
+        while now < absent {
+            times.push(now);
+            // Knuth's generator: its high bits are random enough for a delay.
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let after = backoff.handle_failure(&broken(), u32::MAX, random).unwrap();
+            now += after.min(Absence::max_delay(absence.handle_failure(start + now)));
+        }
+        times.push(now);
+        times
     }
 
     #[test]
@@ -225,6 +249,19 @@ mod tests {
         #[test]
         fn no_header_makes_the_parser_panic(value in ".{0,64}") {
             parse_retry_after(&value, SystemTime::UNIX_EPOCH);
+        }
+
+        /// A dead server is not dialled without a pause, and one that is back is found soon.
+        #[test]
+        fn an_absence_is_over_soon_after_its_end_and_takes_few_attempts(seconds in 1..3600_u64, seed in any::<u64>()) {
+            let absent = Duration::from_secs(seconds);
+            let times = attempts(absent, seed);
+            let late = *times.last().unwrap() - absent;
+            prop_assert!(late <= Duration::from_millis(1500).max(absent / 80), "{late:?} after {absent:?}");
+            // Most delays are the longest: 90 attempts in two minutes, and 55 each time that the absence doubles.
+            prop_assert!(times.len() as u64 <= 12 + seconds, "{} in {absent:?}", times.len());
+            let in_ten_minutes = times.iter().filter(|time| time.as_secs() < 600).count();
+            prop_assert!(in_ten_minutes < 350, "{in_ten_minutes} in ten minutes");
         }
 
         #[test]

@@ -258,6 +258,13 @@ impl Fetch {
         self
     }
 
+    /// While its server can't be reached it is dialled often, although nothing has shown yet that the resource is there. For what
+    /// is wanted whenever the network is back.
+    pub(crate) fn dials_often(mut self) -> Self {
+        self.rules.dials_often = true;
+        self
+    }
+
     /// What to do if the rest of a broken body has another entity tag.
     pub(crate) fn other_tags(mut self, other_tags: OtherTags) -> Self {
         self.rules.other_tags = other_tags;

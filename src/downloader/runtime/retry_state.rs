@@ -42,8 +42,11 @@ pub(crate) struct RetryState {
     redial: Option<Arc<dyn Urgency>>,
     /// See [`Fetch::fail_fast`](crate::Fetch::fail_fast).
     wait_limit: Option<Duration>,
-    /// `None` unless it [was available](crate::Fetch::was_available) before.
-    absence: Option<Absence>,
+    /// See [`Fetch::was_available`](crate::Fetch::was_available).
+    was_available: bool,
+    /// See [`Fetch::dials_often`](crate::Fetch::dials_often).
+    dials_often: bool,
+    absence: Absence,
     /// See [`Fetch::on_retry`](crate::Fetch::on_retry).
     on_retry: Option<OnRetry>,
 }
@@ -60,6 +63,7 @@ impl RetryState {
             redial,
             wait_limit,
             was_available,
+            dials_often,
             on_retry,
             measured: _,
         } = rules;
@@ -83,7 +87,9 @@ impl RetryState {
             silent: (0, 0),
             redial,
             wait_limit,
-            absence: was_available.then(Absence::default),
+            was_available,
+            dials_often,
+            absence: Absence::default(),
             on_retry,
         }
     }
@@ -235,9 +241,7 @@ impl RetryState {
         if !new.is_empty() {
             self.backoff.handle_bytes(new.len() as u64, now);
             self.flowed = true;
-            if let Some(absence) = &mut self.absence {
-                absence.handle_bytes();
-            }
+            self.absence.handle_bytes();
         }
         Ok((offset, new))
     }
@@ -251,8 +255,8 @@ impl RetryState {
         waits_for_room: bool,
     ) -> Option<Duration> {
         let lacks_room = error.kind() == ErrorKind::TooManyOpenBodies && waits_for_room;
-        let is_brief = self.handle_absence(error);
-        let may_pass = error.is_retryable() || lacks_room || is_brief;
+        let absent = self.handle_absence(error, Instant::now());
+        let may_pass = error.is_retryable() || lacks_room || absent.is_some();
         if token.is_cancelled() || !may_pass || self.fails_fast(error) {
             return None;
         }
@@ -266,17 +270,22 @@ impl RetryState {
             on_retry(error);
         }
         let asked = self.max_retry_delay.filter(|_| error.retry_after().is_none());
-        let most = [asked, is_brief.then_some(Absence::MAX_DELAY)];
-        Some(most.into_iter().flatten().fold(after, Duration::min))
+        Some([asked, absent].into_iter().flatten().fold(after, Duration::min))
     }
 
-    /// Records a failure of a resource that was there. True if it is likely to come back soon.
-    fn handle_absence(&mut self, error: &Error) -> bool {
+    /// Records a failure at `now`. Returns the longest delay, if the resource or its server is likely to come back.
+    fn handle_absence(&mut self, error: &Error, now: Instant) -> Option<Duration> {
         // As for a radio: a network that wants a login answers with its page, or with a redirect to it, which the rules of a list may
         // forbid.
         let is_page = matches!(error.kind(), ErrorKind::NotMedia | ErrorKind::Forbidden);
-        let is_absent = is_page || error.is_unreachable();
-        self.absence.as_mut().is_some_and(|absence| is_absent && absence.handle_failure(Instant::now()))
+        let is_absent = if error.is_unreachable() {
+            self.was_available || self.dials_often
+        } else {
+            self.was_available && is_page
+        };
+        let lasted = is_absent.then(|| self.absence.handle_failure(now))?;
+        let is_brief = self.was_available && lasted < Absence::BRIEF;
+        (is_brief || error.is_retryable()).then(|| Absence::max_delay(lasted))
     }
 
     /// True if the caller prefers the error to a wait.

@@ -124,7 +124,7 @@ impl FilePeer {
             weak.upgrade().is_some_and(|shared| shared.state.lock().recheck_urgency(key))
         });
         if is_endless {
-            fetch = fetch.max_retries(u32::MAX);
+            fetch = fetch.max_retries(u32::MAX).dials_often();
         }
         if promised.is_some() {
             fetch = fetch.was_available();
