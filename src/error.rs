@@ -212,9 +212,15 @@ impl Error {
         Self::new(ErrorKind::Silent, format!("read timed out: no data for {limit:?}"))
     }
 
-    /// The error of a thread that could not be started.
-    pub(crate) fn no_thread(cause: io::Error) -> Self {
-        Self::new(ErrorKind::Io(cause.kind()), "a thread could not be started").with_cause(cause)
+    /// The error of the thread `windway-{name}`, which could not be started.
+    pub(crate) fn no_thread(name: &str, cause: io::Error) -> Self {
+        let kind = match cause.kind() {
+            // POSIX, `pthread_create`: EAGAIN beyond a limit. In a read it would mean that the bytes have not arrived.
+            io::ErrorKind::WouldBlock => io::ErrorKind::ResourceBusy,
+            kind => kind,
+        };
+        Self::new(ErrorKind::Io(kind), format!("the thread windway-{name} could not be started"))
+            .with_cause(cause)
     }
 
     /// Fails in a callback that windway runs. Each call that may block on another thread checks this first: see

@@ -114,6 +114,7 @@ mod safe_url;
 mod source;
 mod storage;
 pub mod stream;
+mod thread;
 mod types;
 mod watch;
 

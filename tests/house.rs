@@ -22,7 +22,7 @@ const ROWS: &[&[&str]] = &[
     &["media"],
     &["config", "hook"],
     &["cache"],
-    &["event", "phase"],
+    &["event", "phase", "thread"],
     &["error"],
     &["buffer", "foreign", "id_map", "cancel", "types", "origin", "safe_url", "bandwidth", "watch"],
 ];

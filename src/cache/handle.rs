@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::SystemTime;
 
 use super::config::{CacheConfig, CacheKey};
@@ -13,6 +12,7 @@ use super::format::Header;
 use super::freshness::Policy;
 use super::store::{Store, files, storage_error, time};
 use crate::error::{Error, ErrorKind};
+use crate::thread;
 
 /// Maximum of `max_bytes`: sums of sizes must not overflow.
 const MAX_BYTES: u64 = 1 << 60;
@@ -88,9 +88,9 @@ impl Cache {
         let store = Arc::new(store);
         let scanned = Arc::clone(&store);
         // Without it a write scans the directory, once as much is written as may be without a scan.
-        let spawned = thread::Builder::new().name("windway-cache".into()).spawn(move || scanned.count());
+        let spawned = thread::start("cache", move || scanned.count());
         if let Err(error) = spawned {
-            log::debug!("no thread to count the entries of the cache: {error}");
+            log::debug!("the entries of the cache are counted later: {error:?}");
         }
         Ok(Self(store))
     }

@@ -3,13 +3,15 @@
 //! The thread starts with the first alarm and ends when none has been set for [`LINGER`]. It only wakes at the next deadline: a
 //! removed alarm costs at most one wake-up, at its deadline.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{fmt, thread};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use slab::Slab;
+
+use crate::thread;
 
 /// Time after which the thread ends if no alarm is set. A program that sends one request a second must not start one thread a
 /// second.
@@ -124,8 +126,7 @@ impl Alarms {
             }
             None => {
                 let alarms = Arc::clone(self);
-                let named = thread::Builder::new().name("windway-hedge".into());
-                match named.spawn(move || alarms.run()) {
+                match thread::start("hedge", move || alarms.run()) {
                     Ok(_waited_for_by_close) => state.wakes_at = Some(at),
                     Err(error) => log::warn!("can't start the alarm thread: {error}"),
                 }
@@ -259,6 +260,26 @@ mod tests {
         drop(late);
         alarms.close();
         assert!(alarms.state.lock().wakes_at.is_none());
+    }
+
+    #[test]
+    fn an_alarm_without_a_thread_is_called_once_one_starts() {
+        let alarms = Arc::new(Alarms::default());
+        let (calls_tx, calls) = unbounded();
+        let refusal = thread::refuse("hedge");
+        let (now, first) = (Instant::now(), calls_tx.clone());
+        let _first = alarms.set_fn(now, move |_| {
+            first.send(1).unwrap_or_default();
+            None
+        });
+        assert!(alarms.state.lock().wakes_at.is_none());
+        drop(refusal);
+        let _second = alarms.set_fn(now, move |_| {
+            calls_tx.send(2).unwrap_or_default();
+            None
+        });
+        assert_eq!(calls.iter().take(2).sum::<i32>(), 3);
+        alarms.close();
     }
 
     #[test]

@@ -14,10 +14,9 @@
 //! The thread of the request may be blocked in a connect, a handshake or a read. So an [alarm](super::alarm) decides when to
 //! hedge, each hedged request runs on a thread of its own, and the request's thread joins them all before it returns.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -32,6 +31,7 @@ use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 use crate::foreign::contain;
 use crate::safe_url::HttpUrl;
+use crate::thread;
 
 /// Sends `request` to `url` at `now`, hedged if `hedging` is set. Blocks until a response head arrives, all attempts fail, or a
 /// cancel.
@@ -172,7 +172,7 @@ impl Hedge {
     }
 
     /// Hedges the first attempt, which was sent at `since`. Fails if no thread can be started.
-    fn begin(self: &Arc<Self>, state: &mut State, over: Over, since: Instant) -> io::Result<()> {
+    fn begin(self: &Arc<Self>, state: &mut State, over: Over, since: Instant) -> Result<(), Error> {
         let last = state.hedges.last().map_or(&self.first, |hedged| &hedged.exchange);
         state.unresponsive.extend(last.peer());
         // A connection that was begun since for another request is as good as a new one.
@@ -184,9 +184,8 @@ impl Hedge {
         let exchange = Arc::new(exchange.away_from(state.unresponsive.clone()).hedging(since));
         let token = state.hedged.get_or_insert_with(|| self.cancel.child(CancelReason::Fetch)).clone();
         let (hedge, own) = (Arc::clone(self), Arc::clone(&exchange));
-        let named = thread::Builder::new().name("windway-hedged".into());
         // Under the lock, so that `end` finds every thread that was started, and joins it.
-        let thread = named.spawn(move || {
+        let thread = thread::start("hedged", move || {
             let send = || hedge.sender.send(&hedge.request, &hedge.url, &token, &own, Instant::now());
             // A logger or a dependency may panic in it. Then it has ended too, and the request's thread waits for that.
             let attempt = contain("a hedged request", send).ok();
@@ -354,7 +353,7 @@ mod tests {
     fn an_address_that_refused_is_tried_last() {
         let good = TcpListener::bind("127.0.0.2:0").unwrap();
         let port = good.local_addr().unwrap().port();
-        thread::spawn(move || good.incoming().flatten().for_each(answer));
+        std::thread::spawn(move || good.incoming().flatten().for_each(answer));
         let client = HttpClient::new(&ClientConfig::default()).unwrap();
         let lookups = Arc::clone(&client.opener.sender.lookups);
         let [first, second] = [1, 2].map(|last| IpAddr::from([127, 0, 0, last]));
@@ -369,7 +368,7 @@ mod tests {
     fn an_answer_to_a_request_without_a_hedge_ends_the_pause_of_the_hedges_of_its_origin() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let request = Request::get(&format!("http://{}/", server.local_addr().unwrap())).unwrap();
-        thread::spawn(move || server.incoming().flatten().for_each(answer));
+        std::thread::spawn(move || server.incoming().flatten().for_each(answer));
         let client = HttpClient::new(&ClientConfig::default()).unwrap();
         let (sender, now) = (&client.opener.sender, Instant::now());
         while sender.take_hedge(request.origin(), true, now).is_ok() {}
@@ -387,7 +386,7 @@ mod tests {
         let unresponsive = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = unresponsive.local_addr().unwrap().port();
         let good = TcpListener::bind(("127.0.0.2", port)).unwrap();
-        thread::spawn(move || good.incoming().flatten().for_each(answer));
+        std::thread::spawn(move || good.incoming().flatten().for_each(answer));
         let client = HttpClient::new(&ClientConfig::default()).unwrap();
         let lookups = Arc::clone(&client.opener.sender.lookups);
         let [first, second] = [1, 2].map(|last| IpAddr::from([127, 0, 0, last]));
@@ -398,7 +397,7 @@ mod tests {
         let waiting = client.clone();
         let request = Request::get(&format!("http://two.test:{port}/")).unwrap();
         let origin = request.origin().clone();
-        let asking = thread::spawn(move || {
+        let asking = std::thread::spawn(move || {
             let token = CancelToken::new(CancelReason::Fetch);
             let mut response = waiting.open(&request, &token, Some(&hedging)).unwrap();
             let mut body = [0; 2];

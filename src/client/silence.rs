@@ -7,10 +7,9 @@
 //! thread of its own. When the head of a response that can continue the body arrives, the silent connection is shut down; its
 //! read fails, and the reader takes the new response. If the silent connection delivers first, the hedged request is cancelled.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -25,6 +24,7 @@ use super::urgency::Urgency;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 use crate::origin::Origin;
+use crate::thread;
 
 /// Maximum number of hedged requests in one silence. The pauses between them double, so the last one starts after four delays. Each
 /// delay is longer after a silence in which the body's own connection was [faster](super::hedge_backoff).
@@ -229,13 +229,12 @@ impl<R: Send + 'static> Shared<R> {
     }
 
     /// Fails if no thread can be started.
-    fn begin(self: &Arc<Self>, state: &mut State<R>, since: Instant) -> io::Result<()> {
+    fn begin(self: &Arc<Self>, state: &mut State<R>, since: Instant) -> Result<(), Error> {
         // The thread that writes it is blocked in a silent read, so it does not change meanwhile.
         let position = self.position.load(Ordering::Relaxed);
         let token = self.token.child(CancelReason::Fetch);
         let (shared, own, number) = (Arc::clone(self), token.clone(), state.begun);
-        let named = thread::Builder::new().name("windway-hedged".into());
-        let thread = named.spawn(move || shared.request_rest(number, position, &own, since))?;
+        let thread = thread::start("hedged", move || shared.request_rest(number, position, &own, since))?;
         state.hedges.push(Hedged { number, token, thread });
         Ok(())
     }
@@ -315,6 +314,35 @@ mod tests {
         fn is_urgent(&self) -> bool {
             true
         }
+    }
+
+    #[test]
+    fn a_hedge_without_a_thread_is_due_again_later() {
+        let client = HttpClient::new(&ClientConfig::default()).unwrap();
+        let sender = Arc::clone(&client.opener.sender);
+        let (opens, opened) = crossbeam_channel::unbounded();
+        let open = move |_: u64, _: &CancelToken| {
+            opens.send(()).unwrap_or_default();
+            Ok(None::<()>)
+        };
+        let budget =
+            OriginBudget { sender: Arc::clone(&sender), origin: Origin::new(false, "host.test", 80) };
+        let successor = Successor { open: Box::new(open), budget, is_live: false };
+        let delay = Duration::from_secs(3600);
+        let hedging = Hedging { delay, urgency: Arc::new(Always) };
+        let token = CancelToken::new(CancelReason::Fetch);
+        let hedge =
+            SilenceHedge::watch(&sender.alarms, &hedging, successor, token, &Arc::new(Exchange::default()));
+        hedge.begin_wait(0);
+        let since = Instant::now();
+        Arc::clone(&hedge.0).handle_silence(since);
+        let refusal = thread::refuse("hedged");
+        let due = since + delay;
+        assert_eq!(hedge.0.poll(due), Next::At(due + delay));
+        drop(refusal);
+        assert_eq!(hedge.0.poll(due + delay), Next::At(due + 2 * delay));
+        opened.recv().unwrap();
+        hedge.end_wait(true);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle, ThreadId};
+use std::thread::{JoinHandle, ThreadId};
 
 use parking_lot::{Condvar, Mutex};
 use ring::digest::{Context, SHA256};
@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind};
 use crate::foreign::{contain, in_callback};
 use crate::source::Source;
 use crate::source::file::{FileReader, HttpFile};
+use crate::thread;
 use crate::types::Priority;
 
 /// Maximum number of new beginnings because the file has changed. A file that changes more often never gets whole.
@@ -87,11 +88,7 @@ impl Running {
         });
         running.open(path)?;
         let (runs, path) = (Arc::clone(&running), path.to_owned());
-        let spawned = thread::Builder::new().name("windway-download".into()).spawn(move || runs.run(&path));
-        let thread = spawned.map_err(|error| {
-            let why = "the thread of a download could not be started";
-            Error::new(ErrorKind::Io(error.kind()), why).with_cause(error)
-        })?;
+        let thread = thread::start("download", move || runs.run(&path))?;
         *running.thread.lock() = Some((thread.thread().id(), thread));
         Ok(running)
     }
@@ -320,7 +317,7 @@ impl Running {
     /// Waits for the thread, unless it is the calling one, or that could wait for it.
     pub(super) fn join(&self) {
         let thread = self.thread.lock().take();
-        let Some((id, thread)) = thread.filter(|(id, _)| *id != thread::current().id()) else { return };
+        let Some((id, thread)) = thread.filter(|(id, _)| *id != std::thread::current().id()) else { return };
         // Not in a callback, whose end the thread may be waiting for.
         if !in_callback() && thread.join().is_err() {
             log::error!("the thread {id:?} of a download panicked");

@@ -1,7 +1,7 @@
 //! What all handles of a downloader share, and the start and the end of its threads.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -13,6 +13,7 @@ use crate::downloader::runtime::own_thread::on_own_thread;
 use crate::downloader::runtime::{scheduler, watchdog, worker};
 use crate::error::Error;
 use crate::foreign::in_callback;
+use crate::thread;
 
 /// Shared by all handles. Its drop stops the threads, which hold the core only.
 pub(crate) struct Handle {
@@ -25,11 +26,9 @@ pub(crate) struct Handle {
 }
 
 /// State of the threads. It only changes from a variant to a later one.
-#[derive(Default)]
 enum Threads {
-    /// No peer was registered yet.
-    #[default]
-    NotStarted,
+    /// No peer was registered yet. These threads run: none, unless another one could not be started.
+    Starting(Vec<JoinHandle<()>>),
     Running(Vec<JoinHandle<()>>),
     /// A call of `stop` joins them, without the lock: a callback on them may register a peer, which takes it.
     Ending,
@@ -39,7 +38,7 @@ enum Threads {
 impl Handle {
     /// A handle to `core`, whose threads have not started.
     pub(super) fn new(core: Arc<Core>, budget: Arc<SharedBudget>) -> Self {
-        Self { core, budget, threads: Mutex::default(), ended: Condvar::new() }
+        Self { core, budget, threads: Mutex::new(Threads::Starting(Vec::new())), ended: Condvar::new() }
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
@@ -49,35 +48,29 @@ impl Handle {
     /// Starts the threads, if no call has started them before.
     pub(super) fn start(&self) -> Result<(), Error> {
         let mut threads = self.threads.lock();
-        match &*threads {
-            Threads::NotStarted => {}
+        let running = match &mut *threads {
+            Threads::Starting(running) => running,
             Threads::Running(_) => return Ok(()),
             Threads::Ending | Threads::Ended => return Err(Error::cancelled(CancelReason::Shutdown)),
-        }
-        // With the lock: another call would start them again, and `stop` would join only some.
-        let mut running = Vec::new();
-        let started = self.start_all(&mut running);
-        *threads = Threads::Running(running);
-        drop(threads);
-        // Some threads may run: `stop` ends and joins them, and later calls get the error of a stopped downloader.
-        if started.is_err() {
-            self.stop();
-        }
-        started
+        };
+        // With the lock: another call would start them again, and `stop` would join only some. After an error those that run wait
+        // for the next call: without a peer they have nothing to do.
+        self.start_missing(running)?;
+        *threads = Threads::Running(std::mem::take(running));
+        Ok(())
     }
 
-    fn start_all(&self, running: &mut Vec<JoinHandle<()>>) -> Result<(), Error> {
-        for number in 0..self.core.config.max_concurrent {
+    /// Starts those behind `running`: the workers, the scheduler and the watchdog.
+    fn start_missing(&self, running: &mut Vec<JoinHandle<()>>) -> Result<(), Error> {
+        let workers = self.core.config.max_concurrent;
+        for number in running.len()..workers + 2 {
             let core = Arc::clone(&self.core);
-            let named = thread::Builder::new().name(format!("windway-fetch-{}", number + 1));
-            running.push(named.spawn(move || worker::run(&core, number)).map_err(Error::no_thread)?);
+            running.push(match number.checked_sub(workers) {
+                None => thread::start(&format!("fetch-{}", number + 1), move || worker::run(&core, number)),
+                Some(0) => thread::start("scheduler", move || scheduler::run(&core)),
+                Some(_) => thread::start("watchdog", move || watchdog::start(&core)),
+            }?);
         }
-        let core = Arc::clone(&self.core);
-        let named = thread::Builder::new().name("windway-scheduler".into());
-        running.push(named.spawn(move || scheduler::run(&core)).map_err(Error::no_thread)?);
-        let core = Arc::clone(&self.core);
-        let named = thread::Builder::new().name("windway-watchdog".into());
-        running.push(named.spawn(move || watchdog::start(&core)).map_err(Error::no_thread)?);
         Ok(())
     }
 
@@ -94,8 +87,7 @@ impl Handle {
         let running = {
             let mut threads = self.threads.lock();
             match std::mem::replace(&mut *threads, Threads::Ending) {
-                Threads::Running(running) => running,
-                Threads::NotStarted => Vec::new(),
+                Threads::Starting(running) | Threads::Running(running) => running,
                 Threads::Ending => {
                     while matches!(*threads, Threads::Ending) {
                         self.ended.wait(&mut threads);
@@ -129,5 +121,40 @@ fn join_all(threads: Vec<JoinHandle<()>>) {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::downloader::{Downloader, DownloaderConfig};
+    use crate::error::ErrorKind;
+    use crate::types::Priority;
+
+    #[test]
+    fn a_downloader_whose_threads_could_not_all_start_starts_the_others_later() {
+        let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+        for name in ["fetch-1", "fetch-3", "scheduler", "watchdog"] {
+            let _refusal = thread::refuse(name);
+            let error = downloader.register((), Priority::High).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Io(io::ErrorKind::ResourceBusy), "{error:?}");
+            assert_eq!(error.to_string(), format!("the thread windway-{name} could not be started"));
+        }
+        let _peer = downloader.register((), Priority::High).unwrap();
+        let Threads::Running(running) = &*downloader.0.threads.lock() else { panic!("all run") };
+        assert_eq!(running.len(), downloader.0.core.config.max_concurrent + 2);
+    }
+
+    #[test]
+    fn a_stop_joins_the_threads_that_had_started() {
+        let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+        let refusal = thread::refuse("scheduler");
+        downloader.register((), Priority::High).unwrap_err();
+        drop(refusal);
+        downloader.stop();
+        assert!(matches!(*downloader.0.threads.lock(), Threads::Ended));
+        assert!(downloader.register((), Priority::High).unwrap_err().is_cancelled());
     }
 }

@@ -10,14 +10,15 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle, ThreadId};
+use std::thread::{JoinHandle, ThreadId};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::store::BlockStore;
 use super::write_behind::Backlog;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::foreign::contain;
+use crate::thread;
 
 /// Something that needs file I/O.
 pub(super) trait DiskWork: fmt::Debug + Send + Sync {
@@ -77,12 +78,7 @@ impl Disk {
     fn start(backlog: Backlog) -> Result<Self, Error> {
         let queue = Arc::new(Queue::default());
         let serves = Arc::clone(&queue);
-        let thread = thread::Builder::new().name("windway-disk".into()).spawn(move || serves.run()).map_err(
-            |error| {
-                let why = "the disk thread could not be started";
-                Error::new(ErrorKind::Io(error.kind()), why).with_cause(error)
-            },
-        )?;
+        let thread = thread::start("disk", move || serves.run())?;
         Ok(Self { queue, backlog: Arc::new(backlog), id: thread.thread().id(), thread: Some(thread) })
     }
 
@@ -113,7 +109,7 @@ impl Drop for Disk {
         }
         // The thread itself may drop the last share, with a resource that it held while it worked, or after a close. It ends by
         // itself then.
-        if thread::current().id() == self.id {
+        if std::thread::current().id() == self.id {
             return;
         }
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
@@ -179,7 +175,7 @@ pub(super) mod tests {
 
     impl DiskWork for Report {
         fn work(&self) -> bool {
-            self.0.send(thread::current().id()).unwrap();
+            self.0.send(std::thread::current().id()).unwrap();
             false
         }
     }
@@ -190,6 +186,15 @@ pub(super) mod tests {
         let report: Arc<dyn DiskWork> = Arc::new(Report(sender));
         disk.request(&report);
         receiver.recv().unwrap()
+    }
+
+    #[test]
+    fn a_disk_without_a_thread_is_an_error_once() {
+        let refusal = thread::refuse("disk");
+        let error = Disk::start(Backlog::default()).unwrap_err();
+        assert_eq!(error.to_string(), "the thread windway-disk could not be started");
+        drop(refusal);
+        await_earlier_work(&own_disk());
     }
 
     /// Blocks the thread until it receives a message.
@@ -220,7 +225,7 @@ pub(super) mod tests {
     fn all_shares_are_of_one_thread() {
         let (one, other) = (Disk::shared().unwrap(), Disk::shared().unwrap());
         assert_eq!(await_earlier_work(&one), await_earlier_work(&other));
-        assert_ne!(await_earlier_work(&one), thread::current().id());
+        assert_ne!(await_earlier_work(&one), std::thread::current().id());
     }
 
     #[test]

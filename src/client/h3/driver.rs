@@ -1,10 +1,12 @@
 //! The thread `windway-quic`: receives for all connections, except those whose only caller does that itself (`receiver.rs`), and
 //! keeps their deadlines. It starts with the first connection and ends with the last.
+//!
+//! If it can't be started, or panics, only the connections of that moment are lost: the next one starts it again.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use mio::{Events, Poll, Registry, Token, Waker};
@@ -13,6 +15,9 @@ use parking_lot::{Condvar, Mutex};
 use super::connection::{Connection, Turn};
 use super::poller::{Pollers, WAKER};
 use super::socket::Buffers;
+use crate::error::{Error, ErrorKind};
+use crate::foreign::{Panic, contain};
+use crate::thread;
 
 /// Events that one poll returns at most. Others stay ready for the next poll.
 const EVENTS: usize = 64;
@@ -23,66 +28,56 @@ pub(super) struct Driver {
     registry: Arc<Registry>,
     waker: Arc<Waker>,
     pollers: Arc<Pollers>,
+    /// Locked by the thread for as long as it runs.
+    poll: Mutex<Poll>,
     state: Mutex<State>,
     /// `await_ended` waits here. Notified when the thread ends.
     ended: Condvar,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    /// `None` while a thread uses it.
-    poll: Option<Poll>,
+    /// A thread was started, and is not about to end. Always true while there is a connection.
+    is_running: bool,
     /// The thread that was started last. Taken by the call that joins it.
     thread: Option<JoinHandle<()>>,
-    /// A thread could not be started, and the poll is lost with it.
-    is_lost: bool,
     connections: HashMap<usize, Arc<Connection>>,
     /// Only grows, so an event of a connection that is over finds none.
     next_token: usize,
 }
 
 impl Driver {
-    pub(super) fn new() -> io::Result<Arc<Self>> {
-        let poll = Poll::new()?;
-        let registry = Arc::new(poll.registry().try_clone()?);
-        let waker = Arc::new(Waker::new(&registry, WAKER)?);
-        let state = State {
-            poll: Some(poll),
-            thread: None,
-            is_lost: false,
-            connections: HashMap::new(),
-            next_token: 0,
-        };
-        let (pollers, state) = (Arc::default(), Mutex::new(state));
-        Ok(Arc::new(Self { registry, waker, pollers, state, ended: Condvar::new() }))
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] if the system has no more descriptors.
+    pub(super) fn new() -> Result<Arc<Self>, Error> {
+        let poll = Poll::new().map_err(no_wait)?;
+        let registry = Arc::new(poll.registry().try_clone().map_err(no_wait)?);
+        let waker = Arc::new(Waker::new(&registry, WAKER).map_err(no_wait)?);
+        let (pollers, poll, state) = (Arc::default(), Mutex::new(poll), Mutex::default());
+        Ok(Arc::new(Self { registry, waker, pollers, poll, state, ended: Condvar::new() }))
     }
 
     /// Receives for `connection` from now on. Starts the thread if it does not run.
-    pub(super) fn add(self: &Arc<Self>, connection: &Arc<Connection>) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] if the system refuses the thread, or to poll another socket.
+    pub(super) fn add(self: &Arc<Self>, connection: &Arc<Connection>) -> Result<(), Error> {
         let mut state = self.state.lock();
-        if state.is_lost {
-            return Err(io::ErrorKind::ResourceBusy.into());
-        }
         let token = state.next_token;
         state.next_token += 1;
-        connection.register(&self.registry, Token(token))?;
-        if let Some(poll) = state.poll.take() {
+        connection.register(&self.registry, Token(token)).map_err(no_wait)?;
+        if !state.is_running {
             let driver = Arc::clone(self);
-            let named = thread::Builder::new().name("windway-quic".into());
-            match named.spawn(move || driver.run(poll)) {
-                // The handle of a thread that ran before is dropped without a join: that thread has given the poll back as
-                // its last act.
-                Ok(thread) => state.thread = Some(thread),
-                Err(error) => {
-                    state.is_lost = true;
-                    return Err(error);
-                }
-            }
+            // The handle of a thread that ran before is dropped without a join: that thread has nothing to do but to end.
+            state.thread = Some(thread::start("quic", move || driver.run())?);
+            state.is_running = true;
         }
         state.connections.insert(token, Arc::clone(connection));
         drop(state);
         // Its first packet was sent without the thread, which has to send it again if it is lost.
-        self.waker.wake()
+        self.waker.wake().map_err(no_wait)
     }
 
     /// Wakes the thread, which takes a turn of each connection.
@@ -98,7 +93,7 @@ impl Driver {
     /// Blocks until the thread has ended, because all connections are over.
     pub(super) fn await_ended(&self) {
         let mut state = self.state.lock();
-        while state.poll.is_none() && !state.is_lost {
+        while state.is_running {
             self.ended.wait(&mut state);
         }
         let thread = state.thread.take();
@@ -110,7 +105,27 @@ impl Driver {
     }
 
     /// Main function of the thread.
-    fn run(&self, mut poll: Poll) {
+    fn run(&self) {
+        if let Err(panic) = contain("the thread for QUIC", || self.drive()) {
+            self.handle_panic(panic);
+        }
+    }
+
+    /// The thread ends by `panic`, and its connections with it: nothing would keep their deadlines.
+    fn handle_panic(&self, panic: Panic) {
+        let lost = {
+            let mut state = self.state.lock();
+            state.is_running = false;
+            self.ended.notify_all();
+            std::mem::take(&mut state.connections)
+        };
+        let error = Error::from(panic);
+        lost.values().for_each(|connection| connection.fail(&error));
+    }
+
+    /// Receives and keeps deadlines until no connection is left.
+    fn drive(&self) {
+        let mut poll = self.poll.lock();
         let (mut events, mut buffers) = (Events::with_capacity(EVENTS), Buffers::default());
         // Latest time of the next turn of each connection, and the connections with packets that are still unread.
         let mut turns: HashMap<usize, Turn> = HashMap::new();
@@ -138,7 +153,7 @@ impl Driver {
             let mut state = self.state.lock();
             if state.connections.is_empty() {
                 // Under the lock: a connection that is added from now on starts another thread.
-                state.poll = Some(poll);
+                state.is_running = false;
                 self.ended.notify_all();
                 return;
             }
@@ -163,6 +178,10 @@ impl Driver {
     }
 }
 
+fn no_wait(cause: io::Error) -> Error {
+    Error::new(ErrorKind::Io(cause.kind()), "can't wait for QUIC packets").with_cause(cause)
+}
+
 /// How long the thread may sleep. `None`: until a packet comes or it is woken.
 fn timeout(turns: &HashMap<usize, Turn>) -> Option<std::time::Duration> {
     if turns.values().any(|turn| turn.has_more) {
@@ -170,4 +189,32 @@ fn timeout(turns: &HashMap<usize, Turn>) -> Option<std::time::Duration> {
     }
     let first = turns.values().filter_map(|turn| turn.deadline).min()?;
     Some(first.saturating_duration_since(Instant::now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::client::h3::connection::{RequestStream, begin};
+
+    #[test]
+    fn a_thread_that_panics_ends_its_connections_and_is_started_again() {
+        let driver = Driver::new().unwrap();
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let [lost, next] = [(); 2].map(|()| begin(&driver, silent.local_addr().unwrap()));
+        // As the thread leaves it.
+        let state = || driver.state.lock();
+        (state().is_running, state().next_token) = (true, 1);
+        state().connections.insert(0, Arc::clone(&lost));
+        let stream = RequestStream::enter(&lost, None);
+        driver.handle_panic(contain("a test", || panic!("as it wants")).unwrap_err());
+        let error = stream.send(&[], Duration::from_secs(60)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Panicked);
+        driver.add(&next).unwrap();
+        assert!(state().is_running && state().connections.len() == 1);
+        next.close();
+        driver.await_ended();
+    }
 }

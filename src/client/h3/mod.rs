@@ -54,6 +54,7 @@ use super::tls::Tls;
 use crate::config::EarlyData;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
+use crate::thread;
 use crate::types::digits;
 
 pub(super) use self::connection::StreamHandle;
@@ -112,14 +113,6 @@ enum Route {
     Tcp(Quic),
 }
 
-impl Route {
-    /// RFC 7838, section 2.4: without its alternative, an origin is used as if it had none.
-    fn unusable(origin: &Origin, error: &Error) -> Self {
-        log::debug!("no QUIC connection to {}: {error:?}", origin.host);
-        Self::Tcp(Quic::Unreachable(None))
-    }
-}
-
 /// Sends requests over HTTP/3.
 pub(super) struct Http3 {
     policy: Policy,
@@ -129,8 +122,8 @@ pub(super) struct Http3 {
     lookups: Arc<Lookups>,
     pool: Arc<ConnectionPool>,
     counters: Arc<Counters>,
-    /// Made at the first use. `None` if this machine or its TLS can't do QUIC.
-    engine: OnceLock<Option<Engine>>,
+    /// Made at the first use.
+    engine: OnceLock<Engine>,
     state: Mutex<State>,
 }
 
@@ -148,6 +141,8 @@ struct State {
     /// How many ask for the connection to an origin to be kept alive.
     kept_alive: HashMap<Origin, usize>,
     is_closed: bool,
+    /// This machine could not begin the last connection, and that was logged.
+    is_failing: bool,
 }
 
 /// A connection, and the host and port that it leads to.
@@ -386,8 +381,7 @@ impl Http3 {
             return true;
         }
         let (own, origin) = (Arc::clone(self), origin.clone());
-        let named = std::thread::Builder::new().name("windway-dial".into());
-        named.spawn(move || own.preconnect(&origin)).is_ok()
+        thread::start("dial", move || own.preconnect(&origin)).is_ok()
     }
 
     /// True if requests to `origin` go over HTTP/3 at present.
@@ -416,7 +410,7 @@ impl Http3 {
 
     /// All connections, also those that only finish the requests that they have.
     fn connections(&self) -> Vec<Arc<Connection>> {
-        self.engine.get().iter().copied().flatten().flat_map(|engine| engine.driver.connections()).collect()
+        self.engine.get().map(|engine| engine.driver.connections()).unwrap_or_default()
     }
 
     /// Connections without a request.
@@ -444,7 +438,7 @@ impl Http3 {
 
     /// Blocks until the thread has ended. Call [`close`](Self::close) before.
     pub(super) fn await_closed(&self) {
-        if let Some(Some(engine)) = self.engine.get() {
+        if let Some(engine) = self.engine.get() {
             engine.driver.await_ended();
         }
     }
@@ -492,14 +486,17 @@ impl Http3 {
 
     /// Opens a connection to `target` for `origin`.
     fn open(&self, origin: &Origin, target: Origin, exchange: &Exchange) -> Result<Route, Error> {
-        let Some(engine) = self.engine() else { return Ok(Route::Tcp(Quic::Unused)) };
-        let Some(config) = self.config(engine, origin) else { return Ok(Route::Tcp(Quic::Unused)) };
+        let prepared = self.engine().and_then(|engine| Ok((engine, self.config(engine, origin)?)));
+        let (engine, config) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Ok(self.unusable(origin, &error)),
+        };
         let is_own_host = target.host == origin.host;
         let addresses = match self.lookups.addresses(&target, exchange) {
             Ok(addresses) => addresses,
             // TCP needs the same name.
             Err(error) if is_own_host => return Err(error),
-            Err(error) => return Ok(Route::unusable(origin, &error)),
+            Err(error) => return Ok(self.unusable(origin, &error)),
         };
         // A server names its alternative, so that must not lead into a private network. A named origin is the application's choice.
         let may_be_private = is_own_host && self.is_named(origin);
@@ -509,7 +506,18 @@ impl Http3 {
         let address = exchange.order(&addresses).into_iter().find(may_reach);
         let Some(address) = address else { return Ok(Route::Tcp(Quic::Unused)) };
         let begun = self.begin(&engine.driver, config, origin, target, exchange, address);
-        Ok(begun.map_or_else(|error| Route::unusable(origin, &error), |begun| Route::Quic(begun, false)))
+        Ok(begun.map_or_else(|error| self.unusable(origin, &error), |begun| Route::Quic(begun, false)))
+    }
+
+    /// RFC 7838, section 2.4: without its alternative, an origin is used as if it had none. If TCP works, QUIC is tried again after
+    /// a while, as after other failures.
+    fn unusable(&self, origin: &Origin, error: &Error) -> Route {
+        // Its threads, its descriptors or its cryptography. Each request meets that, so it is logged once.
+        let is_local = matches!(error.kind(), ErrorKind::Io(_) | ErrorKind::Tls);
+        let is_new = is_local && !std::mem::replace(&mut self.state.lock().is_failing, true);
+        let level = if is_new { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "no QUIC connection to {}: {error:?}", origin.host);
+        Route::Tcp(Quic::Unreachable(None))
     }
 
     /// Begins a connection, unless another request has done that meanwhile.
@@ -534,9 +542,8 @@ impl Http3 {
         }
         let wakes = (driver.waker(), driver.pollers());
         let connection = Connection::begin(wakes, config, address, name, &self.limits)?;
-        driver.add(&connection).map_err(|cause| {
-            Error::new(ErrorKind::Io(cause.kind()), "can't wait for QUIC packets").with_cause(cause)
-        })?;
+        driver.add(&connection)?;
+        state.is_failing = false;
         self.counters.dialled.fetch_add(1, Ordering::Relaxed);
         connection.keep_alive(state.kept_alive.contains_key(origin));
         let known = Known { target, connection: Arc::clone(&connection) };
@@ -548,28 +555,25 @@ impl Http3 {
         Ok(connection)
     }
 
-    fn engine(&self) -> Option<&Engine> {
-        let make = || {
-            let driver = Driver::new().map_err(|cause| {
-                Error::new(ErrorKind::Io(cause.kind()), "can't wait for UDP packets").with_cause(cause)
-            });
-            let made = driver.map(|driver| Engine { driver, configs: Mutex::default() });
-            made.inspect_err(|error| log::warn!("HTTP/3 can't be used: {error:?}")).ok()
-        };
-        self.engine.get_or_init(make).as_ref()
+    fn engine(&self) -> Result<&Engine, Error> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        let driver = Driver::new()?;
+        // Another thread may have made one meanwhile. Then this one, which has no connection, is dropped.
+        Ok(self.engine.get_or_init(|| Engine { driver, configs: Mutex::default() }))
     }
 
-    /// The configuration of connections to `origin`, with the tickets and the tokens for the next ones. `None` if there is none.
-    fn config(&self, engine: &Engine, origin: &Origin) -> Option<ClientConfig> {
+    /// The configuration of connections to `origin`, with the tickets and the tokens for the next ones.
+    fn config(&self, engine: &Engine, origin: &Origin) -> Result<ClientConfig, Error> {
         let key = self.tls.has_identity(origin).then(|| origin.clone());
         let mut configs = engine.configs.lock();
         if let Some(config) = configs.get(&key) {
-            return Some(config.clone());
+            return Ok(config.clone());
         }
-        let made = self.make_config(origin);
-        let made = made.inspect_err(|error| log::warn!("HTTP/3 can't be used: {error:?}")).ok()?;
+        let made = self.make_config(origin)?;
         configs.insert(key, made.clone());
-        Some(made)
+        Ok(made)
     }
 
     fn make_config(&self, origin: &Origin) -> Result<ClientConfig, Error> {
@@ -719,19 +723,42 @@ mod tests {
         assert_eq!(headers_frame(&request, &origin), frame);
     }
 
-    /// A connection to a socket that never answers.
-    fn connect() -> (UdpSocket, Arc<Http3>, Origin, Arc<Connection>) {
+    /// An origin of HTTP/3 whose socket never answers.
+    fn silent_origin() -> (UdpSocket, Arc<Http3>, Origin) {
         let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = silent.local_addr().unwrap().port();
         let url = format!("https://one.test:{port}/");
         let config = ClientConfig::new().http3(crate::config::Http3::Always(vec![url]));
         let sender = setup::sender(&config).unwrap();
         sender.lookups.preset("one.test", &[Ipv4Addr::LOCALHOST.into()]);
-        let http3 = sender.http3.clone().unwrap();
-        let origin = Origin::new(true, "one.test", port);
+        (silent, sender.http3.clone().unwrap(), Origin::new(true, "one.test", port))
+    }
+
+    fn connect() -> (UdpSocket, Arc<Http3>, Origin, Arc<Connection>) {
+        let (silent, http3, origin) = silent_origin();
         let any = Exchange::to(&origin, Over::Any, Reach::Any);
         let Ok(Route::Quic(connection, _)) = http3.route(&origin, &any) else { panic!("a connection") };
         (silent, http3, origin, connection)
+    }
+
+    #[test]
+    fn quic_without_a_thread_is_tried_again_once_it_is_due() {
+        let (_silent, http3, origin) = silent_origin();
+        let any = Exchange::to(&origin, Over::Any, Reach::Any);
+        let refusal = thread::refuse("quic");
+        for _ in 0..2 {
+            assert!(matches!(http3.route(&origin, &any), Ok(Route::Tcp(Quic::Unreachable(None)))));
+            assert!(http3.state.lock().is_failing, "it was logged");
+        }
+        // TCP works, so requests keep to it for a while.
+        http3.record_tcp_worked(&origin, &Quic::Unreachable(None));
+        drop(refusal);
+        assert!(matches!(http3.route(&origin, &any), Ok(Route::Tcp(Quic::Unused))));
+        http3.handle_network_changed();
+        assert!(matches!(http3.route(&origin, &any), Ok(Route::Quic(..))));
+        assert!(!http3.state.lock().is_failing);
+        http3.close();
+        http3.await_closed();
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod name_cache;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{fmt, io, thread};
+use std::{fmt, io};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -23,6 +23,7 @@ use crate::client::exchange::Exchange;
 use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
 use crate::origin::Origin;
+use crate::thread;
 
 /// Maximum number of addresses of one name that are tried. Each costs a thread and a socket until one answers.
 const MAX_ADDRESSES: usize = 16;
@@ -175,15 +176,12 @@ impl Lookups {
                 Start::Nothing => return Ok(None),
             };
             let (lookups, first) = (Arc::clone(self), host.clone());
-            let spawned =
-                thread::Builder::new().name("windway-lookup".into()).spawn(move || lookups.run(first, id));
-            if let Err(error) = spawned {
+            if let Err(error) = thread::start("lookup", move || lookups.run(first, id)) {
                 if state.queue.handle_not_started(host) {
                     // A running lookup thread takes it from the queue.
                     return Ok(None);
                 }
-                let why = "can't start a thread for a name lookup";
-                return Err(Error::new(ErrorKind::Io(error.kind()), why).with_cause(error));
+                return Err(error);
             }
         }
     }

@@ -4,7 +4,7 @@
 //! socket does not end a connect, it is left to its thread.
 
 use std::net::SocketAddr;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, slice};
 
@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, never, select, unbounded};
 use super::socket::{ShutdownHandle, Socket};
 use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
+use crate::thread;
 
 /// Pause before the next address is tried in parallel: the connection attempt delay that RFC 8305, section 8, recommends.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -160,9 +161,8 @@ impl Attempts {
             // The send fails if another attempt was faster: then nothing receives it.
             done.send(Ended { address, result }).unwrap_or_default();
         };
-        let named = thread::Builder::new().name("windway-connect".to_owned());
         // Wrapped: on Unix its kind is that of a connect that timed out, which would be blamed on the server.
-        let thread = named.spawn(connect).map_err(|error| io::Error::other(Error::no_thread(error)))?;
+        let thread = thread::start("connect", connect).map_err(io::Error::other)?;
         self.under_way.push((handle, thread));
         Ok(())
     }
@@ -202,6 +202,15 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_connect_without_a_thread_fails_at_once() {
+        let (_refusal, (_release, released)) = (thread::refuse("connect"), bounded(0));
+        let error = connect(&[refusing(); 2], LONG, &released, || ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unreachable);
+        let shown = format!("{error:?}");
+        assert!(shown.contains("windway-connect could not be started"), "{shown}");
+    }
 
     /// An address whose accept queue is full, so that a connect to it hangs.
     struct Hanging {
@@ -298,7 +307,7 @@ mod tests {
         let hanging = Hanging::new();
         let (held, released) = bounded(0);
         let addresses = [hanging.address; 3];
-        let blocked = thread::spawn(move || connect(&addresses, LONG, &released, || ()));
+        let blocked = std::thread::spawn(move || connect(&addresses, LONG, &released, || ()));
         drop(held);
         assert_eq!(blocked.join().unwrap().unwrap_err().kind(), ErrorKind::Unreachable);
     }

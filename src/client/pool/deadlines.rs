@@ -3,13 +3,13 @@
 //! One thread sleeps until the next deadline of [idle](super::idle), and ends when there is none.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
 use super::{ConnectionPool, PoolState};
 use crate::foreign::contain;
+use crate::thread;
 
 /// Time after which the deadline thread ends if there is no deadline. Starting a thread costs about as much as ten small
 /// requests.
@@ -29,8 +29,7 @@ impl ConnectionPool {
             }
             None => {
                 let pool = Arc::clone(self);
-                let named = thread::Builder::new().name("windway-idle".into());
-                match named.spawn(move || pool.run_deadlines()) {
+                match thread::start("idle", move || pool.run_deadlines()) {
                     Ok(_waited_for_by_close) => state.wakes_at = Some(at),
                     // Old connections are then closed at the next use of their origin.
                     Err(error) => log::warn!("can't start a thread to close idle connections: {error}"),

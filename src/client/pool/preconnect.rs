@@ -1,9 +1,9 @@
 //! Opens connections before they are used. The threads start when a connection is missing and end when none is.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use std::{fmt, thread};
 
 use ureq::Timeout;
 use ureq::unversioned::transport::{NextTimeout, time};
@@ -16,6 +16,7 @@ use crate::client::h1::connection::Connection;
 use crate::error::Error;
 use crate::foreign::contain;
 use crate::origin::Origin;
+use crate::thread;
 
 /// Keeps connections to an origin ready until it is dropped.
 pub(crate) struct PoolGuard {
@@ -65,8 +66,7 @@ impl ConnectionPool {
                 dial
             };
             let (dialler, first) = (Dialler(Arc::clone(self)), dial.clone());
-            let named = thread::Builder::new().name("windway-dial".into());
-            if let Err(error) = named.spawn(move || dialler.0.run_dialler(first)) {
+            if let Err(error) = thread::start("dial", move || dialler.0.run_dialler(first)) {
                 log::warn!("can't start a thread to preconnect: {error}");
                 // The origin counts as failed by it, until it is requested again.
                 self.end_dial(&dial, None);
@@ -114,8 +114,7 @@ impl ConnectionPool {
             state.diallers += 1;
         }
         let (dialler, origin) = (Dialler(Arc::clone(self)), origin.clone());
-        let named = thread::Builder::new().name("windway-dial".into());
-        let spawned = named.spawn(move || {
+        let spawned = thread::start("dial", move || {
             let pool = &dialler.0;
             let opened = contain("opening a connection", || pool.open_ahead(&origin));
             let opened = opened.unwrap_or_else(|panic| Err(panic.into()));

@@ -80,9 +80,17 @@ impl Duty {
     pub(super) fn poll_relief(&self, now: Instant) -> bool {
         let mut state = self.0.lock();
         let is_due = state.next_deadline().is_some_and(|deadline| deadline <= now);
-        // Also if the thread can't be started: the call that blocks is waited for then.
         state.is_relief_sent |= is_due;
         is_due
+    }
+
+    /// The thread that [`poll_relief`](Self::poll_relief) has asked for could not be started: it is asked for again if the call
+    /// lasts.
+    pub(super) fn handle_no_relief(&self, now: Instant) {
+        let mut state = self.0.lock();
+        if state.is_relief_sent && state.since.is_some() {
+            (state.since, state.is_relief_sent) = (Some(now), false);
+        }
     }
 
     /// The shift of a thread that was started to take over. `None` if the call has returned meanwhile.
@@ -134,6 +142,16 @@ mod tests {
         // Nor is the next call relieved by a thread that was started for the one before.
         duty.enter(now + MAX_CALL);
         assert!(duty.take_over().is_none() && duty.leave(Shift::FIRST));
+    }
+
+    #[test]
+    fn a_relief_that_can_not_be_started_is_asked_for_again() {
+        let (duty, now) = (Duty::default(), Instant::now());
+        duty.enter(now);
+        assert!(duty.poll_relief(now + MAX_CALL));
+        duty.handle_no_relief(now + MAX_CALL);
+        assert_eq!(duty.next_deadline(), Some(now + 2 * MAX_CALL));
+        assert!(duty.poll_relief(now + 2 * MAX_CALL) && duty.take_over().is_some());
     }
 
     #[test]

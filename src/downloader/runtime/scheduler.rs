@@ -2,13 +2,13 @@
 //! runs no foreign code, which could hold them up.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use super::core::Core;
 use super::message::Message;
 use super::own_thread::enter_own_thread;
 use super::watchdog;
+use crate::thread;
 
 /// The scheduler thread. Returns when the downloader has stopped and its workers have ended.
 pub(crate) fn run(core: &Arc<Core>) {
@@ -41,7 +41,10 @@ fn relieve_watchdog(core: &Arc<Core>, now: Instant) {
             watchdog::run(&own, shift);
         }
     };
-    let started = thread::Builder::new().name("windway-watchdog".into()).spawn(relief);
+    let started = thread::start("watchdog", relief).inspect_err(|error| {
+        log::debug!("the watchdog waits for a callback: {error:?}");
+        core.duty.handle_no_relief(now);
+    });
     let mut reliefs = core.reliefs.lock();
     reliefs.retain(|relief| !relief.is_finished());
     reliefs.extend(started);

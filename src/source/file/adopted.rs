@@ -2,7 +2,6 @@
 //! piece.
 
 use std::sync::Arc;
-use std::thread;
 
 use super::http_file::HttpFile;
 use super::peer::FilePeer;
@@ -15,6 +14,7 @@ use crate::downloader::{Flow, Outcome, Response, Sink};
 use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
 use crate::source::opening::Opening;
+use crate::thread;
 use crate::types::Priority;
 
 /// Bytes that are read at once: a quarter of a block of storage, so that a reader gets them soon.
@@ -78,13 +78,11 @@ impl Delivery {
             self.outcome = Some(Outcome::Done);
             return Ok(());
         }
-        let named = thread::Builder::new().name("windway-opening".into());
-        let spawned = named.spawn(move || {
+        let thread = thread::start("opening", move || {
             // So that a read or a drop in a sink does not count as one in an application's thread.
             crate::downloader::enter_own_thread();
             self.finish(response);
-        });
-        let thread = spawned.map_err(Error::no_thread)?;
+        })?;
         // The file's drop joins this thread, as it joins that of a sequential body. A file has one of them at most.
         *shared.sequential.lock() = Some(thread);
         Ok(())

@@ -6,7 +6,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use super::shared::Shared;
@@ -17,6 +16,7 @@ use crate::downloader::Response;
 use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
 use crate::media::RECOGNIZABLE;
+use crate::thread;
 use crate::types::Priority;
 
 /// Bytes that are read at once: a quarter of a block of storage, so that a reader gets them soon.
@@ -25,7 +25,7 @@ const CHUNK: usize = 64 * 1024;
 /// Starts the thread that reads `body`. The caller has recorded it in the state (`OneBody::begin`).
 pub(crate) fn start(shared: &Arc<Shared>, mut body: Response) {
     let reads = Arc::clone(shared);
-    let spawned = thread::Builder::new().name("windway-sequential".into()).spawn(move || {
+    let spawned = thread::start("sequential", move || {
         crate::downloader::enter_own_thread();
         // A panic is turned into an error: otherwise a reader would wait for a body that no thread reads any more.
         let result = contain("reading a sequential body", || run(&reads, &mut body))
@@ -45,7 +45,7 @@ pub(crate) fn start(shared: &Arc<Shared>, mut body: Response) {
         // Replaces the handle of the thread before it. That one recorded its end before this body was requested, so it does
         // nothing any more and need not be joined.
         Ok(thread) => *shared.sequential.lock() = Some(thread),
-        Err(error) => sequential_ended(shared, Err(Error::no_thread(error))),
+        Err(error) => sequential_ended(shared, Err(error)),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::icy::{IcyMetadata, IcyPart, IcySplitter, RadioInfo, is_station_header};
@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::In;
 use crate::foreign::contain;
 use crate::media::RECOGNIZABLE;
+use crate::thread;
 
 /// Starts the thread. It ends when the radio is cancelled or has ended permanently.
 ///
@@ -27,8 +28,7 @@ pub(crate) fn start(
     first: Option<Response>,
 ) -> Result<JoinHandle<()>, Error> {
     let (shared, peer) = (Arc::clone(shared), peer.clone());
-    let named = thread::Builder::new().name("windway-radio".into());
-    let spawned = named.spawn(move || {
+    thread::start("radio", move || {
         let receiver = Receiver { shared: &shared, peer: &peer, first, chunk: vec![0; CHUNK] };
         // A panic must not end the thread in silence: the reader would block for ever.
         let ended = contain("receiving a radio", || receiver.run());
@@ -36,8 +36,7 @@ pub(crate) fn start(
             Ended::Complete => shared.completed(),
             Ended::Failed(error) => shared.ended(error),
         }
-    });
-    spawned.map_err(Error::no_thread)
+    })
 }
 
 struct Receiver<'a> {

@@ -82,6 +82,11 @@ impl Connection {
         }
     }
 
+    /// Ends it and its requests with `error`.
+    pub(crate) fn fail(&self, error: &Error) {
+        self.state.lock().end(error.clone());
+    }
+
     /// True if it takes new requests.
     pub(crate) fn is_open(&self) -> bool {
         let state = self.state.lock();
@@ -283,7 +288,7 @@ impl fmt::Debug for Connection {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::{Ipv4Addr, UdpSocket};
     use std::sync::mpsc;
     use std::thread;
@@ -309,17 +314,20 @@ mod tests {
     /// A connection to a socket that never answers. Its thread does not run.
     fn connection() -> (UdpSocket, Arc<Connection>) {
         let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let connection = begin(&Driver::new().unwrap(), silent.local_addr().unwrap());
+        (silent, connection)
+    }
+
+    /// A connection that its driver does not know yet.
+    pub(in crate::client::h3) fn begin(driver: &Driver, remote: SocketAddr) -> Arc<Connection> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let tls = tls.unwrap().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
         let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        let remote = silent.local_addr().unwrap();
-        let driver = Driver::new().unwrap();
         let wakes = (driver.waker(), driver.pollers());
         let (connect, silence, idle) = (LIMIT, LIMIT, LIMIT);
         let limits = Limits { connect, silence, idle, max_idle: 1, max_head: 1000 };
-        let connection = Connection::begin(wakes, config, remote, "localhost", &limits);
-        (silent, connection.unwrap())
+        Connection::begin(wakes, config, remote, "localhost", &limits).unwrap()
     }
 
     /// After this time a call counts as one that hangs.

@@ -2,6 +2,7 @@ use super::lookup_queue::{MAX_PROMPT, MAX_THREADS};
 use super::*;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 fn lookups() -> Arc<Lookups> {
     Lookups::new(Duration::from_secs(60), Duration::from_secs(5))
@@ -40,6 +41,17 @@ fn a_lookup_that_panics_fails_and_costs_no_thread() {
 }
 
 #[test]
+fn a_lookup_without_a_thread_fails_and_the_next_one_succeeds() {
+    let limit = Duration::from_secs(60);
+    let lookups = Lookups::with(limit, limit, |_: &str| Ok(vec![IpAddr::from([192, 0, 2, 7])]));
+    let refusal = thread::refuse("lookup");
+    let error = lookups.resolve("one.test", None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io(io::ErrorKind::ResourceBusy), "{error:?}");
+    drop(refusal);
+    assert_eq!(lookups.resolve("one.test", None).unwrap().len(), 1);
+}
+
+#[test]
 fn a_cancelled_waiter_is_released() {
     let lookups = lookups();
     let exchange = Exchange::default();
@@ -62,9 +74,9 @@ fn hanging(limit: Duration) -> (Arc<Lookups>, Sender<()>, Receiver<()>) {
 }
 
 /// Resolves `host` on another thread.
-fn resolve_on_thread(lookups: &Arc<Lookups>, host: &str) -> thread::JoinHandle<Result<Vec<IpAddr>, Error>> {
+fn resolve_on_thread(lookups: &Arc<Lookups>, host: &str) -> JoinHandle<Result<Vec<IpAddr>, Error>> {
     let (lookups, host) = (Arc::clone(lookups), host.to_owned());
-    thread::spawn(move || lookups.resolve(&host, None))
+    std::thread::spawn(move || lookups.resolve(&host, None))
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! request until that part is produced.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::fetches::ranged;
@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::source::hls::hook::RequestKind;
 use crate::source::hls::shared::Shared;
 use crate::source::hls::state::{Hinted, HintedPart, ResourceKey};
+use crate::thread;
 
 /// Longest time that a server may hold the request: a part is due within a target duration, which has 4 to 6 s. After that the
 /// next version of the playlist decides.
@@ -26,8 +27,7 @@ const CHUNK: usize = 32 * 1024;
 /// Starts the thread. It ends when the player is closed.
 pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandle<()>, Error> {
     let (shared, peer) = (Arc::clone(shared), peer.clone());
-    let named = thread::Builder::new().name("windway-hls-hint".into());
-    let run = move || {
+    thread::start("hls-hint", move || {
         while let Some(hinted) = shared.next_hint() {
             match hinted {
                 Hinted::Map(key) => fetch_map(&shared, &peer, key),
@@ -39,8 +39,7 @@ pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
                 }
             }
         }
-    };
-    named.spawn(run).map_err(Error::no_thread)
+    })
 }
 
 /// Fetches an initialization section that the next segments will need.

@@ -1,7 +1,7 @@
 //! The thread `windway-hls`, one for each live stream: loads the playlist again until it ends.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use url::Url;
@@ -15,6 +15,7 @@ use crate::source::hls::playlist::MediaPlaylist;
 use crate::source::hls::shared::Shared;
 use crate::source::hls::timeline::directives::Directives;
 use crate::source::hls::timeline::reload::Reload;
+use crate::thread;
 
 /// Shortest time limit of a held request: three target durations of 0.5 s would not cover a slow answer of a distant server.
 const LEAST_HOLD: Duration = Duration::from_secs(3);
@@ -25,8 +26,7 @@ const MOST_HOLD: Duration = Duration::from_secs(120);
 /// Starts the thread. It ends when no playlist will be loaded again, or when the player is closed.
 pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandle<()>, Error> {
     let (shared, peer) = (Arc::clone(shared), peer.clone());
-    let named = thread::Builder::new().name("windway-hls".into());
-    named.spawn(move || run(&shared, &peer)).map_err(Error::no_thread)
+    thread::start("hls", move || run(&shared, &peer))
 }
 
 fn run(shared: &Arc<Shared>, peer: &PeerHandle) {
