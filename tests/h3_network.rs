@@ -109,6 +109,34 @@ fn a_server_that_can_not_migrate_gets_a_new_connection() {
 }
 
 #[test]
+fn a_body_goes_on_although_its_server_has_forgotten_the_connection() {
+    in_time("a server that began again", || {
+        let content = Content::pattern(LEN);
+        let origin = Origin::start(move |request| Answer::file(request, &content).rate(4_000_000));
+        let mut options = Options::default();
+        options.transport.max_idle_timeout(Some(quinn_proto::VarInt::from_u32(600_000).into()));
+        let gateway = Gateway::start_with(options, origin.address());
+        let relay = Relay::start(gateway.0.address());
+        let client = ClientConfig::new().extra_roots([gateway.0.root_pem()]);
+        let client = client.http3(Http3::Always(vec![relay.url("/")])).max_idle_age(10 * PATIENCE);
+        let downloader = Downloader::new(DownloaderConfig::new().client(client)).unwrap();
+        // Held, so that only the path shows it: no hedged request, and no other limit that ends in time.
+        let fetch = Fetch::get(&relay.url("/a.flac")).unwrap().held(PATIENCE);
+        let mut response = downloader.register((), Priority::High).unwrap().execute(fetch).unwrap();
+        let (mut buf, mut at) = (vec![0; 10_000], 0);
+        while at < LEN {
+            if at == 200_000 {
+                relay.forget_connections();
+            }
+            response.read_exact(&mut buf).unwrap();
+            assert_pattern(at, &buf);
+            at += buf.len() as u64;
+        }
+        assert_eq!(gateway.0.connections(), 2);
+    });
+}
+
+#[test]
 fn requests_that_a_dead_path_ends_share_a_new_connection() {
     const REQUESTS: usize = 4;
     in_time("dead path", || {

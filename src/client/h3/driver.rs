@@ -197,13 +197,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::client::h3::connection::{RequestStream, begin};
+    use crate::client::h3::connection::RequestStream;
 
     #[test]
     fn a_thread_that_panics_ends_its_connections_and_is_started_again() {
         let driver = Driver::new().unwrap();
         let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let [lost, next] = [(); 2].map(|()| begin(&driver, silent.local_addr().unwrap()));
+        let [lost, next] = [(); 2]
+            .map(|()| Connection::preset((driver.waker(), driver.pollers()), silent.local_addr().unwrap()));
         // As the thread leaves it.
         let state = || driver.state.lock();
         (state().is_running, state().next_token) = (true, 1);

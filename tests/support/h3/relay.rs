@@ -1,7 +1,7 @@
 //! A UDP relay between clients and a server: it can drop packets, go silent, and show the server other addresses of the clients.
 //! Each connection of windway has a socket of its own, and is a client here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
@@ -25,6 +25,8 @@ struct Shared {
     /// Faces the server, one for each client. Replaced by a change of address.
     outer: Mutex<HashMap<SocketAddr, Arc<UdpSocket>>>,
     is_silent: AtomicBool,
+    /// Clients whose connections the server has forgotten.
+    forgotten: Mutex<HashSet<SocketAddr>>,
     /// Packets of the client that were dropped while the relay was silent.
     unheard: Mutex<u64>,
     /// Notified when that changes.
@@ -62,6 +64,7 @@ impl Relay {
             inner,
             outer: Mutex::default(),
             is_silent: AtomicBool::new(false),
+            forgotten: Mutex::default(),
             unheard: Mutex::default(),
             dropped: Condvar::new(),
             loss: AtomicU64::new(0),
@@ -88,6 +91,13 @@ impl Relay {
             // Ends its thread.
             let _ = old.send_to(&[], old.local_addr().expect("bound"));
         }
+    }
+
+    /// From now on, a packet of a client of that moment gets an answer that the client can't verify: RFC 9000, section 10.3.3, a
+    /// stateless reset of a server that has begun again, with another key. The server itself sees only new clients.
+    pub fn forget_connections(&self) {
+        let outer = self.shared.outer.lock().expect("no panic");
+        self.shared.forgotten.lock().expect("no panic").extend(outer.keys());
     }
 
     /// Passes nothing on from now on, or again.
@@ -185,6 +195,12 @@ impl Shared {
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
+            if self.forgotten.lock().expect("no panic").contains(&from) {
+                // The form of a stateless reset: the header of a packet without a known key, and bytes that look random.
+                let reset: Vec<u8> = (0..43).map(|at| if at == 0 { 0x40 } else { 0x5a ^ at }).collect();
+                self.send(&self.inner, &reset, from);
+                continue;
+            }
             if len > 0 && self.is_silent.load(Ordering::Acquire) {
                 *self.unheard.lock().expect("no panic") += 1;
                 self.dropped.notify_all();
@@ -213,6 +229,9 @@ impl Shared {
                     .is_some_and(|now| Arc::ptr_eq(now, &own));
                 if shared.stopping.load(Ordering::Acquire) || !is_current {
                     return;
+                }
+                if shared.forgotten.lock().expect("no panic").contains(&client) {
+                    continue;
                 }
                 if len > 0 {
                     shared.pass(&shared.inner, &buf[..len], client, &mut late);

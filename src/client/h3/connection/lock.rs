@@ -288,13 +288,25 @@ impl fmt::Debug for Connection {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+impl Connection {
+    /// A connection to `remote` with long limits, which no driver knows yet.
+    pub(crate) fn preset(wakes: (&Arc<Waker>, &Arc<Pollers>), remote: SocketAddr) -> Arc<Self> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let tls = tls.unwrap().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        let tls = quinn_proto::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+        let long = std::time::Duration::from_secs(20);
+        let limits = Limits { connect: long, silence: long, idle: long, max_idle: 1, max_head: 1000 };
+        Self::begin(wakes, ClientConfig::new(Arc::new(tls)), remote, "localhost", &limits).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
     use std::net::{Ipv4Addr, UdpSocket};
     use std::sync::mpsc;
     use std::thread;
     use std::time::Duration;
-
-    use quinn_proto::crypto::rustls::QuicClientConfig;
 
     use super::*;
     use crate::cancel::CancelReason;
@@ -314,20 +326,9 @@ pub(super) mod tests {
     /// A connection to a socket that never answers. Its thread does not run.
     fn connection() -> (UdpSocket, Arc<Connection>) {
         let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let connection = begin(&Driver::new().unwrap(), silent.local_addr().unwrap());
+        let driver = Driver::new().unwrap();
+        let connection = Connection::preset((driver.waker(), driver.pollers()), silent.local_addr().unwrap());
         (silent, connection)
-    }
-
-    /// A connection that its driver does not know yet.
-    pub(in crate::client::h3) fn begin(driver: &Driver, remote: SocketAddr) -> Arc<Connection> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let tls = tls.unwrap().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
-        let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        let wakes = (driver.waker(), driver.pollers());
-        let (connect, silence, idle) = (LIMIT, LIMIT, LIMIT);
-        let limits = Limits { connect, silence, idle, max_idle: 1, max_head: 1000 };
-        Connection::begin(wakes, config, remote, "localhost", &limits).unwrap()
     }
 
     /// After this time a call counts as one that hangs.

@@ -27,8 +27,6 @@ mod request_stream;
 mod state;
 mod unidirectional;
 
-#[cfg(test)]
-pub(super) use self::lock::tests::begin;
 pub(super) use self::lock::{Connection, Turn};
 pub(crate) use self::request_stream::StreamHandle;
 pub(super) use self::request_stream::{Readiness, RequestStream};

@@ -59,10 +59,10 @@ impl State {
 
     /// Receives some packets and passes them to quinn-proto. True if more may be there.
     fn receive_batch(&mut self, buffers: &mut Buffers, now: Instant) -> io::Result<bool> {
-        let Self { socket, endpoint, quic, handle, path, .. } = self;
-        let mut reply = Vec::new();
-        socket.receive(buffers, |received| {
-            path.handle_packets(now);
+        let Self { socket, endpoint, quic, handle, .. } = self;
+        let (mut reply, mut has_received) = (Vec::new(), false);
+        let result = socket.receive(buffers, |received| {
+            has_received = true;
             for datagram in received.datagrams() {
                 let Received { from, to, ecn, .. } = received;
                 match endpoint.handle(now, from, to, ecn, datagram, &mut reply) {
@@ -73,7 +73,21 @@ impl State {
                     _ => reply.clear(),
                 }
             }
-        })
+        });
+        // A server that has begun again answers each packet with a stateless reset, and if its key is another one, nothing shows
+        // that this is one (RFC 9000, section 10.3.3). Such packets, and those of anybody else, are no sign of the server.
+        if has_received && (self.take_in_frames() || !self.is_ready) {
+            self.path.handle_packets(now);
+        }
+        result
+    }
+
+    /// True if frames have arrived since the last call, in packets that the server has protected. Counts those of which a live
+    /// path brings one at least: data, or the acknowledgement of a PING.
+    fn take_in_frames(&mut self) -> bool {
+        let frames = self.quic.stats().frame_rx;
+        let frames = frames.acks + frames.stream;
+        std::mem::replace(&mut self.frames, frames) != frames
     }
 
     /// Receives without the thread. True if something came.

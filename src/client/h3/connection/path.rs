@@ -37,7 +37,7 @@ impl PathWatch {
         Self { heard: None, tested: None, waiting: 0, waiting_since: now }
     }
 
-    /// Records that packets have arrived.
+    /// Records that packets have arrived, which the server has sent.
     pub(super) fn handle_packets(&mut self, now: Instant) {
         (self.heard, self.tested) = (Some(now), None);
     }

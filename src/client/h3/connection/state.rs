@@ -62,6 +62,8 @@ pub(super) struct State {
     /// Why the connection is over. Set once.
     pub(super) over: Option<Error>,
     pub(super) path: PathWatch,
+    /// Frames that have arrived, as far as `packets.rs` counts them. Only grows.
+    pub(super) frames: u64,
     /// Time without a packet after which a PING keeps the connection alive, if it is needed.
     pub(super) ping_interval: Duration,
     /// It is needed, also without a request.
@@ -135,6 +137,7 @@ impl State {
             is_retired: false,
             over: None,
             path: PathWatch::new(now),
+            frames: 0,
             ping_interval: limits.keep_alive(),
             is_kept_alive: false,
             last_sent: None,
