@@ -173,13 +173,9 @@ impl PartFile {
         Ok(data)
     }
 
-    /// Gives the whole file its name: waits until its bytes are on the disk, renames it, and waits until the name is.
-    ///
-    /// # Errors
-    ///
-    /// [`io::ErrorKind::AlreadyExists`] if there is a file at the path, unless `overwrite`.
-    pub(crate) fn finish(&self, len: u64, overwrite: bool) -> io::Result<()> {
-        let data = self.data.lock().clone().ok_or(io::ErrorKind::NotFound)?;
+    /// Waits until all `len` bytes are on the disk. If that fails, both files are removed.
+    pub(crate) fn sync(&self, len: u64) -> io::Result<()> {
+        let data = self.data()?;
         match data.metadata()?.len() {
             known if known < len => {
                 return Err(io::Error::new(
@@ -191,8 +187,23 @@ impl PartFile {
             known if known > len => data.set_len(len)?,
             _ => {}
         }
-        // Before the renaming: after a crash the name could stand for a file of zeros.
-        data.sync_data()?;
+        data.sync_data().inspect_err(|_| {
+            // On Linux a failed sync drops what it could not write, and the next one succeeds (fsync(2), and its bugs since 4.13).
+            // Until the pages are read from the disk again, their checksums are right.
+            if let Err(error) = self.discard() {
+                log::warn!("a download that the disk has not taken is not removed: {error}");
+            }
+        })
+    }
+
+    /// Gives the whole file its name, and waits until that is on the disk. [`sync`](Self::sync) comes before: after a crash the
+    /// name could stand for a file of zeros.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AlreadyExists`] if there is a file at the path, unless `overwrite`.
+    pub(crate) fn finish(&self, overwrite: bool) -> io::Result<()> {
+        let data = self.data()?;
         // Another program may have replaced it. Its file must not get the name.
         if !has_path(&data, &self.part())? {
             return Err(io::Error::new(io::ErrorKind::NotFound, "another file has taken its place"));
@@ -207,6 +218,10 @@ impl PartFile {
         sync_name(&data, &self.path)?;
         // Last: its lock keeps other downloads to this path away until the name is on the disk.
         remove_if_there(&with_suffix(&self.path, ".part.meta"))
+    }
+
+    fn data(&self) -> io::Result<Arc<File>> {
+        Ok(self.data.lock().clone().ok_or(io::ErrorKind::NotFound)?)
     }
 
     /// True if there is one of the two files of a download to `path`, whoever has made it.
@@ -369,14 +384,15 @@ mod tests {
         assert_eq!(entry.stored().len(), 1);
         let mut buf = [0; 10];
         assert!(entry.read(0, 5, &mut buf) && buf == [7; 10]);
-        assert!(part.finish(LEN, false).is_err());
+        assert!(part.sync(LEN).is_err());
         entry.write(1, 0, &[8; 100]).unwrap();
         std::fs::write(&path, "precious").unwrap();
-        assert_eq!(part.finish(LEN, false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(part.finish(false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
         // Another program has added bytes.
         part.data.lock().as_ref().unwrap().set_len(LEN + 10).unwrap();
-        part.finish(LEN, true).unwrap();
+        part.sync(LEN).unwrap();
+        part.finish(true).unwrap();
         assert_eq!(std::fs::read(&path).unwrap().len() as u64, LEN);
         // Some file systems of Windows keep a file that was removed until it is closed.
         drop((part, entry));
@@ -393,6 +409,24 @@ mod tests {
         let _copy = part.meta.with(File::try_clone).unwrap();
         part.close();
         PartFile::open(&path).unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_the_disk_has_not_taken_is_not_continued() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        let part = PartFile::open(&path).unwrap();
+        let entry = part.enter(header(LEN)).unwrap();
+        entry.write(0, 0, &[7; BLOCK as usize]).unwrap();
+        // A device has no disk, so a sync of it fails: fsync(2), EINVAL.
+        *part.data.lock() = Some(Arc::new(File::open("/dev/null").unwrap()));
+        assert_eq!(part.sync(0).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert!(!PartFile::is_left(&path));
+        part.close();
+        drop((part, entry));
+        let again = PartFile::open(&path).unwrap();
+        assert!(again.enter(header(LEN)).unwrap().stored().is_empty());
     }
 
     #[test]

@@ -206,7 +206,9 @@ impl Running {
             let why = "the downloaded file does not have the SHA-256 digest that it should have";
             return Err(Error::new(ErrorKind::WrongDigest, why).with_url(file.shared().url()));
         }
-        let finished = self.part.finish(len, self.config.overwrite);
+        let sync_error = |error| storage_error("the disk has not taken the download to", path, error);
+        self.part.sync(len).map_err(sync_error)?;
+        let finished = self.part.finish(self.config.overwrite);
         finished
             .map_err(|error| storage_error("the downloaded file can't be given the name", path, error))?;
         Ok(true)

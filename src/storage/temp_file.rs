@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -36,6 +36,8 @@ pub(super) struct TempFileStore {
 #[derive(Debug)]
 struct ReservedFile {
     file: File,
+    /// Where it was made. It has no name.
+    directory: PathBuf,
     /// Bytes from the start of the file that were reserved, or could not be. Only grows.
     reserved: AtomicU64,
 }
@@ -50,16 +52,14 @@ struct Slot {
 
 impl TempFileStore {
     pub(super) fn new(directory: Option<&Path>) -> Result<Self, Error> {
-        let file = match directory {
-            Some(directory) => tempfile::tempfile_in(directory),
-            None => tempfile::tempfile(),
-        };
-        let file = file.map_err(|error| storage_error("a temporary file can't be made", error))?;
-        Ok(Self::over(file))
+        let directory = directory.map_or_else(std::env::temp_dir, Path::to_owned);
+        let file = tempfile::tempfile_in(&directory);
+        let file = file.map_err(|error| storage_error(&directory, "can't be made", error))?;
+        Ok(Self::over(file, directory))
     }
 
-    pub(super) fn over(file: File) -> Self {
-        let file = ReservedFile { file, reserved: AtomicU64::new(0) };
+    pub(super) fn over(file: File, directory: PathBuf) -> Self {
+        let file = ReservedFile { file, directory, reserved: AtomicU64::new(0) };
         Self { file: Arc::new(file), slots: BTreeMap::new(), free: Vec::new(), used: 0 }
     }
 
@@ -120,6 +120,12 @@ impl ReservedFile {
     }
 }
 
+impl Slot {
+    fn error(&self, what: &str, cause: io::Error) -> Error {
+        storage_error(&self.file.directory, what, cause)
+    }
+}
+
 impl Place for Slot {
     fn read(&self, within: u64, mut buf: &mut [u8]) -> Result<bool, Error> {
         let mut at = self.number * BLOCK + within;
@@ -127,14 +133,14 @@ impl Place for Slot {
             match read_some(&self.file.file, buf, at) {
                 Ok(0) => {
                     let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-                    return Err(storage_error("the temporary file was truncated", error));
+                    return Err(self.error("was truncated", error));
                 }
                 Ok(got) => {
                     buf = &mut buf[got..];
                     at += got as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(storage_error("the temporary file can't be read", error)),
+                Err(error) => return Err(self.error("can't be read", error)),
             }
         }
         Ok(true)
@@ -147,22 +153,24 @@ impl Place for Slot {
             match write_some(&self.file.file, bytes, at) {
                 Ok(0) => {
                     let error = io::Error::from(io::ErrorKind::WriteZero);
-                    return Err(storage_error("the temporary file accepts no more bytes", error));
+                    return Err(self.error("accepts no more bytes", error));
                 }
                 Ok(written) => {
                     bytes = &bytes[written..];
                     at += written as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(storage_error("the temporary file can't be written", error)),
+                Err(error) => return Err(self.error("can't be written", error)),
             }
         }
         Ok(())
     }
 }
 
-fn storage_error(what: &str, cause: io::Error) -> Error {
-    Error::new(ErrorKind::Storage, what).with_cause(cause)
+/// An error whose text names the directory, whose disk may be full, and the reason.
+fn storage_error(directory: &Path, what: &str, cause: io::Error) -> Error {
+    let why = format!("a temporary file in {} {what}: {cause}", directory.display());
+    Error::new(ErrorKind::Storage, why).with_cause(cause)
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -111,9 +111,11 @@ fn a_full_disk_is_an_error_of_its_own_and_nothing_counts_as_stored() {
     let Ok(full) = std::fs::File::options().read(true).write(true).open("/dev/full") else {
         return; // A system without it has nothing to test with.
     };
-    let resource = Resource::over(TempFileStore::over(full));
+    let resource = Resource::over(TempFileStore::over(full, "/dev".into()));
     let error = resource.write_at(5, b"bytes").unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, false));
+    let text = error.to_string();
+    assert!(text.starts_with("a temporary file in /dev can't be written: No space left"), "{text}");
     assert_eq!(resource.read_at(5, &mut [0; 10]).unwrap(), 0);
 }
 
@@ -122,7 +124,7 @@ fn a_block_that_a_full_disk_refuses_is_stored_no_more_and_the_next_write_fails()
     let Ok(full) = std::fs::File::options().read(true).write(true).open("/dev/full") else {
         return; // A system without it has nothing to test with.
     };
-    let resource = Arc::new(Resource::over(TempFileStore::over(full)));
+    let resource = Arc::new(Resource::over(TempFileStore::over(full, "/dev".into())));
     *resource.disk.lock() = Some(own_disk());
     let block = || Buffer::from(bytes(0..BLOCK));
     resource.write_block(0, &mut block()).unwrap();
@@ -155,7 +157,7 @@ fn a_full_disk_is_an_error_also_behind_an_entry_that_has_failed() {
         part: String::new(),
     };
     let entry = part.enter(header).unwrap();
-    let resource = Arc::new(Resource::over(TempFileStore::over(full)));
+    let resource = Arc::new(Resource::over(TempFileStore::over(full, "/dev".into())));
     resource.attach(Arc::clone(&entry), Box::new(|_| {}));
     resource.write_at(0, &bytes(0..BLOCK)).unwrap();
     entry.make_read_only();
@@ -431,7 +433,7 @@ fn a_read_that_never_waits_gets_what_was_loaded_and_what_is_written_afterwards()
 #[test]
 fn a_failed_load_is_returned_once_by_a_read_of_that_block() {
     let file = tempfile::tempfile().unwrap();
-    let resource = Arc::new(Resource::over(TempFileStore::over(file.try_clone().unwrap())));
+    let resource = Arc::new(Resource::over(TempFileStore::over(file.try_clone().unwrap(), "here".into())));
     resource.write_at(0, &bytes(0..2 * BLOCK)).unwrap();
     let mut buf = [0; 10];
     assert_eq!(resource.try_read_at(0, &mut buf).unwrap(), TryStored::OnDisk);
