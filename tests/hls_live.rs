@@ -8,13 +8,14 @@ mod presentation;
 mod support;
 
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mux::{Ts, aac_frames, adts};
 use presentation::{Site, open, play};
 use support::{Answer, Content, Origin};
-use windway::hls::Discontinuity;
+use windway::hls::{Discontinuity, Quality};
 
 /// Frames of a segment: 0.2133 s.
 const SHORT: u64 = 10;
@@ -260,6 +261,50 @@ fn a_listener_who_pauses_beyond_the_window_continues_in_order() {
     assert!(frames.windows(2).all(|pair| pair[0] < pair[1]), "{frames:?}");
     assert_eq!(frames.last(), Some(&(90 * SHORT - 1)));
 }
+
+#[test]
+fn a_listener_who_pauses_beyond_the_window_learns_it_also_where_another_level_goes_on() {
+    let is_later = Arc::new(AtomicBool::new(false));
+    let later = Arc::clone(&is_later);
+    let levels = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n0.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=2\n1.m3u8\n";
+    let site = (0..100).fold(Site::default().with("/all.m3u8", levels), |site, index| {
+        site.with(&format!("/{index}.ts"), segment(index))
+    });
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/0.m3u8" | "/1.m3u8" => {
+            let end = if later.load(Ordering::Relaxed) { 90 } else { WINDOW };
+            // Its clock goes faster than the one of the listener: the dates say how much has gone.
+            let seconds = (end - WINDOW) as f64 * 0.213333;
+            let date = format!("#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:{seconds:06.3}Z\n#EXTINF");
+            let text = window(end - WINDOW, end).replacen("#EXTINF", &date, 1)
+                + if end == 90 { "#EXT-X-ENDLIST\n" } else { "" };
+            Answer::whole(&Content::bytes(text.into_bytes()))
+        }
+        _ => site.answer(request),
+    });
+    let mut hls = open(&origin, "/all.m3u8", |config| {
+        config.hold_back = Some(Duration::from_millis(2560));
+        config.buffer = Duration::from_millis(500);
+        config.quality = Quality::Fixed(0);
+    });
+    let mut section = hls.next_section().unwrap().unwrap();
+    section.read_exact(&mut [0; 100]).unwrap();
+    is_later.store(true, Ordering::Relaxed);
+    hls.handle().set_quality(Quality::Fixed(1));
+    let before = presentation::numbers(&presentation::all(&mut section)[first_frame_rest()..]);
+    let end = section.info().start + FRAME * (before.len() as u32 + 1);
+    let mut section = hls.next_section().unwrap().expect("a section behind the jump");
+    let Discontinuity::Behind(missing) = section.info().discontinuity else { panic!("{:?}", section.info()) };
+    // The times are rounded to 90 kHz.
+    assert!(section.info().start.abs_diff(end + missing) < Duration::from_millis(1), "{:?}", section.info());
+    let after = presentation::numbers(&presentation::all(&mut section));
+    assert!(before.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{before:?}");
+    assert!(after.into_iter().eq((90 - WINDOW) * SHORT..90 * SHORT));
+    assert!(hls.next_section().unwrap().is_none());
+}
+
+/// Duration of a frame.
+const FRAME: Duration = Duration::from_nanos(1_024_000_000 / 48);
 
 /// Bytes of the first frame behind those that were read of it.
 fn first_frame_rest() -> usize {

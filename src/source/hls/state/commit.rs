@@ -27,29 +27,20 @@ fn encoder_delay(frame: &Frame, time: Duration) -> Duration {
 impl State {
     /// Moves the frames of the first segments into sections.
     pub(crate) fn commit(&mut self) {
-        use Discontinuity::{Behind, Gap, Reopened, Seek};
         self.land_earlier();
         while let Some(queued) = self.queue.front_mut() {
             if queued.is_hinted() {
                 // Its key and its initialization section are known once its playlist lists it.
                 return;
             }
-            if let Some(reason) = queued.discontinuity.take() {
-                let (start, target) = (queued.start, self.sections.target);
-                let known = self.sections.next_discontinuity.take();
-                self.sections.next_discontinuity = Some(match (known, reason) {
-                    (None | Some(Gap(_) | Reopened), reason) => reason,
-                    // What was sought has left the window of a live playlist.
-                    (Some(Seek), Behind(_)) if start > target => Behind(start.saturating_sub(target)),
-                    // A seek, or a start, is the better reason: what is left out after it is not heard.
-                    (Some(better), _) => better,
-                });
-            }
             let output = std::mem::take(&mut queued.output);
-            let (phase, duration, end) =
-                (queued.phase, queued.segment.duration, queued.start + queued.segment.duration);
+            let (reason, phase, start, end) =
+                (queued.discontinuity.take(), queued.phase, queued.start, queued.end());
+            if let Some(reason) = reason {
+                self.note_discontinuity(reason, start);
+            }
             if phase == SegmentPhase::Skipped {
-                self.commit_gap(duration, end);
+                self.commit_gap();
                 self.queue.pop_front();
                 continue;
             }
@@ -74,8 +65,30 @@ impl State {
         }
     }
 
-    /// Leaves out audio of this length, up to the presentation time `end`.
-    fn commit_gap(&mut self, duration: Duration, end: Duration) {
+    /// The next frame does not continue the last one for this reason. It plays at `until`, if what is missing before it is known.
+    fn note_discontinuity(&mut self, reason: Discontinuity, until: Duration) {
+        use Discontinuity::{Behind, Gap, Reopened, Seek};
+        let target = self.sections.target;
+        let known = self.sections.next_discontinuity.take();
+        self.sections.next_discontinuity = Some(match (known, reason) {
+            (None | Some(Reopened), reason) => reason,
+            (Some(Gap(before)), Gap(missing)) => Gap(before.saturating_add(missing)),
+            // What was skipped at the beginning of what has left the window, or behind it.
+            (Some(Gap(before) | Behind(before)), Behind(missing)) | (Some(Behind(before)), Gap(missing)) => {
+                Behind(before.saturating_add(missing))
+            }
+            (Some(Gap(_)), reason) => reason,
+            // What was sought has left the window of a live playlist.
+            (Some(Seek), Behind(_)) if until > target => Behind(until.saturating_sub(target)),
+            // A seek, or a start, is the better reason: what is left out after it is not heard.
+            (Some(better), _) => better,
+        });
+    }
+
+    /// Leaves out the first segment.
+    fn commit_gap(&mut self) {
+        let Some(queued) = self.queue.front() else { return };
+        let (missing, end, has_left) = (queued.segment.duration, queued.end(), queued.has_left);
         if self.sections.buffers.iter().all(|section| section.len() == 0) {
             // Nothing is left to read before the gap. Without this a gap that is longer than the buffer would fill it.
             self.sections.reader_time = self.sections.reader_time.max(end);
@@ -84,12 +97,8 @@ impl State {
         self.sections.has_landed = true;
         self.close_section();
         self.clock.skip(end);
-        self.sections.next_discontinuity = Some(match self.sections.next_discontinuity {
-            Some(Discontinuity::Gap(before)) => Discontinuity::Gap(before + duration),
-            None | Some(Discontinuity::Reopened) => Discontinuity::Gap(duration),
-            // A seek, or a start, is the better reason: the gap after it is not heard.
-            Some(better) => better,
-        });
+        let reason = if has_left { Discontinuity::Behind(missing) } else { Discontinuity::Gap(missing) };
+        self.note_discontinuity(reason, end);
     }
 
     /// Puts frames of the first segment into the last section, or into a new one.
@@ -162,6 +171,11 @@ impl State {
     fn open_section(&mut self, time: Duration, frame: &Frame, discontinuity_sequence: u64) {
         self.close_section();
         let reason = self.sections.next_discontinuity.take().unwrap_or(Discontinuity::Format);
+        let reason = match reason {
+            // By the media: the playlist may be wrong about the time, above all where another level goes on.
+            Discontinuity::Behind(_) => Discontinuity::Behind(time.saturating_sub(self.end_of_placed())),
+            reason => reason,
+        };
         let level = self.placed_level();
         // A section begins with a segment, which may begin before the target of the seek. Where the format changes between the
         // two, so does the next one.
@@ -188,6 +202,11 @@ impl State {
         }
         self.sections.next_id += 1;
         self.sections.buffers.push_back(section);
+    }
+
+    /// Presentation time of the end of the last frame that was placed, or where playing starts.
+    fn end_of_placed(&self) -> Duration {
+        self.sections.buffers.back().map_or(self.sections.target, SectionBuffer::end)
     }
 
     /// The level of the segment whose frames are placed.

@@ -333,8 +333,9 @@ impl State {
         self.recovery.skipped += 1;
         self.recovery.last_skip = Some(error.clone());
         self.recovery.retrying = None;
+        let has_left = !self.is_listed(id);
         if let Some(queued) = self.queued(id) {
-            queued.phase = SegmentPhase::Skipped;
+            (queued.phase, queued.has_left) = (SegmentPhase::Skipped, has_left);
             let (at, duration) = (queued.start, queued.segment.duration);
             self.events.push(HlsEvent::Skipped { at, duration, error: error.clone() });
         }

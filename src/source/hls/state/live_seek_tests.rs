@@ -8,6 +8,9 @@ use super::section::SectionInfo;
 use super::seek_tests::whole_or_broken;
 use super::tests::{End, Player};
 use super::*;
+use crate::error::ErrorKind;
+use crate::source::hls::ladder::levels::Load;
+use crate::source::hls::playlist::MediaPlaylist;
 
 /// Of a frame, and of a segment.
 const FRAME: Duration = Duration::from_millis(500);
@@ -17,6 +20,8 @@ const SEGMENT: Duration = Duration::from_secs(2);
 const END: u64 = 16;
 const WINDOW: u64 = 7;
 
+const LEVELS: usize = 2;
+
 #[derive(Clone, Debug)]
 enum Step {
     /// A running fetch ends.
@@ -25,8 +30,9 @@ enum Step {
     Read(usize),
     /// To this part of what can be sought to.
     Seek(f64),
-    /// The server lists one segment more, and one less.
-    Grow,
+    /// The server lists so many segments more, and as many less: more than one after an outage.
+    Grow(u64),
+    Quality(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -34,7 +40,9 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0_usize..8, whole_or_broken()).prop_map(|(which, end)| Step::End(which, end)),
         3 => (0_usize..10).prop_map(Step::Read),
         2 => (0.0..=1.0).prop_map(Step::Seek),
-        2 => Just(Step::Grow),
+        2 => Just(Step::Grow(1)),
+        1 => (2..12_u64).prop_map(Step::Grow),
+        1 => (0..LEVELS).prop_map(Step::Quality),
     ]
 }
 
@@ -58,31 +66,65 @@ impl Live {
     fn new(buffer: u64) -> Self {
         let buffer = Duration::from_secs(buffer);
         let mut player =
-            Player::with(1, HlsConfig { quality: Quality::Fixed(0), buffer, ..HlsConfig::default() });
+            Player::with(LEVELS, HlsConfig { quality: Quality::Fixed(0), buffer, ..HlsConfig::default() });
         let url = player.state.ladder.variants[0].url.clone();
         let timeline = Timeline::new(live(0..WINDOW, ""), url.clone(), Duration::ZERO);
         let start = start_of(&timeline, &player.state.config);
         (player.state.is_on_demand, player.state.timelines[0]) = (false, Some(timeline));
         (player.state.cursor, player.state.sections) = (start, Sections::new(start));
+        player.state.set_first_load(Load::at(player.now));
         Self { player, edge: WINDOW, section: None, end: None, read: 0, target: None, start }
     }
 
     fn step(&mut self, step: &Step) {
         match step {
-            Step::End(which, end) => self.player.end_fetch(*which, *end),
+            Step::End(which, end) => self.end_fetch(*which, *end),
             Step::Read(most) => drop(self.read(*most)),
             Step::Seek(part) => self.seek(*part),
-            Step::Grow => self.grow(),
+            Step::Grow(segments) => self.grow(*segments),
+            Step::Quality(level) => {
+                self.player.state.set_quality(Quality::Fixed(*level), self.player.now);
+                self.player.is_woken = true;
+            }
         }
         self.player.now += Duration::from_secs(7);
     }
 
-    fn grow(&mut self) {
-        self.edge = (self.edge + 1).min(END);
-        let end = if self.edge == END { "#EXT-X-ENDLIST\n" } else { "" };
-        let url: Url = self.player.state.ladder.variants[0].url.clone();
-        self.player.state.handle_playlist(0, live(self.edge - WINDOW..self.edge, end), url);
+    fn grow(&mut self, segments: u64) {
+        self.edge = (self.edge + segments).min(END);
+        self.player.now += SEGMENT * segments as u32;
+        // The thread of a live stream loads the playlist of the variant in use.
+        let (variant, list) = (self.player.state.variant, self.listed());
+        let url: Url = self.player.state.ladder.variants[variant].url.clone();
+        self.player.state.handle_loaded_playlist(variant, list, url, Load::at(self.player.now));
         self.player.is_woken = true;
+    }
+
+    /// What the server lists now, of each level.
+    fn listed(&self) -> MediaPlaylist {
+        let end = if self.edge == END { "#EXT-X-ENDLIST\n" } else { "" };
+        live(self.edge - WINDOW..self.edge, end)
+    }
+
+    fn end_fetch(&mut self, which: usize, end: End) {
+        self.player.plan();
+        let is_playlist = |planned: &Planned| matches!(planned, Planned::Playlist { .. });
+        while let Some(index) = self.player.running.iter().position(is_playlist) {
+            let Planned::Playlist { variant, url } = self.player.running.swap_remove(index) else { return };
+            let list = self.listed();
+            self.player.state.handle_planned_playlist(variant, list, url, Load::at(self.player.now));
+            self.player.is_woken = true;
+            self.player.plan();
+        }
+        if self.player.running.is_empty() {
+            return;
+        }
+        // A server has a segment for as long as it lists it.
+        let which = which % self.player.running.len();
+        let Planned::Segment { url, .. } = &self.player.running[which] else { return };
+        let number: u64 = url.path().trim_start_matches('/').parse().unwrap();
+        let is_gone = number < self.edge - WINDOW;
+        self.player.end_running(which, if is_gone { End::Broken(0, ErrorKind::Status(404)) } else { end });
     }
 
     fn seek(&mut self, part: f64) {
@@ -153,8 +195,8 @@ impl Live {
 
     fn finish(mut self) {
         for _ in 0..20 * END {
-            self.grow();
-            self.player.end_fetch(0, End::Whole);
+            self.grow(1);
+            self.end_fetch(0, End::Whole);
             self.player.now += Duration::from_secs(7);
             if self.read(usize::MAX) {
                 assert_eq!(self.end, Some(SEGMENT * END as u32));

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::source::hls::config::{HlsConfig, Quality};
 use crate::source::hls::timeline::directives::Directives;
 use crate::source::hls::timeline::start::start_of;
-use crate::source::hls::timeline::{PlaylistPosition, TimedSegment};
+use crate::source::hls::timeline::{PlaylistPosition, ROUNDED, TimedSegment, Timeline};
 use crate::types::Priority;
 
 /// A segment that the reader needs within this time is urgent: the time of a segment of 6 s, and of its request on a slow network.
@@ -356,16 +356,11 @@ impl State {
             self.commit();
             return false;
         };
-        if self.follows.is_none() && !self.is_on_demand && self.cursor < timeline.start() {
-            // The window has moved past the target of a seek.
-            self.discontinuity = Some(Discontinuity::Behind(timeline.start() - self.cursor));
-        }
-        if position.sequence < list.media_sequence {
-            // Section 6.3.5: the segment has left the playlist.
+        let has_left = self.has_left(timeline, position);
+        if has_left && self.follows.is_some() {
             // Without the start that the application has chosen: that was for the first segment.
-            let start = start_of(timeline, &HlsConfig { start: None, ..self.config.clone() });
-            self.discontinuity = Some(Discontinuity::Behind(start.saturating_sub(self.cursor)));
-            position = timeline.position_at(start);
+            position =
+                timeline.position_at(start_of(timeline, &HlsConfig { start: None, ..self.config.clone() }));
         }
         let Some(TimedSegment { segment, start, next }) = timeline.segment_at(position) else {
             if list.is_ended {
@@ -375,6 +370,9 @@ impl State {
             }
             return false;
         };
+        if has_left {
+            self.note_behind(start.saturating_sub(self.cursor));
+        }
         self.cursor = start + segment.duration;
         self.follows = Some((self.variant, next));
         let phase = if segment.is_gap { SegmentPhase::Skipped } else { SegmentPhase::Planned };
@@ -383,6 +381,32 @@ impl State {
         // It may have come from what is kept.
         self.limit_kept();
         true
+    }
+
+    /// True if what plays next has left the window of this playlist: the segment itself (section 6.3.5), what was sought, or after
+    /// segments of another level the audio behind the last one.
+    fn has_left(&self, timeline: &Timeline, position: PlaylistPosition) -> bool {
+        let is_before = |tolerance| self.cursor.saturating_add(tolerance) < timeline.start();
+        position.sequence < timeline.list.media_sequence
+            || match self.follows {
+                _ if self.is_on_demand => false,
+                None => is_before(Duration::ZERO),
+                // Nothing is missing where the numbers go on, whatever the dates say.
+                Some((known, _)) if known == self.variant => false,
+                // The playlists of two levels agree about the time but for roundings. A window moves by whole segments.
+                Some(_) => is_before(timeline.first_length().min(ROUNDED * 2) / 2),
+            }
+    }
+
+    /// Notes that so much audio is left out before the next segment.
+    fn note_behind(&mut self, missing: Duration) {
+        use Discontinuity::{Behind, Reset};
+        self.discontinuity = Some(match self.discontinuity {
+            // The segment that had to follow it was dropped, and has left the window, too.
+            Some(Behind(before)) => Behind(before.saturating_add(missing)),
+            Some(Reset) => Reset,
+            _ => Behind(missing),
+        });
     }
 
     /// The position of the next segment in the playlist of this variant. `None` if that has ended before.

@@ -54,6 +54,8 @@ pub(crate) struct QueuedSegment {
     pub(crate) undemuxed: Option<Undemuxed>,
     /// Why it does not continue what is played before it, if the plan knows.
     pub(super) discontinuity: Option<Discontinuity>,
+    /// The server has it no more: it had left the window of a live playlist when it was skipped.
+    pub(super) has_left: bool,
     /// Until its response headers arrive. `None` of a preload hint, which the server holds back until there is something to send.
     pub(super) requested: Option<Requested>,
     /// While its body arrives.
@@ -125,6 +127,7 @@ impl QueuedSegment {
             is_renewed: false,
             undemuxed: None,
             discontinuity: None,
+            has_left: false,
             requested: None,
             arriving: None,
         }

@@ -107,7 +107,9 @@ impl Timeline {
     pub(crate) fn other(&self, list: MediaPlaylist, url: Url, later: Duration) -> Self {
         // Section 6.3.2: media sequence numbers of different playlists can't be compared. So the dates decide.
         let start = self.start_by_date(&list).unwrap_or_else(|| {
-            if list.is_ended || list.playlist_type.is_some() {
+            // A live playlist that has ended meanwhile has a window, too.
+            let is_whole = self.list.is_ended || list.media_sequence == self.list.media_sequence;
+            if list.is_ended && is_whole || list.playlist_type.is_some() {
                 return self.starts[0];
             }
             self.start_of_live(&list, later)
@@ -155,6 +157,11 @@ impl Timeline {
 
     pub(crate) fn start(&self) -> Duration {
         self.starts[0]
+    }
+
+    /// Duration of the first segment.
+    pub(crate) fn first_length(&self) -> Duration {
+        self.list.segments.first().map_or(Duration::ZERO, |segment| segment.duration)
     }
 
     pub(crate) fn end(&self) -> Duration {
@@ -260,7 +267,7 @@ impl Timeline {
 const MOST_MISSED: Duration = Duration::from_secs(24 * 3600);
 
 /// Version 2 of the format has durations in whole seconds (section 4.4.4.1), and so are target durations.
-const ROUNDED: Duration = Duration::from_millis(500);
+pub(crate) const ROUNDED: Duration = Duration::from_millis(500);
 
 /// Where to continue in a playlist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -423,6 +430,8 @@ mod tests {
         };
         let own = Timeline::new(live(10..20), url(), seconds(0));
         let start = |segments, later| own.other(live(segments), url(), seconds(later)).start();
+        let ended = |segments| MediaPlaylist { is_ended: true, ..live(segments) };
+        assert_eq!(own.other(ended(18..28), url(), seconds(50)).start(), seconds(48));
         // Eight segments and a bit, or so long that all of the window is new.
         assert_eq!((start(18..28, 50), start(40..50, 185)), (seconds(48), seconds(180)));
         // The encoder was down, or numbers each level in another way.
