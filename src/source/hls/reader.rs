@@ -24,7 +24,7 @@ use super::state::section::{SectionBuffer, SectionInfo};
 /// let mut hls = Downloader::global()?.open_hls("https://example.com/main.m3u8", HlsConfig::default())?;
 /// while let Some(mut section) = hls.next_section()? {
 ///     let info = section.info();
-///     if let Discontinuity::Gap(missing) = info.discontinuity {
+///     if let Discontinuity::Gap(missing) | Discontinuity::Behind(missing) = info.discontinuity {
 ///         println!("{missing:?} of audio are missing");
 ///     }
 ///     println!("{:?}, {} Hz, from {:?} on", info.codec, info.sample_rate, info.start);
