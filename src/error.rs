@@ -394,6 +394,17 @@ impl Error {
         }
     }
 
+    /// True if a server may refuse a range by it, and answer the same request without one.
+    pub(crate) fn may_refuse_range(&self) -> bool {
+        match self.status() {
+            // A missing file or a missing right stays missing without a range. 403 is not among them: a server may refuse ranges by it.
+            Some(401 | 404 | 407 | 410) => false,
+            // 408, 425 and 429 are about the moment and not about the range: the second request would meet them too.
+            Some(400..=499) => !self.is_retryable(),
+            _ => false,
+        }
+    }
+
     /// True if there was no connection.
     pub(crate) fn is_unreachable(&self) -> bool {
         matches!(

@@ -86,7 +86,7 @@ impl Opening {
         let fetch = |request| Fetch::new(request).epoch(&part).fail_fast(read_timeout);
         let response = match peer.execute(fetch(ranged)) {
             // Some servers refuse ranges, and serve a request without one.
-            Err(error) if is_refused_range(&error) => peer.execute(fetch(asking)),
+            Err(error) if error.may_refuse_range() => peer.execute(fetch(asking)),
             response => response,
         };
         let response = response.or_else(|error| limit.end(Err(error)))?;
@@ -165,16 +165,5 @@ impl Opening {
         }
         let response = self.peer.execute(Fetch::new(self.request))?;
         Ok((response.head().clone(), response.bytes(most)?))
-    }
-}
-
-/// True if a request without a range may succeed.
-fn is_refused_range(error: &Error) -> bool {
-    match error.status() {
-        // A missing file or a missing right stays missing without a range. 403 is not among them: a server may refuse ranges by it.
-        Some(401 | 404 | 407 | 410) => false,
-        // 408, 425 and 429 are about the moment and not about the range: the second request would meet them too.
-        Some(400..=499) => !error.is_retryable(),
-        _ => false,
     }
 }

@@ -53,7 +53,9 @@ impl Sink for SuffixSink {
     fn finish(self: Box<Self>, outcome: Outcome) {
         let Self { shared, tail, is_refused } = *self;
         let is_done = matches!(outcome, Outcome::Done);
-        if is_refused || matches!(&outcome, Outcome::Failed(error) if is_refusal(error)) {
+        if is_refused
+            || matches!(&outcome, Outcome::Failed(error) if error.kind() == ErrorKind::WrongRange || error.may_refuse_range())
+        {
             if let Some(link) = shared.link.get() {
                 link.waker.record_suffix_refused(&shared.request);
             }
@@ -73,16 +75,5 @@ impl Sink for SuffixSink {
         shared.keep_preconnected();
         shared.resource.notify();
         shared.replan(Priority::High);
-    }
-}
-
-/// True if this error is about the suffix range, so that requests without one may succeed at this origin.
-fn is_refusal(error: &Error) -> bool {
-    match error.kind() {
-        ErrorKind::WrongRange => true,
-        // These are about the file, and its opening gets them too.
-        ErrorKind::Status(401 | 404 | 410) => false,
-        ErrorKind::Status(400..=499) => !error.is_retryable(),
-        _ => false,
     }
 }
