@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -308,7 +308,7 @@ fn a_step_back_passes_the_tracks_that_are_missing() {
 }
 
 #[test]
-fn the_track_that_is_repeated_is_prefetched_and_a_change_of_the_mode_is_an_event() {
+fn the_track_that_is_repeated_needs_no_network_and_a_change_of_the_mode_is_an_event() {
     let origin = Origin::serving(Content::pattern(LEN));
     let downloader = downloader();
     let (mut queue, handle) = queue(&downloader);
@@ -319,12 +319,14 @@ fn the_track_that_is_repeated_is_prefetched_and_a_change_of_the_mode_is_an_event
     assert!(matches!(events.try_recv(), Some(QueueEvent::Changed)));
     assert!(events.try_recv().is_none(), "nothing was changed");
     read_all(&mut play(&mut queue));
-    origin.wait_until("the prefetch", |log| request(log, "/1") == 2);
     settle(&downloader);
     origin.stop_listening();
-    let mut again = play(&mut queue);
-    assert_eq!((again.id, handle.upcoming()), (ids[0], Some(ids[0])));
-    read_all(&mut again);
+    for _ in 0..3 {
+        let mut again = play(&mut queue);
+        assert_eq!((again.id, handle.upcoming()), (ids[0], Some(ids[0])));
+        read_all(&mut again);
+    }
+    assert_eq!(request(&origin.log(), "/1"), 1, "it is stored");
     origin.listen_again();
     handle.set_repeat(Repeat::All);
     assert_eq!(handle.upcoming(), Some(ids[1]));
@@ -575,6 +577,73 @@ fn a_track_may_be_opened_by_a_closure() {
     assert_eq!(playing.stream.read(&mut [0; 10]).unwrap(), 0);
     assert!(queue.next().is_none());
     assert_eq!(downloader.stats().peers, 0);
+}
+
+/// Also if its stream is dropped early, is read on beside its next turn, or is skipped in its next turn.
+#[test]
+fn a_track_that_is_stored_whole_is_played_again_from_its_bytes() {
+    for storage in [StorageConfig::Memory, StorageConfig::TempFile(None)] {
+        let origin = Origin::serving(Content::pattern(LEN));
+        let downloader = downloader();
+        downloader.set_metered(true);
+        let mut config = QueueConfig::new().prefetch_before(None);
+        config.file = config.file.storage(storage);
+        let mut queue = Queue::new(&downloader, config);
+        let handle = queue.handle();
+        let id = push(&handle, &origin, "/1");
+        handle.set_repeat(Repeat::All);
+        let mut first = play(&mut queue);
+        read_all(&mut first);
+        let mut second = play(&mut queue);
+        first.stream.rewind().unwrap();
+        read_all(&mut first);
+        drop(first);
+        read_all(&mut second);
+        handle.skip_to(id);
+        let mut third = play(&mut queue);
+        assert_eq!(second.stream.read(&mut [0; 10]).unwrap(), 0, "it was skipped");
+        read_all(&mut third);
+        drop(third);
+        assert_eq!((play(&mut queue).id, request(&origin.log(), "/1")), (id, 1));
+    }
+}
+
+/// Its beginning is not stored any more when it ends.
+#[test]
+fn a_track_that_is_not_stored_whole_is_prefetched_for_its_next_turn() {
+    let origin = Origin::serving(Content::pattern(4 << 20));
+    let mut config = QueueConfig::default();
+    config.file = config.file.storage(StorageConfig::Memory).behind(64 << 10);
+    let mut queue = Queue::new(&downloader(), config);
+    let handle = queue.handle();
+    push(&handle, &origin, "/1");
+    handle.set_repeat(Repeat::One);
+    let mut playing = play(&mut queue);
+    std::io::copy(&mut playing.stream, &mut std::io::sink()).unwrap();
+    let beginnings = |log: &Log| {
+        log.requests.iter().filter(|request| request.range().is_some_and(|(start, _)| start == 0)).count()
+    };
+    origin.wait_until("the prefetch", |log| beginnings(log) == 2);
+    drop(playing);
+    assert_pattern(0, &{
+        let mut bytes = vec![0; 1000];
+        play(&mut queue).stream.read_exact(&mut bytes).unwrap();
+        bytes
+    });
+    assert_eq!(beginnings(&origin.log()), 2);
+}
+
+#[test]
+fn a_queue_of_missing_tracks_ends_after_one_round_and_is_tried_again_by_a_skip() {
+    let origin = Origin::start(|_| Answer::status(404));
+    let (mut queue, handle) = queue(&downloader());
+    let ids = ["/1", "/2"].map(|path| push(&handle, &origin, path));
+    handle.set_repeat(Repeat::All);
+    for _ in 0..2 {
+        assert_eq!([failed(&mut queue).id, failed(&mut queue).id], ids);
+        assert!(queue.next().is_none() && queue.next().is_none());
+        assert!(handle.skip_to(ids[0]));
+    }
 }
 
 /// As the guide says of a loop in memory.

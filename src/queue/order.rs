@@ -17,8 +17,9 @@ pub struct TrackId(u64);
 
 /// What a [`Queue`](super::Queue) plays again: see [`QueueHandle::set_repeat`](super::QueueHandle::set_repeat).
 ///
-/// A track that is repeated is opened anew, and requested anew unless a cache has it: see the [guide](crate::guide::queue). Like
-/// any next track it is prefetched while the last bytes are read.
+/// A track that follows itself is played from the bytes that are stored, if all of them are; any other one is opened and requested
+/// anew, unless a cache has it: see the [guide](crate::guide::queue). Like any next track it is prefetched while the last bytes of the
+/// one before it are read.
 ///
 /// ```
 /// use windway::queue::{Queue, QueueConfig, Repeat};
@@ -35,8 +36,8 @@ pub enum Repeat {
     Off,
     /// The current track, until it is skipped or removed, or can't be opened: then the queue goes on behind it.
     One,
-    /// All tracks: the first one follows the last one. If none of them can be opened, `next` returns one error after another, and
-    /// the player has to stop.
+    /// All tracks: the first one follows the last one. If none of them can be opened, the queue ends after one error of each, until
+    /// one is added, removed, moved or skipped to, or this is set again.
     All,
 }
 
@@ -50,6 +51,11 @@ pub(super) struct Order {
     current: Option<TrackId>,
     /// The track that `skip_back` led to, until it is open, or another one is skipped to.
     stepped_back_to: Option<TrackId>,
+    /// The track that was stepped back to and has failed, until another one is taken or skipped to. If it is tried again by a skip to
+    /// it, the direction is still backwards.
+    failed_back: Option<TrackId>,
+    /// Tracks in a row that could not be opened, since the last change by the application.
+    failures: usize,
     /// Number of ids that were given.
     ids: u64,
 }
@@ -71,8 +77,8 @@ impl Order {
         self.repeat
     }
 
-    pub(super) fn repeat_mut(&mut self) -> &mut Repeat {
-        &mut self.repeat
+    pub(super) fn set_repeat(&mut self, repeat: Repeat) {
+        (self.repeat, self.failures) = (repeat, 0);
     }
 
     /// The track that is next.
@@ -84,6 +90,8 @@ impl Order {
     fn next_index(&self) -> usize {
         match (self.repeat, self.current_index()) {
             (Repeat::One, Some(current)) => current,
+            // Each has failed once: in a loop a player would request them without a pause.
+            (Repeat::All, _) if self.failures >= self.tracks.len() => self.tracks.len(),
             (Repeat::All, _) if self.next == self.tracks.len() => 0,
             _ => self.next,
         }
@@ -94,8 +102,11 @@ impl Order {
         let index = self.next_index();
         let taken = self.tracks.get(index).cloned();
         self.current = taken.as_ref().map(|(id, _)| *id);
+        self.failed_back = None;
         // At the end it stays, so that a track which is added later is next.
-        self.next = index + usize::from(taken.is_some());
+        if taken.is_some() {
+            self.next = index + 1;
+        }
         taken
     }
 
@@ -116,6 +127,7 @@ impl Order {
     fn insert_as(&mut self, index: usize, id: TrackId, track: Track) {
         let index = index.min(self.tracks.len());
         self.tracks.insert(index, (id, track));
+        self.failures = 0;
         self.next += usize::from(index < self.next);
     }
 
@@ -123,6 +135,7 @@ impl Order {
     pub(super) fn remove(&mut self, id: TrackId) -> Option<(Track, bool)> {
         let index = self.index_of(id)?;
         let (_, track) = self.tracks.remove(index);
+        self.failures = 0;
         // The track that was next stays next: its index moves with it.
         self.next -= usize::from(index < self.next);
         let was_current = self.current == Some(id);
@@ -153,11 +166,10 @@ impl Order {
 
     /// As [`skip_to`](Self::skip_to). False if there are fewer tracks.
     pub(super) fn skip_to_index(&mut self, index: usize) -> bool {
-        let has_one = index < self.tracks.len();
-        if has_one {
-            (self.next, self.current, self.stepped_back_to) = (index, None, None);
-        }
-        has_one
+        let Some((id, _)) = self.tracks.get(index) else { return false };
+        self.stepped_back_to = self.failed_back.take().filter(|failed| failed == id);
+        (self.next, self.current, self.failures) = (index, None, 0);
+        true
     }
 
     /// Makes the track before the current one the next one, and none the current one. False if there is none before it.
@@ -165,19 +177,28 @@ impl Order {
     /// If there is no current track, the one before the next one counts: two calls in a row go back by two tracks, and one after the
     /// end goes to the last track.
     pub(super) fn skip_back(&mut self) -> bool {
+        let is_moved = self.step_back();
+        if is_moved {
+            self.failures = 0;
+        }
+        is_moved
+    }
+
+    fn step_back(&mut self) -> bool {
         let from = self.current_index().unwrap_or_else(|| self.next_index());
         let last = self.tracks.len().checked_sub(1);
         let before = from.checked_sub(1).or(last.filter(|_| self.repeat == Repeat::All));
-        let is_moved = before.is_some_and(|index| self.skip_to_index(index));
-        if is_moved {
-            self.stepped_back_to = self.tracks.get(self.next).map(|(id, _)| *id);
-        }
-        is_moved
+        let Some((index, id)) = before.and_then(|index| Some((index, self.tracks.get(index)?.0))) else {
+            return false;
+        };
+        (self.next, self.current, self.stepped_back_to) = (index, None, Some(id));
+        true
     }
 
     /// Ends the current track. If there is none, the next track is passed over, the mirror of [`skip_back`](Self::skip_back): two
     /// calls in a row go on by two tracks, whether or not the player has taken one in between.
     pub(super) fn skip(&mut self) {
+        (self.failures, self.failed_back) = (0, None);
         let index = self.next_index();
         if self.current.is_none() && index < self.tracks.len() {
             self.next = index + 1;
@@ -192,21 +213,23 @@ impl Order {
 
     /// The current track is open.
     pub(super) fn handle_opened(&mut self) {
-        self.stepped_back_to = None;
+        (self.stepped_back_to, self.failures) = (None, 0);
     }
 
     /// The current track can't be opened: it ends. If it was stepped back to, the one before it is next, or else a track that is
     /// missing could never be passed backwards. At the first one the direction turns.
     pub(super) fn handle_failed(&mut self) {
-        let goes_back = self.stepped_back_to.is_some() && self.stepped_back_to == self.current;
-        if !goes_back || !self.skip_back() {
+        self.failures += usize::from(self.current.is_some());
+        let failed_back = self.stepped_back_to.filter(|id| Some(*id) == self.current);
+        if failed_back.is_none() || !self.step_back() {
             self.end_current();
         }
+        self.failed_back = failed_back;
     }
 
     /// Removes all tracks. Returns them.
     pub(super) fn clear(&mut self) -> Vec<(TrackId, Track)> {
-        (self.next, self.current, self.stepped_back_to) = (0, None, None);
+        (self.next, self.current, self.stepped_back_to, self.failures) = (0, None, None, 0);
         std::mem::take(&mut self.tracks)
     }
 
@@ -294,7 +317,7 @@ mod tests {
         take(&mut order);
         assert!(order.skip_back() && order.skip_back(), "also before the first one was taken");
         assert_eq!(take(&mut order), Some(ids[0]));
-        *order.repeat_mut() = Repeat::All;
+        order.set_repeat(Repeat::All);
         assert!(order.skip_back());
         assert_eq!((take(&mut order), take(&mut order)), (Some(ids[2]), Some(ids[0])));
         assert!(order.skip_to(ids[2]));
@@ -324,7 +347,7 @@ mod tests {
         assert_eq!(order.next().map(|(id, _)| *id), None);
         assert!(order.skip_back(), "more skips than tracks count for nothing");
         assert_eq!(take(&mut order), Some(ids[4]));
-        *order.repeat_mut() = Repeat::All;
+        order.set_repeat(Repeat::All);
         order.skip();
         order.skip();
         assert_eq!(take(&mut order), Some(ids[1]), "past the end and on from the first one");
@@ -372,7 +395,7 @@ mod tests {
     #[test]
     fn one_track_is_repeated_until_it_is_skipped_or_fails() {
         let (mut order, ids) = order(2);
-        *order.repeat_mut() = Repeat::One;
+        order.set_repeat(Repeat::One);
         assert_eq!((take(&mut order), take(&mut order)), (Some(ids[0]), Some(ids[0])));
         order.skip();
         assert_eq!((take(&mut order), take(&mut order)), (Some(ids[1]), Some(ids[1])));
@@ -388,13 +411,57 @@ mod tests {
     #[test]
     fn all_tracks_are_repeated_and_what_is_added_at_the_end_comes_before_that() {
         let (mut order, ids) = order(2);
-        *order.repeat_mut() = Repeat::All;
+        order.set_repeat(Repeat::All);
         assert_eq!([(); 3].map(|()| take(&mut order)), [ids[0], ids[1], ids[0]].map(Some));
         take(&mut order);
         let more = order.insert(usize::MAX, track());
         assert_eq!([(); 2].map(|()| take(&mut order)), [more, ids[0]].map(Some));
         order.clear();
         assert_eq!(take(&mut order), None);
+    }
+
+    #[test]
+    fn tracks_of_which_none_can_be_opened_are_not_repeated_again_and_again() {
+        let (mut order, ids) = order(3);
+        order.set_repeat(Repeat::All);
+        take(&mut order);
+        order.handle_opened();
+        for id in [ids[1], ids[2], ids[0]] {
+            assert_eq!(take(&mut order), Some(id));
+            order.handle_failed();
+        }
+        assert_eq!((take(&mut order), take(&mut order)), (None, None));
+        assert!(order.skip_to(ids[1]), "the user tries again");
+        assert_eq!(take(&mut order), Some(ids[1]));
+        order.handle_opened();
+        assert_eq!(take(&mut order), Some(ids[2]), "and with it the others");
+        order.handle_failed();
+        assert!(order.skip_back());
+        for id in [ids[2], ids[1], ids[0]] {
+            assert_eq!(take(&mut order), Some(id), "also backwards");
+            order.handle_failed();
+        }
+        assert_eq!(take(&mut order), None);
+        let more = order.insert(3, track());
+        assert!((0..4).any(|_| take(&mut order) == Some(more)));
+    }
+
+    #[test]
+    fn a_track_that_was_stepped_back_to_and_is_tried_again_keeps_the_direction() {
+        let (mut order, ids) = order(3);
+        assert!(order.skip_to_index(2));
+        take(&mut order);
+        assert!(order.skip_back());
+        for _ in 0..2 {
+            assert_eq!(take(&mut order), Some(ids[1]));
+            order.handle_failed();
+            assert_eq!(order.next().map(|(id, _)| *id), Some(ids[0]));
+            assert!(order.skip_to(ids[1]));
+        }
+        assert!(order.skip_to(ids[0]) && order.skip_to(ids[1]));
+        take(&mut order);
+        order.handle_failed();
+        assert_eq!(take(&mut order), Some(ids[2]), "another one was skipped to in between");
     }
 
     #[derive(Clone, Debug)]
@@ -410,6 +477,22 @@ mod tests {
         Open,
         Repeat(Repeat),
         Take,
+    }
+
+    fn apply(order: &mut Order, change: Change) {
+        match change {
+            Change::Insert(at) => _ = order.insert(at, track()),
+            Change::InsertNext => _ = order.insert_next(track()),
+            Change::Remove(id) => _ = order.remove(TrackId(id)),
+            Change::MoveTo(id, to) => _ = order.move_to(TrackId(id), to),
+            Change::SkipTo(id) => _ = order.skip_to(TrackId(id)),
+            Change::Skip => order.skip(),
+            Change::SkipBack => _ = order.skip_back(),
+            Change::Fail => order.handle_failed(),
+            Change::Open => order.handle_opened(),
+            Change::Repeat(repeat) => order.set_repeat(repeat),
+            Change::Take => _ = order.take_next(),
+        }
     }
 
     fn change() -> impl Strategy<Value = Change> {
@@ -430,6 +513,26 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever has happened before, and wherever the queue steps: a player that goes on after errors gets to an end.
+        #[test]
+        fn a_queue_of_which_nothing_can_be_opened_ends(changes in vec(change(), 0..20), goes_back in any::<bool>()) {
+            let mut order = Order::default();
+            (0..3).for_each(|at| _ = order.insert(at, track()));
+            for change in changes {
+                apply(&mut order, change);
+            }
+            order.set_repeat(Repeat::All);
+            if goes_back {
+                order.skip_back();
+            }
+            let taken = std::iter::from_fn(|| {
+                let taken = order.take_next();
+                order.handle_failed();
+                taken
+            });
+            prop_assert!(taken.take(100).count() <= order.tracks().len());
+        }
+
         #[test]
         fn whatever_changes_no_track_is_lost_and_the_current_one_lies_before_the_next(changes in vec(change(), 0..40)) {
             let mut order = Order::default();
@@ -472,6 +575,8 @@ mod tests {
                         order.handle_failed();
                         prop_assert!(order.current().is_none());
                     }
+                    // Only what was taken is opened.
+                    Change::Open if order.current().is_none() => {}
                     Change::Open => {
                         order.handle_opened();
                         prop_assert_eq!(order.next().map(|(id, _)| *id), next);
@@ -481,7 +586,7 @@ mod tests {
                         prop_assert!(!is_moved || order.current().is_none() && order.next().is_some());
                         prop_assert!(is_moved || next == order.next().map(|(id, _)| *id));
                     }
-                    Change::Repeat(repeat) => *order.repeat_mut() = repeat,
+                    Change::Repeat(repeat) => order.set_repeat(repeat),
                     Change::Take => prop_assert_eq!(order.take_next().map(|(id, _)| id), next),
                 }
                 prop_assert!(order.next <= order.tracks.len());

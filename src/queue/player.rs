@@ -14,6 +14,7 @@ use crate::downloader::Downloader;
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
 use crate::foreign::in_callback;
+use crate::source::Source;
 use crate::source::file::FileReader;
 use crate::stream::{Stream, StreamHandle};
 
@@ -146,14 +147,18 @@ impl Queue {
     ) -> Result<Skip, Error> {
         let priority = self.opener.config.file.priority;
         let file = match (prefetched, track.as_remote()) {
-            (Some(file), _) => file,
+            (Some(file), _) => {
+                // Of a track that follows itself a skip has interrupted all readers of the file.
+                file.resume();
+                file
+            }
             (None, Some(remote)) => self.opener.open_later(remote, priority)?,
             (None, None) => return Err(Error::new(ErrorKind::InvalidUrl, "the track has no URL")),
         };
         let skip = Skip::new(Arc::clone(&file) as _);
         // Before blocking: from here on a skip can interrupt the opening.
         // If it was skipped before, `handle_opened` finds that, and nothing blocks here.
-        if self.shared.handle_source(id, &skip) {
+        if self.shared.handle_source(id, &skip, &file) && !file.is_whole() {
             file.finish_opening(priority)?;
         }
         Ok(skip)
@@ -315,7 +320,11 @@ impl QueueHandle {
 
     /// Sets what is played again, from the next call of [`Queue::next`] on. Default: [`Repeat::Off`].
     pub fn set_repeat(&self, repeat: Repeat) {
-        let is_other = self.shared.change(|order| std::mem::replace(order.repeat_mut(), repeat) != repeat);
+        let is_other = self.shared.change(|order| {
+            let is_other = order.repeat() != repeat;
+            order.set_repeat(repeat);
+            is_other
+        });
         if is_other {
             self.changed();
         }

@@ -51,6 +51,8 @@ struct State {
 struct Active {
     id: TrackId,
     skip: Skip,
+    /// Of a track with a URL.
+    file: Option<Arc<FileReader>>,
     /// Once it is open.
     stream: Option<StreamHandle>,
 }
@@ -62,7 +64,7 @@ enum Prefetch {
     None,
     /// A thread is about to request it.
     Begun(TrackId),
-    /// Its beginning is being fetched, or is stored.
+    /// Its beginning is being fetched, or is stored. Of a track that follows itself it may be another reader of the same file.
     Running(TrackId, Arc<FileReader>),
 }
 
@@ -116,21 +118,34 @@ impl Shared {
         result
     }
 
-    /// The track `id` comes to its end. False if the next one is not prefetched yet because the network is metered.
-    pub(super) fn handle_end_near(&self, id: TrackId) -> bool {
+    /// The track `id` comes to its end: `position` is that of the next byte, and `is_end` if there is none. False if the next one is
+    /// not prefetched yet: the network is metered, or the track follows itself, and is about to be stored whole.
+    pub(super) fn handle_end_near(&self, id: TrackId, position: u64, is_end: bool) -> bool {
         // Of a queue that is being dropped nothing is prefetched.
         let Some(opener) = self.opener.upgrade() else { return true };
-        if opener.downloader.is_metered() {
+        let repeated = self.repeated(id);
+        let is_stored = repeated.as_ref().is_some_and(|file| file.is_whole());
+        // Where the beginning is not stored any more, the whole never will be.
+        let may_be_stored = || !is_end && repeated.is_some_and(|file| file.is_stored_to(Some(position)));
+        if !is_stored && (opener.downloader.is_metered() || may_be_stored()) {
             return false;
         }
         let mut state = self.state.lock();
         state.is_end_near |= state.order.current() == Some(id);
-        let due = state.poll_prefetch(&opener, false);
+        let due = state.poll_prefetch(&opener, is_stored);
         drop(state);
         if let Some(due) = due {
             self.begin_prefetch(&opener, due);
         }
         true
+    }
+
+    /// The file of the track `id`, if that is the current track and follows itself.
+    fn repeated(&self, id: TrackId) -> Option<Arc<FileReader>> {
+        let state = self.state.lock();
+        let is_next = state.order.next().is_some_and(|(next, _)| *next == id);
+        let active = state.active.as_ref().filter(|active| is_next && active.id == id)?;
+        active.file.clone()
     }
 
     /// Takes the next track. `None` at the end of the queue, and of one that is closed.
@@ -162,18 +177,20 @@ impl Shared {
     }
 
     /// Notes where the current track comes from: a skip ends it from now on. False if it was skipped before.
-    pub(super) fn handle_source(&self, id: TrackId, skip: &Skip) -> bool {
-        self.set_active(Active { id, skip: skip.clone(), stream: None })
+    pub(super) fn handle_source(&self, id: TrackId, skip: &Skip, file: &Arc<FileReader>) -> bool {
+        self.set_active(Active { id, skip: skip.clone(), file: Some(Arc::clone(file)), stream: None })
     }
 
     /// Notes that the current track is open. False if it was skipped meanwhile.
     pub(super) fn handle_opened(&self, id: TrackId, skip: &Skip, stream: StreamHandle) -> bool {
-        self.set_active(Active { id, skip: skip.clone(), stream: Some(stream) })
+        self.set_active(Active { id, skip: skip.clone(), file: None, stream: Some(stream) })
     }
 
-    fn set_active(&self, active: Active) -> bool {
+    fn set_active(&self, mut active: Active) -> bool {
         let mut state = self.state.lock();
         let is_current = state.order.current() == Some(active.id);
+        let earlier = state.active.as_mut().filter(|earlier| earlier.id == active.id);
+        active.file = active.file.or_else(|| earlier?.file.take());
         if is_current && active.stream.is_some() {
             state.order.handle_opened();
         }
@@ -225,7 +242,10 @@ impl Shared {
 
     fn begin_prefetch(&self, opener: &Opener, due: Due) {
         let Due { id, remote, priority } = due;
-        let opened = opener.open_later(&remote, priority);
+        let stored = self.repeated(id).filter(|file| file.is_whole()).and_then(|file| file.again());
+        let is_requested = stored.is_none();
+        let opened =
+            stored.map_or_else(|| opener.open_later(&remote, priority), |stored| Ok(Arc::new(stored)));
         let mut state = self.state.lock();
         // The lock was free while the request was made: the track may have been removed, or taken, since.
         let is_wanted = matches!(state.prefetch, Prefetch::Begun(begun) if begun == id);
@@ -241,7 +261,8 @@ impl Shared {
         };
         drop(state);
         match outdated {
-            None => self.events.publish(&QueueEvent::Prefetching { id }),
+            None if is_requested => self.events.publish(&QueueEvent::Prefetching { id }),
+            None => {}
             // Not published: the error is returned when the track is taken.
             Some(Err(error)) => log::debug!("a track can't be prefetched: {error}"),
             Some(Ok(_)) => {}
@@ -273,15 +294,15 @@ impl Opener {
 
 impl State {
     /// The next track, if it is time to prefetch it. It counts as begun.
-    fn poll_prefetch(&mut self, opener: &Opener, is_skip: bool) -> Option<Due> {
+    fn poll_prefetch(&mut self, opener: &Opener, is_no_guess: bool) -> Option<Due> {
         let is_wanted = opener.config.prefetch_before.is_some() && !opener.downloader.is_metered();
-        // After a skip this is no guess: the player is about to open the track, on a metered network too.
-        let is_due = is_skip || (self.is_end_near && is_wanted);
+        // After a skip the player is about to open the track, on a metered network too. What is stored already costs nothing.
+        let is_due = is_no_guess || (self.is_end_near && is_wanted);
         if !is_due || self.is_closed || !matches!(self.prefetch, Prefetch::None) {
             return None;
         }
         let (id, track) = self.order.next()?;
-        let priority = if is_skip { opener.config.file.priority } else { Priority::Low };
+        let priority = if is_no_guess { opener.config.file.priority } else { Priority::Low };
         // A closure of the application is not called ahead: it may block, and this thread may be that of a reader.
         let due = Due { id: *id, remote: track.as_remote()?.clone(), priority };
         self.prefetch = Prefetch::Begun(due.id);

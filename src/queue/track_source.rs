@@ -44,8 +44,9 @@ impl TrackSource {
             return;
         }
         let Some(queue) = self.queue.upgrade() else { return };
-        // On a metered network it asks again later.
-        self.is_ending.store(queue.handle_end_near(self.id), Ordering::Relaxed);
+        // On a metered network, and of a track that is repeated, it asks again later.
+        let is_handled = queue.handle_end_near(self.id, position, is_end);
+        self.is_ending.store(is_handled, Ordering::Relaxed);
     }
 
     fn is_due(&self, position: u64) -> bool {

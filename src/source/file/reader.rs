@@ -46,6 +46,27 @@ impl FileReader {
         self.shared.finish_opening(self.id)
     }
 
+    /// True if all bytes of the file are stored.
+    #[cfg(feature = "queue")]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_stored_to(self.len())
+    }
+
+    /// True if all bytes before `end` are stored. False if it is `None`.
+    #[cfg(feature = "queue")]
+    pub(crate) fn is_stored_to(&self, end: Option<u64>) -> bool {
+        let has_all =
+            |end: u64| self.buffered().first().is_some_and(|range| range.start == 0 && end <= range.end);
+        end.is_some_and(has_all)
+    }
+
+    /// Another reader of the file. `None` once this one was closed.
+    pub(crate) fn again(&self) -> Option<Self> {
+        let file = self.file()?;
+        let id = file.shared().add_reader();
+        Some(Self::new((file, id)))
+    }
+
     fn file(&self) -> Option<Arc<HttpFile>> {
         self.file.lock().clone()
     }
@@ -148,9 +169,7 @@ impl Source for FileReader {
     }
 
     fn reader(&self) -> Option<Arc<dyn Source>> {
-        let file = self.file()?;
-        let id = file.shared().add_reader();
-        Some(Arc::new(Self::new((file, id))))
+        Some(Arc::new(self.again()?))
     }
 
     /// Ends the file's transfers if this was its last reader.
