@@ -36,6 +36,7 @@
 //! | `windway-cache` | 1 for each opened `Cache` | while the entries of its directory are counted, and evicted down to its limit |
 //! | `windway-download` | 1 for each download to a file | until the file is whole, or the download has failed or was cancelled |
 //! | `windway-radio` | 1 for each radio | until its [`Radio`] is dropped, or has ended permanently |
+//! | `windway-hls-open` | 1 for each presentation that `open_hls_later` opens | until its playlists are there |
 //! | `windway-hls` | 1 for each live HLS stream | until the stream ends, or its `Hls` is dropped |
 //!
 //! All of them sleep while there is nothing to do.

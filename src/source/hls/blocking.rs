@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use parking_lot::MutexGuard;
 
-use super::shared::{Inner, Shared, closed};
+use super::shared::{Inner, Shared};
 use super::state::section::SectionInfo;
 use super::state::{ReadResult, SectionResult, State};
 use crate::cancel::CancelReason;
@@ -81,7 +81,9 @@ impl Shared {
                 // Unlocked: it takes this lock itself, and cancels fetches, whose sinks take it too.
                 MutexGuard::unlocked(inner, || self.handle_abandoned());
             }
-            let state = inner.state.as_mut().ok_or_else(closed)?;
+            let Some(state) = inner.state.as_mut() else {
+                return self.unopened(inner, begun).map_or(Ok(None), Err);
+            };
             let outcome = attempt(state);
             let wake = state.take_wake(Instant::now()).then(|| state.wake_priority());
             let request = match outcome {
@@ -129,7 +131,9 @@ impl Shared {
         limit.extend(inner.waits.last_progress());
         let retry_at = inner.state.as_ref().and_then(State::retry_at);
         let next_check = inner.state.as_ref().and_then(State::next_check);
-        let wakes_at = [limit.deadline(), retry_at, next_check].into_iter().flatten().min();
+        // An opening has a limit of its own, and ends with an error.
+        let deadline = limit.deadline().filter(|_| inner.state.is_some());
+        let wakes_at = [deadline, retry_at, next_check].into_iter().flatten().min();
         let is_late = match wakes_at {
             Some(deadline) => self.changed.wait_until(inner, deadline).timed_out(),
             None => {

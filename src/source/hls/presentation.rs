@@ -19,16 +19,16 @@ use crate::downloader::{Downloader, PeerHandle};
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::ErrorKind;
-use crate::foreign::in_callback;
+use crate::foreign::{contain, in_callback};
 use crate::source::opening::Opening;
 use crate::source::opening_limit::OpeningLimit;
+use crate::thread;
 use crate::types::Priority;
 
 impl Downloader {
     /// Opens an HLS presentation. Blocks until its playlists are there: the one at `url`, and that of the chosen variant; at most
     /// for [`HlsConfig::read_timeout`] without progress, which bytes of any of them are. A host that can't be reached is an error at
-    /// once. To end the call from another thread, use [`open_any_with`](Self::open_any_with), whose configuration takes a
-    /// [`CancelHandle`](crate::CancelHandle).
+    /// once. To cancel it meanwhile, and to show its progress, use [`open_hls_later`](Self::open_hls_later).
     ///
     /// # Errors
     ///
@@ -38,6 +38,42 @@ impl Downloader {
     /// errors of [`PeerHandle::execute`].
     pub fn open_hls(&self, url: &str, config: HlsConfig) -> Result<Hls, Error> {
         Hls::open(self, url, config)
+    }
+
+    /// Opens an HLS presentation like [`open_hls`](Self::open_hls), but does not block: a thread, `windway-hls-open`, loads the playlists
+    /// and then the first segments. The first call of [`Hls::next_section`] waits for that, with no other limit of time than those of
+    /// the opening. [`HlsHandle::cancel`] ends it, whatever it waits for, and so does the drop of the [`Hls`].
+    ///
+    /// Meanwhile the phase is [`Phase::Opening`](crate::stream::Phase::Opening), and nothing is known of the presentation: it has
+    /// no levels, its kind is [`HlsKind::Vod`](super::HlsKind::Vod), `set_quality` and `set_priority` change nothing, and what moves
+    /// the reader fails with [`ErrorKind::OutOfWindow`]. If the opening fails, each call returns its error, the phase is
+    /// [`Phase::Failed`](crate::stream::Phase::Failed), and the presentation has to be opened again.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use windway::Downloader;
+    /// use windway::hls::HlsConfig;
+    ///
+    /// # fn play(section: windway::hls::Section) {}
+    /// let mut hls = Downloader::global()?.open_hls_later("https://example.com/radio.m3u8", HlsConfig::default())?;
+    /// let handle = hls.handle();
+    /// std::thread::spawn(move || {
+    ///     while let Ok(Some(section)) = hls.next_section() {
+    ///         play(section);
+    ///     }
+    /// });
+    /// for progress in handle.watch(Duration::from_millis(200)) {
+    ///     println!("{:?}", progress.stream.phase); // a button calls handle.cancel()
+    /// }
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`]; [`ErrorKind::InvalidConfig`], which names the field;
+    /// [`ErrorKind::Cancelled`] once the downloader has stopped; [`ErrorKind::Io`] if the thread can't be started.
+    pub fn open_hls_later(&self, url: &str, config: HlsConfig) -> Result<Hls, Error> {
+        Hls::open_later(self, url, config)
     }
 }
 
@@ -61,13 +97,17 @@ impl Downloader {
 /// ```
 pub struct Hls {
     pub(super) shared: Arc<Shared>,
+    /// Opens it in the background. Returns the threads of a live stream.
+    opener: Option<JoinHandle<Threads>>,
     /// Of a live stream. Taken by `drop`, which joins them.
-    threads: Vec<JoinHandle<()>>,
+    threads: Threads,
     /// Keeps a connection to the origin ready, so that a seek costs one round trip.
     _ready: Option<PreconnectGuard>,
     /// Last, so that the downloader ends after the thread.
     peer: PeerHandle,
 }
+
+type Threads = Vec<JoinHandle<()>>;
 
 impl Hls {
     fn open(downloader: &Downloader, url: &str, config: HlsConfig) -> Result<Self, Error> {
@@ -81,6 +121,19 @@ impl Hls {
         let limit = OpeningLimit::new(&peer, shared.config.read_timeout);
         let state = limit.end(open::open(&shared, &peer)).map_err(|error| shared.locate(error))?;
         Self::start(shared, state, ready, peer)
+    }
+
+    fn open_later(downloader: &Downloader, url: &str, config: HlsConfig) -> Result<Self, Error> {
+        config.check()?;
+        let request = Request::get(url)?.headers("HlsConfig::headers", &config.headers)?;
+        let shared = Arc::new(Shared::new(request, config));
+        let peer = downloader.register(HlsPeer(Arc::clone(&shared)), shared.config.priority)?;
+        shared.link.set_peer(peer.token());
+        let ready = peer.waker().keep_preconnected(&shared.request);
+        let mut hls = Self { shared, opener: None, threads: Vec::new(), _ready: ready, peer };
+        let (shared, peer) = (Arc::clone(&hls.shared), hls.peer.clone());
+        hls.opener = Some(thread::start("hls-open", move || open_in_background(&shared, &peer))?);
+        Ok(hls)
     }
 
     /// Opens a presentation from the cache. `None` if that would send a request first.
@@ -135,17 +188,9 @@ impl Hls {
         ready: Option<PreconnectGuard>,
         peer: PeerHandle,
     ) -> Result<Self, Error> {
-        state.check_start().map_err(|error| shared.locate(error))?;
-        let (is_live, has_parts) = (state.is_live(), state.has_parts());
-        shared.start(state, peer.waker(), peer.epoch().child_as_peer());
         // Made before the threads: if the second one does not start, its drop joins the first.
-        let mut hls = Self { shared, threads: Vec::new(), _ready: ready, peer };
-        if is_live {
-            hls.threads.push(live::start(&hls.shared, &hls.peer)?);
-        }
-        if is_live && has_parts {
-            hls.threads.push(hint::start(&hls.shared, &hls.peer)?);
-        }
+        let mut hls = Self { shared, opener: None, threads: Vec::new(), _ready: ready, peer };
+        begin(&hls.shared, &hls.peer, state, &mut hls.threads)?;
         Ok(hls)
     }
 
@@ -207,8 +252,36 @@ impl Hls {
     }
 }
 
+/// Starts to fetch, and the threads of a live stream.
+fn begin(shared: &Arc<Shared>, peer: &PeerHandle, state: State, threads: &mut Threads) -> Result<(), Error> {
+    state.check_start().map_err(|error| shared.locate(error))?;
+    let (is_live, has_parts) = (state.is_live(), state.has_parts());
+    shared.start(state, peer.waker(), peer.epoch().child_as_peer());
+    if is_live {
+        threads.push(live::start(shared, peer)?);
+    }
+    if is_live && has_parts {
+        threads.push(hint::start(shared, peer)?);
+    }
+    Ok(())
+}
+
+/// The thread `windway-hls-open`.
+fn open_in_background(shared: &Arc<Shared>, peer: &PeerHandle) -> Threads {
+    let mut threads = Vec::new();
+    let opened = contain("the opening of a presentation", || {
+        let limit = OpeningLimit::new(peer, shared.config.read_timeout);
+        begin(shared, peer, limit.end(open::open(shared, peer))?, &mut threads)
+    });
+    // The caller learns it from its next call.
+    if let Err(error) = opened.unwrap_or_else(|panic| Err(panic.into())) {
+        shared.fail_opening(error);
+    }
+    threads
+}
+
 impl Drop for Hls {
-    /// Ends all transfers, and blocks until the threads of a live stream have ended. In a callback it does not wait.
+    /// Ends all transfers, and blocks until the threads of an opening or a live stream have ended. In a callback it does not wait.
     fn drop(&mut self) {
         self.shared.cancel();
         self.shared.with(State::drop_unread);
@@ -218,7 +291,9 @@ impl Drop for Hls {
         if in_callback() {
             return;
         }
-        for thread in self.threads.drain(..) {
+        // Its panics are contained, so there is always a result.
+        let started = self.opener.take().and_then(|opener| opener.join().ok());
+        for thread in self.threads.drain(..).chain(started.into_iter().flatten()) {
             if thread.join().is_err() {
                 log::error!("a thread of a live stream panicked");
             }

@@ -23,12 +23,12 @@ use super::state::{Hinted, Needs, ResourceKey, State, Undemuxed};
 use crate::cancel::{CancelGuard, CancelReason};
 use crate::client::{Request, is_private};
 use crate::downloader::{Epoch, Waker};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Subscriber};
 use crate::phase::{Facts, LastRead, Phase};
 use crate::source::StreamStats;
 use crate::source::progress::Progress;
-use crate::source::wait::WaitState;
+use crate::source::wait::{Begun, WaitState};
 use crate::types::Priority;
 use crate::watch::Ending;
 
@@ -77,8 +77,10 @@ pub(super) struct Shared {
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    /// `None` while it is being opened.
+    /// `None` while it is being opened, and if that has failed.
     pub(super) state: Option<State>,
+    /// Why an opening in the background has failed.
+    unopened: Option<Error>,
     /// Epoch of all segments until a seek to what is not buffered.
     epoch: Option<Epoch>,
     /// Segments that are being fetched, and what cancels the fetch of each alone.
@@ -111,6 +113,7 @@ impl Shared {
     pub(super) fn new(request: Request, config: HlsConfig) -> Self {
         let inner = Inner {
             state: None,
+            unopened: None,
             epoch: None,
             fetches: Vec::new(),
             waiting: Vec::new(),
@@ -163,11 +166,20 @@ impl Shared {
             demand = state.demand();
             inner.state = Some(state);
             inner.epoch = Some(epoch.child());
+            // Of a call that has waited for an opening in the background.
+            inner.waits.progress(Instant::now());
         }
         // Connected after the state is set: a wake-up before that would find nothing to plan. What has changed in between could
         // not wake the peer, so the wake-up below does.
         self.link.connect(waker, epoch, demand);
         self.link.wake(Priority::High);
+        self.changed.notify_all();
+    }
+
+    /// Notes that an opening in the background has failed. Calls return the error from now on.
+    pub(super) fn fail_opening(&self, error: Error) {
+        self.inner.lock().unopened = Some(error);
+        self.changed.notify_all();
     }
 
     /// Notes which address sent the first playlist: its URIs may lead to private addresses only if that is private itself.
@@ -344,8 +356,9 @@ impl Shared {
         let (landed, old) = {
             let mut inner = self.inner.lock();
             let is_closed = inner.is_closed;
+            let unopened = inner.unopened.clone().unwrap_or_else(being_opened);
             let Some(state) = inner.state.as_mut().filter(|_| !is_closed) else {
-                return Err(self.locate(closed()));
+                return Err(self.locate(if is_closed { closed() } else { unopened }));
             };
             // Under one lock with the new epoch: a fetch that is planned after the change must not be cancelled with the old ones.
             let landed = change(state).map_err(|error| self.locate(error))?;
@@ -374,6 +387,9 @@ impl Shared {
         let facts = inner.state.as_ref().map(State::facts).unwrap_or_default();
         let has_ended = inner.state.as_ref().is_some_and(State::has_ended);
         let last = if has_ended { LastRead::Ended } else { LastRead::Open };
+        if inner.unopened.is_some() && !is_cancelled {
+            return Phase::Failed;
+        }
         Facts { is_cancelled, is_urgent: inner.blocked > 0, ..facts }.phase().after(last)
     }
 
@@ -384,7 +400,8 @@ impl Shared {
         let inner = self.inner.lock();
         let (phase, stalls) = (self.phase_of(&inner), inner.waits.stalls());
         let state = inner.state.as_ref();
-        let error = state.and_then(State::last_error).filter(|error| !error.is_cancelled());
+        let error = state.and_then(State::last_error).or(inner.unopened.as_ref());
+        let error = error.filter(|error| !error.is_cancelled());
         let stream = Progress {
             position: state.map(State::reader_time).unwrap_or_default(),
             len: state.and_then(State::duration),
@@ -415,7 +432,9 @@ impl Shared {
 
     /// The error that stopped fetching, or that is being retried.
     pub(super) fn last_error(&self) -> Option<Error> {
-        let error = self.with(|state| state.last_error().cloned()).flatten();
+        let inner = self.inner.lock();
+        let error = inner.state.as_ref().and_then(State::last_error).or(inner.unopened.as_ref()).cloned();
+        drop(inner);
         error.map(|error| self.locate(error))
     }
 
@@ -466,6 +485,13 @@ impl Shared {
             }
         }
         false
+    }
+
+    /// Why a call on a presentation without a state has to end. `None` while it is being opened.
+    pub(super) fn unopened(&self, inner: &Inner, begun: Begun) -> Option<Error> {
+        let closed = inner.is_closed.then_some(CancelReason::Peer);
+        let broken_off = inner.waits.broken_off(begun, self.link.cancelled().or(closed));
+        broken_off.or_else(|| inner.unopened.clone())
     }
 
     /// Blocks until the playlist in use is one that has to be loaded again. `None` once there will be none.
@@ -531,6 +557,11 @@ impl Shared {
     pub(super) fn locate(&self, error: Error) -> Error {
         error.with_url(self.request.url())
     }
+}
+
+/// There is nothing yet that could be sought or chosen.
+fn being_opened() -> Error {
+    Error::new(ErrorKind::OutOfWindow, "the presentation is being opened")
 }
 
 pub(super) fn closed() -> Error {
@@ -632,7 +663,7 @@ mod tests {
         let Some(Planned::Segment { id, .. }) = state.plan(Instant::now(), Priority::Low) else {
             panic!("a segment")
         };
-        let lost = Error::new(crate::error::ErrorKind::Disconnected, "for a test");
+        let lost = Error::new(ErrorKind::Disconnected, "for a test");
         state.handle_segment_failed(id, lost, Instant::now());
         assert!(state.poll_hint(Instant::now()).is_none(), "an outage has begun");
         shared.inner.lock().state = Some(state);
