@@ -434,6 +434,7 @@ fn a_full_disk_is_an_error_and_keeps_what_was_fetched() {
     let ended = in_time("a full disk", move || download.wait());
     let error = ended.unwrap_err();
     assert_eq!((error.kind(), io_kind(&error)), (ErrorKind::Storage, Some(std::io::ErrorKind::StorageFull)));
+    assert!(error.to_string().contains(directory.join("a.part").to_str().unwrap()), "{error}");
     let kept = fs::metadata(directory.join("a.part")).unwrap().len();
     assert!(kept > 200_000, "{kept} bytes are kept");
     println!("{error}; {kept} bytes are kept");

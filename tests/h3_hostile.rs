@@ -8,6 +8,7 @@ mod h3;
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use h3::{Options, Reply, Request, Server, assert_shared, data, frame, head, over_http3};
 use support::content::assert_pattern;
@@ -245,6 +246,46 @@ fn a_body_goes_on_whatever_the_server_does_in_its_middle() {
             assert_eq!(bytes.len() as u64, LEN, "{fault:?}");
             assert_pattern(0, &bytes);
         }
+    });
+}
+
+#[test]
+fn a_flood_of_empty_frames_is_silence_and_spares_other_requests() {
+    in_time("empty DATA frames", || {
+        let server = Server::start(|request: Request, reply| {
+            if request.path() != "/flood" {
+                return good(&reply);
+            }
+            let _ = reply.send(head(&[(":status", "200"), ("content-length", "2")]));
+            // Frames of DATA without a byte, and of an unknown type. Ends when the client stops the stream.
+            let empty = [data(b""), frame(0x21, b"")].concat().repeat(4096);
+            while reply.send(empty.clone()).is_ok() {}
+        });
+        let mut config = DownloaderConfig::new().client(over_http3(ClientConfig::new(), &[&server]));
+        (config.max_retries, config.client.silence_timeout) = (0, Duration::from_millis(500));
+        let downloader = Downloader::new(config).unwrap();
+        let peer = downloader.register((), Priority::High).unwrap();
+        let mut flooded = peer.execute(Fetch::get(&server.url("/flood")).unwrap()).unwrap();
+        assert_eq!(get(&downloader, &server.url("/")).unwrap(), b"ok");
+        let error = Error::from(flooded.read(&mut [0; 2]).unwrap_err());
+        assert_eq!(error.kind(), ErrorKind::Silent, "{error:?}");
+        drop(flooded);
+        assert_eq!(get(&downloader, &server.url("/")).unwrap(), b"ok");
+    });
+}
+
+#[test]
+fn a_server_that_reads_no_request_is_silent() {
+    in_time("no credit", || {
+        let mut options = Options::default();
+        options.transport.stream_receive_window(0_u32.into());
+        let server = Server::start_with(options, |_, reply| good(&reply));
+        let mut config = DownloaderConfig::new().client(over_http3(ClientConfig::new(), &[&server]));
+        (config.max_retries, config.client.silence_timeout) = (0, Duration::from_millis(500));
+        // It is requested over TCP then, where nothing listens.
+        let error = get(&Downloader::new(config).unwrap(), &server.url("/")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Silent, "{error:?}");
+        assert_eq!(server.requests(), 0);
     });
 }
 

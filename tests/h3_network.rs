@@ -560,6 +560,43 @@ fn a_connection_that_is_going_away_takes_no_new_requests() {
     });
 }
 
+#[test]
+fn a_request_that_a_server_going_away_has_not_processed_is_repeated_and_an_earlier_one_ends() {
+    in_time("GOAWAY between two requests", || {
+        let (release, released) = mpsc::channel::<()>();
+        let released = Mutex::new(released);
+        let server = Server::start(move |request, reply| match (request.path(), request.connection) {
+            ("/held", _) => {
+                let _ = reply
+                    .send([head(&[(":status", "200"), ("content-length", "9")]), data(b"first")].concat());
+                // Fails once the test has failed.
+                let _ = released.lock().unwrap().recv();
+                let _ = reply.send_last(data(b"last"));
+            }
+            (_, 0) => {
+                // Its own stream is the second one of the client (RFC 9000, section 2.1).
+                let mut goaway = Vec::new();
+                frame::put_frame(&mut goaway, frame::GOAWAY, &[4]);
+                let _ = reply.control(goaway);
+                reply.await_stop();
+            }
+            _ => say(&reply, "ok"),
+        });
+        let client = h3::over_http3(ClientConfig::new(), &[&server]);
+        let mut config = DownloaderConfig::new().client(client);
+        // RFC 9114, section 5.2: it was not processed, so this is no failure.
+        config.max_retries = 0;
+        let downloader = Downloader::new(config).unwrap();
+        let mut held = hold(&downloader, &server.url("/held"));
+        assert_eq!(get_held(&downloader, &server.url("/")), b"ok");
+        release.send(()).unwrap();
+        let mut rest = Vec::new();
+        held.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"last");
+        assert_eq!((server.connections(), server.requests()), (2, 3));
+    });
+}
+
 /// The open response to `/held`, after its first bytes.
 fn hold(downloader: &Downloader, url: &str) -> windway::Response {
     let mut held =

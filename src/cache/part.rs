@@ -142,7 +142,7 @@ impl PartFile {
         };
         *self.data.lock() = Some(Arc::clone(&data));
         self.was_continued.store(!core.stored().is_empty(), Ordering::Release);
-        let entry = Arc::new(Entry::new(core, data, None));
+        let entry = Arc::new(Entry::new(core, data, part, None));
         *self.entry.lock() = Arc::downgrade(&entry);
         Ok(entry)
     }
@@ -206,7 +206,10 @@ impl PartFile {
         let data = self.data()?;
         // Another program may have replaced it. Its file must not get the name.
         if !has_path(&data, &self.part())? {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "another file has taken its place"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "it was removed, or another file has taken its place",
+            ));
         }
         if overwrite {
             std::fs::rename(self.part(), &self.path)?;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -34,6 +34,8 @@ const TOUCH_INTERVAL: u64 = 60;
 pub(crate) struct Store {
     pub(super) config: CacheConfig,
     pub(super) directory: Directory,
+    /// The path that the application has named, for errors.
+    path: PathBuf,
     open: Mutex<OpenEntries>,
     usage: Mutex<Usage>,
     /// Held while the directory is scanned, so that one thread does it for all.
@@ -55,6 +57,8 @@ struct OpenEntries {
 pub(crate) struct Entry {
     core: EntryFile,
     file: Arc<File>,
+    /// Where it is written, for errors: the directory of the cache, or a file.
+    path: PathBuf,
     /// `None` if nothing limits what is written.
     store: Option<Arc<Store>>,
     /// Nothing is stored any more, and that is no failure.
@@ -72,6 +76,7 @@ impl Store {
         Ok(Self {
             config,
             directory,
+            path: path.to_owned(),
             open: Mutex::default(),
             usage: Mutex::default(),
             scanning: Mutex::default(),
@@ -157,7 +162,7 @@ impl Store {
         // A file that was renamed or copied would be served for another key. And one that was truncated must not get long again, since
         // another process may still trust what it has lost.
         match core.filter(|core| core.header().file_name() == *name && !core.is_cut()) {
-            Some(core) => Ok(Some(Entry::new(core, file, Some(Arc::clone(self))))),
+            Some(core) => Ok(Some(Entry::new(core, file, self.path.clone(), Some(Arc::clone(self))))),
             None => {
                 log::debug!("a damaged entry of the cache is removed: {name}");
                 // It holds a shared lock on the file, and the removal needs an exclusive one.
@@ -207,7 +212,7 @@ impl Store {
         let made = self.directory.create_entry(name, |file| written(file).map(drop))?;
         let Some(file) = made.map(Arc::new) else { return Ok(None) };
         let core = EntryFile::open(files(&file, header)).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(self.register(name, Entry::new(core, file, Some(Arc::clone(self))), removals))
+        Ok(self.register(name, Entry::new(core, file, self.path.clone(), Some(Arc::clone(self))), removals))
     }
 
     /// The open entry of this name, unless another process has removed its file.
@@ -375,12 +380,13 @@ impl Store {
 }
 
 impl Entry {
-    pub(super) fn new(core: EntryFile, file: Arc<File>, store: Option<Arc<Store>>) -> Self {
+    pub(super) fn new(core: EntryFile, file: Arc<File>, path: PathBuf, store: Option<Arc<Store>>) -> Self {
         // The slots were counted when the entry was made.
         let counted = file.metadata().map_or(0, |file| file.len()).max(core.header().data_start());
         Self {
             core,
             file,
+            path,
             store,
             is_closed: AtomicBool::new(false),
             counted: Mutex::new(counted),
@@ -454,7 +460,7 @@ impl Entry {
         written.map_err(|error| match self.is_closed.load(Ordering::Acquire) {
             // As a resource that is closed: a fetch whose stream is gone has not failed.
             true => Error::cancelled(CancelReason::Peer),
-            false => storage_error("the file can't be written", error),
+            false => storage_error(&format!("can't write to {}: {error}", self.path.display()), error),
         })
     }
 

@@ -116,7 +116,7 @@ impl Shared {
             }
             Ok(None) => Cached::Off,
             Err(error) => {
-                let why = "the file to store it in can't be opened";
+                let why = format!("the file to store it in can't be opened: {error}");
                 self.leave_backing(Error::new(ErrorKind::Storage, why).with_cause(error));
                 Cached::Off
             }
