@@ -237,6 +237,18 @@ fn a_multivariant_playlist_without_anything_to_play_is_a_typed_error() {
 }
 
 #[test]
+fn segments_that_are_said_to_have_no_length_are_played() {
+    for duration in [":0,", ":0.000,", ":,", ""] {
+        let lines: String = (0..3).map(|index| format!("#EXTINF{duration}\n{index}.ts\n")).collect();
+        let list = format!("#EXTM3U\n#EXT-X-TARGETDURATION:0\n{lines}#EXT-X-ENDLIST\n");
+        let origin = site(3).with("/list.m3u8", list).serve();
+        let sections = play(&mut open(&origin, "/list.m3u8", |_| ()));
+        let frames: Vec<u64> = sections.into_iter().flat_map(|section| section.1).collect();
+        assert!(frames.iter().copied().eq(0..3 * FRAMES), "{duration}");
+    }
+}
+
+#[test]
 fn a_start_outside_of_the_presentation_is_its_beginning_or_its_end() {
     let lines: String = (0..3).map(|index| extinf(&format!("{index}.ts"))).collect();
     for (offset, first) in [("-3.9", 1), ("-1000000", 0), ("-0", 2), ("0", 0), ("2.1", 1), ("1000000", 2)] {

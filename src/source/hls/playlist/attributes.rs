@@ -24,26 +24,27 @@ struct Attribute<'a> {
 impl<'a> Attributes<'a> {
     pub(super) fn parse(text: &'a str, variables: &mut Variables) -> Result<Self, PlaylistProblem> {
         let mut list: Vec<Attribute<'a>> = Vec::new();
-        let mut rest = text.trim();
-        while !rest.is_empty() {
-            let (name, after) = rest.split_once('=').ok_or(PlaylistProblem::AttributeSyntax)?;
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('=') {
             let (value, is_quoted, after) = take_value(after)?;
-            let name = name.trim();
-            if name.is_empty() || name.contains(['"', ',']) {
+            rest = after;
+            // Other players pass over what is no attribute: nothing between two commas, or a list of codecs without quotes.
+            let name = before.rsplit(',').next().unwrap_or(before).trim();
+            if name.is_empty() || before.contains('"') {
                 return Err(PlaylistProblem::AttributeSyntax);
-            }
-            // Section 4.2: a client must refuse a list in which a name occurs twice.
-            if list.iter().any(|known| known.name == name) {
-                return Err(PlaylistProblem::DuplicateAttribute(name.to_owned()));
-            }
-            if list.len() == MOST_ATTRIBUTES {
-                return Err(PlaylistProblem::TooManyAttributes(MOST_ATTRIBUTES));
             }
             // Section 4.3: variables are replaced in quoted strings and in hexadecimal sequences.
             let is_replaced = is_quoted || value.starts_with("0x") || value.starts_with("0X");
             let value = if is_replaced { variables.replace(value)? } else { value.into() };
-            list.push(Attribute { name, value, is_quoted });
-            rest = after.trim_start();
+            // Section 4.2: a client should refuse a list in which a name occurs twice. The same value twice means one thing.
+            match list.iter().find(|known| known.name == name) {
+                Some(known) if known.value == value => continue,
+                Some(_) => return Err(PlaylistProblem::DuplicateAttribute(name.to_owned())),
+                None if list.len() == MOST_ATTRIBUTES => {
+                    return Err(PlaylistProblem::TooManyAttributes(MOST_ATTRIBUTES));
+                }
+                None => list.push(Attribute { name, value, is_quoted }),
+            }
         }
         Ok(Self { list })
     }
@@ -136,13 +137,26 @@ mod tests {
 
     #[test]
     fn s4_2_broken_lists_are_refused() {
-        for text in ["A", "A=\"", "A=\"x\"y", "=1", "A=1,,B=2", "A=x\"y", "\"A\"=1"] {
+        for text in ["A=\"", "A=\"x\"y", "=1", "A=x\"y", "\"A\"=1"] {
             assert_eq!(attributes(text), Err(PlaylistProblem::AttributeSyntax), "{text}");
         }
     }
 
     #[test]
-    fn s4_2_an_attribute_must_not_occur_twice() {
+    fn s4_2_what_is_no_attribute_is_passed_over() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let wanted = vec![pair("A", "1"), pair("B", "2")];
+        for text in ["A=1,,B=2", ",A=1,B=2", "A=1,B=2,", "A=1,x,B=2", "A=1,B=2,x", "A=1, ,B=2,,"] {
+            assert_eq!(attributes(text), Ok(wanted.clone()), "{text}");
+        }
+        assert_eq!(attributes("x"), Ok(Vec::new()));
+        // A list of codecs without quotes.
+        assert_eq!(attributes("A=avc1.4,mp4a.40.2,B=2"), Ok(vec![pair("A", "avc1.4"), pair("B", "2")]));
+    }
+
+    #[test]
+    fn s4_2_an_attribute_must_not_have_two_values() {
         assert_eq!(attributes("A=1,A=2"), Err(PlaylistProblem::DuplicateAttribute("A".into())));
+        assert_eq!(attributes("A=1,A=1"), Ok(vec![("A".to_owned(), "1".to_owned())]));
     }
 }

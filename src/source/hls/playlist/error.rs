@@ -13,11 +13,11 @@ use crate::error::{Error, ErrorKind};
 /// ```
 /// use windway::hls::{Playlist, PlaylistProblem};
 ///
-/// let text = b"#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXTINF:x,\n0.ts\n";
+/// let text = b"#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXT-X-MEDIA-SEQUENCE:x\n#EXTINF:6,\n0.ts\n";
 /// let error = Playlist::parse(text, "http://host/a.m3u8").unwrap_err();
-/// assert_eq!((error.line, error.tag.as_str()), (3, "EXTINF"));
-/// assert_eq!(error.problem, PlaylistProblem::InvalidValue("duration"));
-/// assert_eq!(error.to_string(), "line 3, EXTINF: duration has an invalid value");
+/// assert_eq!((error.line, error.tag.as_str()), (3, "EXT-X-MEDIA-SEQUENCE"));
+/// assert_eq!(error.problem, PlaylistProblem::InvalidValue("media sequence number"));
+/// assert_eq!(error.to_string(), "line 3, EXT-X-MEDIA-SEQUENCE: media sequence number has an invalid value");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -52,11 +52,11 @@ pub enum PlaylistProblem {
     ExpandsTooFar(usize),
     /// The line is not UTF-8.
     NotUtf8,
-    /// The tag belongs to a media playlist, but this is a multivariant playlist, or the reverse.
+    /// The playlist has both segments and variants.
     MixedKinds,
     /// The attribute list has a syntax error.
     AttributeSyntax,
-    /// The attribute occurs twice.
+    /// The attribute occurs twice, with different values.
     DuplicateAttribute(String),
     /// The tag requires this attribute.
     MissingAttribute(&'static str),
@@ -72,9 +72,9 @@ pub enum PlaylistProblem {
     NoOffset,
     /// A number exceeds 64 bits.
     Overflow,
-    /// A URI of a media playlist has no `#EXTINF` before it.
+    /// The URI has no `#EXTINF` before it, and no other URI has.
     UriWithoutTag,
-    /// No URI line follows the tag.
+    /// No URI line follows the tag, and no other has one.
     NoUri,
     /// The tag must stand before the first segment.
     AfterFirstSegment,
@@ -127,7 +127,7 @@ impl fmt::Display for PlaylistProblem {
             Self::ExpandsTooFar(limit) => write!(f, "the variables expand to more than {limit} bytes"),
             Self::NotUtf8 => f.write_str("the line is not UTF-8"),
             Self::MixedKinds => {
-                f.write_str("tags of a media playlist and of a multivariant playlist are mixed")
+                f.write_str("segments of a media playlist and variants of a multivariant playlist are mixed")
             }
             Self::AttributeSyntax => f.write_str("syntax error in the attribute list"),
             Self::DuplicateAttribute(name) => write!(f, "attribute {} occurs twice", Shown(name)),

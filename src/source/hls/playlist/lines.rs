@@ -89,6 +89,8 @@ pub(super) enum Line<'a> {
 /// The significant lines of a playlist: no comments, no blank lines, no unknown tags.
 pub(super) struct Lines<'a> {
     rest: &'a [u8],
+    /// The byte that ends a line.
+    end: u8,
     /// Number of the last line, from 1.
     number: usize,
     tag: &'static str,
@@ -112,35 +114,48 @@ impl<'a> Lines<'a> {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         // Section 4.4.1.1: `#EXTM3U` must be the first line. Some servers send blank lines before it.
         let blank = text.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        let number = text[..blank].iter().filter(|byte| **byte == b'\n').count();
+        // Section 4.1: a line ends with a line feed. Some servers send carriage returns only.
+        let end = if text.contains(&b'\n') { b'\n' } else { b'\r' };
+        let number = text[..blank].iter().filter(|byte| **byte == end).count();
         let rest = text[blank..].strip_prefix(b"#EXTM3U");
-        let is_whole_line = |rest: &&[u8]| rest.first().is_none_or(u8::is_ascii_whitespace);
-        match rest.filter(is_whole_line) {
-            Some(rest) => Ok(Self { rest, number, tag: "", left_out: LeftOut::default() }),
+        let is_whole_word = |rest: &&[u8]| rest.first().is_none_or(u8::is_ascii_whitespace);
+        match rest.filter(is_whole_word) {
+            Some(rest) => {
+                // Lists of stations have attributes behind the head.
+                let behind = rest.iter().position(|byte| *byte == end).unwrap_or(rest.len());
+                Ok(Self { rest: &rest[behind..], end, number, tag: "", left_out: LeftOut::default() })
+            }
             None if text[blank..].starts_with(b"<") => Err(PlaylistError::whole(PlaylistProblem::Markup)),
             None => Err(PlaylistError::whole(PlaylistProblem::NotAPlaylist)),
         }
     }
 
-    /// The kind of the playlist: that of the first tag that belongs to one kind only.
-    pub(super) fn kind(&mut self) -> Result<Kind, PlaylistError> {
-        let mut ahead = Lines { rest: self.rest, number: self.number, tag: "", left_out: LeftOut::default() };
+    /// The kind of the playlist: that of its first segment or variant. Without any, that of the first tag that belongs to one kind
+    /// only.
+    pub(super) fn kind(&self) -> Result<Kind, PlaylistError> {
+        let mut ahead = Lines { tag: "", left_out: LeftOut::default(), ..*self };
+        let (mut first, mut stray) = (None, None);
         while let Some(line) = ahead.next()? {
             match line {
-                Line::Tag(name, _) if kind_of(name) != Kind::Either => return Ok(kind_of(name)),
-                Line::Uri(_) => return Err(ahead.error(PlaylistProblem::UriWithoutTag)),
-                Line::Tag(..) => {}
+                // Section 4.1 refuses tags of both kinds. Many multivariant playlists begin with the head of a media playlist all the
+                // same, and some media playlists have a session key. Other players ignore what is of the wrong kind.
+                Line::Tag("EXTINF", _) => return Ok(Kind::Media),
+                Line::Tag("EXT-X-STREAM-INF", _) => return Ok(Kind::Multivariant),
+                Line::Tag(name, _) => {
+                    first = first.or(Some(kind_of(name)).filter(|kind| *kind != Kind::Either))
+                }
+                Line::Uri(_) => stray = stray.or(Some(ahead.error(PlaylistProblem::UriWithoutTag))),
             }
         }
-        Err(PlaylistError::whole(PlaylistProblem::UnknownKind))
+        first.ok_or_else(|| stray.unwrap_or_else(|| PlaylistError::whole(PlaylistProblem::UnknownKind)))
     }
 
     pub(super) fn next(&mut self) -> Result<Option<Line<'a>>, PlaylistError> {
         while !self.rest.is_empty() {
-            let end = self.rest.iter().position(|byte| *byte == b'\n').unwrap_or(self.rest.len());
+            let end = self.rest.iter().position(|byte| *byte == self.end).unwrap_or(self.rest.len());
             let (line, rest) = self.rest.split_at(end);
             self.rest = rest.get(1..).unwrap_or_default();
-            // What follows `#EXTM3U` on its line is passed here first, so the number is that of the line before.
+            // The end of the first line is passed here first, so the number is that of the line before.
             self.number += 1;
             if self.number > MOST_LINES {
                 return Err(PlaylistError::whole(PlaylistProblem::TooManyLines(MOST_LINES)));
@@ -176,7 +191,9 @@ impl<'a> Lines<'a> {
     /// Ends the playlist with a problem of the line that was returned last, or leaves out the line.
     pub(super) fn check(&mut self, result: Result<(), PlaylistProblem>) -> Result<(), PlaylistError> {
         let Err(problem) = result else { return Ok(()) };
-        if !(problem.is_of_one_tag() && OPTIONAL.contains(&self.tag)) {
+        // A line without a tag is no segment, and other players pass over it.
+        let is_optional = OPTIONAL.contains(&self.tag) || problem == PlaylistProblem::UriWithoutTag;
+        if !(problem.is_of_one_tag() && is_optional) {
             return Err(self.error(problem));
         }
         self.left_out.count += 1;
@@ -215,6 +232,6 @@ pub(crate) fn has_known_tag(line: &str) -> bool {
     tag.is_some_and(|tag| TAGS.iter().any(|(name, _)| *name == tag.trim_end()))
 }
 
-pub(super) fn kind_of(name: &str) -> Kind {
+fn kind_of(name: &str) -> Kind {
     TAGS.iter().find(|(known, _)| *known == name).map_or(Kind::Either, |(_, kind)| *kind)
 }

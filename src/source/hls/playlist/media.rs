@@ -174,6 +174,11 @@ impl MediaPlaylist {
         self.segments.iter().map(|segment| segment.duration).sum()
     }
 
+    /// True if there is nothing to play in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.parts.is_empty()
+    }
+
     /// Media sequence number after that of the last segment.
     pub fn end_sequence(&self) -> u64 {
         self.media_sequence.saturating_add(self.segments.len() as u64)

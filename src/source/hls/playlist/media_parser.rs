@@ -9,7 +9,7 @@ use super::date_time::parse_date_time;
 use super::define::define;
 use super::error::{PlaylistError, PlaylistProblem};
 use super::key::{Key, KeyMethod};
-use super::lines::{Kind, Line, Lines, kind_of};
+use super::lines::{Line, Lines};
 use super::media::{
     DateRange, Map, MediaPlaylist, Part, PlaylistType, PreloadHint, RenditionReport, Segment, ServerControl,
 };
@@ -22,21 +22,29 @@ use crate::types::ByteRange;
 /// Keys of one segment, at most: one for each format, of which there are five in use. Each segment may have a list of its own.
 const MOST_KEYS: usize = 16;
 
+/// Duration of a segment, at least. Some servers write 0 for what they do not know. At a time that no segment has, nothing would be
+/// played.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 pub(super) fn parse(lines: &mut Lines<'_>, context: Context<'_>) -> Result<MediaPlaylist, PlaylistError> {
     let mut parser = Parser::default();
     while let Some(line) = lines.next()? {
         lines.check(parser.handle(line, context))?;
     }
-    lines.finish();
+    let left_out = lines.finish();
     parser.check_update(context.previous).map_err(|problem| lines.error(problem))?;
-    parser.finish().map_err(|problem| lines.error(problem))
+    let list = parser.finish().map_err(|problem| lines.error(problem))?;
+    match left_out {
+        // Nothing but such lines.
+        Some(error) if error.problem == PlaylistProblem::UriWithoutTag && list.is_empty() => Err(error),
+        _ => Ok(list),
+    }
 }
 
 #[derive(Default)]
 struct Parser {
     list: MediaPlaylist,
     variables: Variables,
-    has_target: bool,
     /// Its first segments are those of the previous version.
     is_update: bool,
     /// What applies to all segments from here on.
@@ -68,10 +76,8 @@ impl Parser {
             Line::Tag(tag, value) => (tag, value),
         };
         let value = &*value;
-        if kind_of(tag) == Kind::Multivariant {
-            return Err(PlaylistProblem::MixedKinds);
-        }
         match tag {
+            "EXT-X-STREAM-INF" => Err(PlaylistProblem::MixedKinds),
             "EXTINF" => self.handle_duration(value),
             "EXT-X-BYTERANGE" => self.handle_range(value),
             "EXT-X-DISCONTINUITY" => self.handle_discontinuity(),
@@ -111,7 +117,6 @@ impl Parser {
                 // Section 4.4.3.1 wants an integer. Some servers write a fraction.
                 self.list.target_duration =
                     parse_seconds(value).ok_or(PlaylistProblem::InvalidValue("target duration"))?;
-                self.has_target = true;
             }
             "EXT-X-MEDIA-SEQUENCE" => {
                 self.check_before_first_segment()?;
@@ -139,6 +144,7 @@ impl Parser {
                 self.list.part_target = attributes.seconds("PART-TARGET")?;
             }
             "EXT-X-SERVER-CONTROL" => self.handle_server_control(value)?,
+            // Tags of multivariant playlists: see `Lines::kind`.
             _ => {}
         }
         Ok(())
@@ -162,8 +168,13 @@ impl Parser {
 
     fn handle_duration(&mut self, value: &str) -> Result<(), PlaylistProblem> {
         let (duration, title) = value.split_once(',').unwrap_or((value, ""));
-        let duration = parse_seconds(duration).ok_or(PlaylistProblem::InvalidValue("duration"))?;
-        self.next.duration = Some(duration);
+        // Lists of tracks write -1 for a stream, which has no end. It must not be loaded as if it were a segment.
+        if duration.trim_start().starts_with('-') {
+            return Err(PlaylistProblem::InvalidValue("duration"));
+        }
+        // Section 4.4.4.1 requires the duration. Other players guess one where it can't be read, and play the segment.
+        let duration = parse_seconds(duration).unwrap_or(self.list.target_duration);
+        self.next.duration = Some(duration.max(SHORTEST));
         let title = title.trim();
         self.next.title = if title.is_empty() { None } else { Some(title.into()) };
         Ok(())
@@ -317,12 +328,13 @@ impl Parser {
     }
 
     fn handle_uri(&mut self, uri: &str) -> Result<(), PlaylistProblem> {
+        let duration = self.next.duration.ok_or(PlaylistProblem::UriWithoutTag)?;
         let uri = Uri::new(self.variables.replace(uri)?);
         let next = std::mem::take(&mut self.next);
         let byte_range = continue_range(next.range, &uri, &mut self.last_range)?;
         self.list.segments.push(Segment {
             uri,
-            duration: next.duration.ok_or(PlaylistProblem::UriWithoutTag)?,
+            duration,
             byte_range,
             discontinuity_sequence: self.discontinuity_sequence,
             keys: Arc::clone(&self.keys),
@@ -340,11 +352,12 @@ impl Parser {
     }
 
     fn finish(mut self) -> Result<MediaPlaylist, PlaylistProblem> {
-        if self.next.duration.is_some() {
+        // Some playlists end with the tag of a segment that is not there yet, or that was cut off.
+        if self.next.duration.is_some() && self.list.segments.is_empty() {
             return Err(PlaylistProblem::NoUri);
         }
-        if !self.has_target {
-            // Section 4.4.3.1 requires the tag. Where it is missing the longest segment gives its value.
+        if self.list.target_duration.is_zero() {
+            // Section 4.4.3.1 requires the tag. Where it is missing or 0, the longest segment gives its value.
             let durations = self.list.segments.iter().map(|segment| segment.duration);
             self.list.target_duration = durations.max().unwrap_or_default();
         }

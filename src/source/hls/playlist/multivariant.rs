@@ -7,7 +7,7 @@ use super::context::Context;
 use super::define::define;
 use super::error::{PlaylistError, PlaylistProblem};
 use super::key::Key;
-use super::lines::{Kind, Line, Lines, kind_of};
+use super::lines::{Line, Lines};
 use super::start::{Start, parse_start};
 use super::uri::Uri;
 use super::values::{parse_number, parse_rounded};
@@ -182,14 +182,12 @@ impl Parser {
             Line::Tag(tag, value) => (tag, value),
         };
         let value = &*value;
-        if kind_of(tag) == Kind::Media {
-            return Err(PlaylistProblem::MixedKinds);
-        }
         match tag {
             "EXT-X-VERSION" => self.list.version = parse_number(value, "version")?,
             "EXT-X-INDEPENDENT-SEGMENTS" => self.list.has_independent_segments = true,
             "EXT-X-START" => self.list.start = Some(parse_start(value, &mut self.variables)?),
             "EXT-X-DEFINE" => define(&mut self.variables, value, context.variables, context.url)?,
+            "EXTINF" => return Err(PlaylistProblem::MixedKinds),
             "EXT-X-STREAM-INF" => return self.handle_variant(value),
             "EXT-X-MEDIA" => return self.handle_rendition(value),
             "EXT-X-SESSION-KEY" => {
@@ -210,7 +208,7 @@ impl Parser {
                 let server = Uri::new(attributes.required("SERVER-URI")?);
                 self.list.steering = Some(ContentSteering { server, pathway: attributes.text("PATHWAY-ID") });
             }
-            // I-frame and image variants have no audio.
+            // I-frame and image variants, which have no audio, and tags of media playlists: see `Lines::kind`.
             _ => {}
         }
         Ok(())

@@ -64,11 +64,89 @@ fn s4_1_only_lines_that_matter_have_to_be_utf8() {
 }
 
 #[test]
-fn s4_1_the_two_kinds_of_tags_do_not_mix() {
+fn s4_1_segments_and_variants_do_not_mix() {
     let mixed = media("#EXTINF:6,\n0.ts\n#EXT-X-STREAM-INF:BANDWIDTH=1\nb.m3u8");
     assert_eq!(problem(mixed), wrong(5, "EXT-X-STREAM-INF", PlaylistProblem::MixedKinds));
-    let mixed = multivariant("#EXT-X-STREAM-INF:BANDWIDTH=1\nb.m3u8\n#EXT-X-ENDLIST");
-    assert_eq!(problem(mixed), wrong(4, "EXT-X-ENDLIST", PlaylistProblem::MixedKinds));
+    let mixed = multivariant("#EXT-X-STREAM-INF:BANDWIDTH=1\nb.m3u8\n#EXTINF:6,\n0.ts");
+    assert_eq!(problem(mixed), wrong(4, "EXTINF", PlaylistProblem::MixedKinds));
+}
+
+#[test]
+fn s4_1_other_tags_of_the_wrong_kind_are_ignored() {
+    let list = multivariant(
+        "#EXT-X-TARGETDURATION:10\n#EXT-X-MEDIA-SEQUENCE:0\n#EXT-X-ALLOW-CACHE:YES\n#EXT-X-DISCONTINUITY\n\
+         #EXT-X-STREAM-INF:BANDWIDTH=1\n#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:00Z\nb.m3u8\n#EXT-X-ENDLIST",
+    );
+    assert_eq!(rates(&list.unwrap()), [1]);
+    for first in ["", "#EXT-X-SESSION-DATA:DATA-ID=\"x\",VALUE=\"y\"\n"] {
+        let text = format!(
+            "#EXTM3U\n{first}#EXT-X-TARGETDURATION:6\n#EXT-X-SESSION-KEY:METHOD=AES-128,URI=\"k\"\n#EXTINF:6,\n0.ts\n"
+        );
+        let Ok(Playlist::Media(list)) = parse(&text) else { panic!("{first}") };
+        assert_eq!((list.segments.len(), list.segments[0].keys.len()), (1, 0));
+    }
+}
+
+#[test]
+fn s4_1_lines_may_end_with_a_carriage_return_alone() {
+    let Ok(Playlist::Media(list)) =
+        parse("#EXTM3U\r#EXT-X-TARGETDURATION:6\r\r#EXTINF:6,\r0.ts\r#EXTINF:5,\r1.ts")
+    else {
+        panic!("a media playlist")
+    };
+    let uris: Vec<_> = list.segments.iter().map(|segment| segment.uri.expose()).collect();
+    assert_eq!((list.target_duration, &uris[..]), (Duration::from_secs(6), &["0.ts", "1.ts"][..]));
+    assert_eq!(problem(parse("#EXTM3U\r#EXT-X-MEDIA-SEQUENCE:x\r")).0, 2);
+}
+
+#[test]
+fn s4_4_1_1_what_follows_the_head_on_its_line_is_ignored() {
+    let Ok(Playlist::Media(list)) = parse("#EXTM3U x-tvg-url=\"http://h\"\n#EXTINF:6,\n0.ts\n") else {
+        panic!("a media playlist")
+    };
+    assert_eq!(list.segments.len(), 1);
+    assert_eq!(problem(parse("#EXTM3U x\n#EXT-X-MEDIA-SEQUENCE:x\n")).0, 2);
+}
+
+#[test]
+fn s4_4_4_1_a_line_that_no_duration_precedes_is_no_segment() {
+    let list = media("junk\n#EXTINF:6,\n0.ts\njunk\n#EXT-X-DISCONTINUITY\n#EXTINF:6,\n1.ts").unwrap();
+    let uris: Vec<_> = list.segments.iter().map(|segment| segment.uri.expose()).collect();
+    assert_eq!((&uris[..], list.segments[1].discontinuity_sequence), (&["0.ts", "1.ts"][..], 1));
+    assert_eq!(problem(media("0.ts\n1.ts")), wrong(3, "", PlaylistProblem::UriWithoutTag));
+}
+
+#[test]
+fn s4_4_4_1_a_duration_that_ends_the_playlist_has_no_segment() {
+    let list = media("#EXTINF:6,\n0.ts\n#EXTINF:6,").unwrap();
+    assert_eq!(list.segments.len(), 1);
+    assert_eq!(problem(media("#EXTINF:6,")).2, PlaylistProblem::NoUri);
+}
+
+#[test]
+fn s4_4_4_1_a_segment_of_unknown_duration_is_as_long_as_the_target_duration() {
+    for duration in ["", ":", ":,title", ":x,", ":1e1,", ": ,"] {
+        let list = media(&format!("#EXTINF{duration}\n0.ts")).expect(duration);
+        assert_eq!(list.segments[0].duration, Duration::from_secs(6), "{duration}");
+    }
+    // What follows the first comma is the title, also where a locale has written one for the point.
+    let list = media("#EXTINF: 5,76,\n0.ts").unwrap();
+    assert_eq!(
+        (list.segments[0].duration, list.segments[0].title.as_deref()),
+        (Duration::from_secs(5), Some("76,"))
+    );
+    // Lists of tracks write -1 for a stream, which has no end, and no segment either.
+    assert_eq!(
+        problem(media("#EXTINF:-1,Radio\nhttp://host/stream")),
+        wrong(3, "EXTINF", PlaylistProblem::InvalidValue("duration"))
+    );
+}
+
+#[test]
+fn s4_4_3_1_a_target_duration_of_zero_is_as_good_as_none() {
+    let text = "#EXTM3U\n#EXT-X-TARGETDURATION:0\n#EXTINF:4,\n0.ts\n#EXTINF:3,\n1.ts\n";
+    let Ok(Playlist::Media(list)) = parse(text) else { panic!("a media playlist") };
+    assert_eq!(list.target_duration, Duration::from_secs(4));
 }
 
 #[test]
@@ -377,7 +455,7 @@ fn s6_3_1_a_broken_tag_that_playing_does_without_is_left_out() {
         assert_eq!((rates(&list), list.variants[0].uri.expose()), (vec![7], "v"), "{tag}");
     }
     // With nothing left the first of them is the reason.
-    let broken = "#EXT-X-STREAM-INF:BANDWIDTH\na\n#EXT-X-STREAM-INF:BANDWIDTH=1,BANDWIDTH=2\nb";
+    let broken = "#EXT-X-STREAM-INF:BANDWIDTH=\"\na\n#EXT-X-STREAM-INF:BANDWIDTH=1,BANDWIDTH=2\nb";
     assert_eq!(problem(multivariant(broken)), wrong(2, "EXT-X-STREAM-INF", PlaylistProblem::AttributeSyntax));
 }
 

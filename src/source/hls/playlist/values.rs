@@ -43,7 +43,9 @@ pub(super) fn parse_rounded(text: &str) -> Option<u64> {
 
 /// A hexadecimal sequence of up to 128 bits.
 pub(super) fn parse_hex(text: &str) -> Option<u128> {
-    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))?;
+    // Some servers leave out the mark of an IV, of which all 32 digits are there.
+    let unmarked = Some(text).filter(|text| text.len() == 32);
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).or(unmarked)?;
     let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_hex { u128::from_str_radix(digits, 16).ok() } else { None }
 }
@@ -92,7 +94,19 @@ mod tests {
     fn s4_2_hexadecimal_sequences_have_up_to_128_bits() {
         assert_eq!(parse_hex("0xff"), Some(255));
         assert_eq!(parse_hex("0XFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF"), Some(u128::MAX));
-        for text in ["ff", "0x", "0x+1", "0x100000000000000000000000000000000"] {
+        assert_eq!(
+            parse_hex("FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF"),
+            Some(u128::MAX),
+            "all digits, without the mark"
+        );
+        for text in [
+            "ff",
+            "0x",
+            "0x+1",
+            "FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFG",
+            "FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF",
+            "0x100000000000000000000000000000000",
+        ] {
             assert_eq!(parse_hex(text), None, "{text}");
         }
     }
