@@ -222,18 +222,20 @@ fn keys_of_a_wrong_length_are_typed_errors() {
 
 #[test]
 fn a_multivariant_playlist_without_anything_to_play_is_a_typed_error() {
-    let video = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1,CODECS=\"zzzz\"\nts.m3u8\n";
+    let other = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1,CODECS=\"avc1.66.30,ac-4\"\nts.m3u8\n";
     let nothing = "#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",NAME=\"x\",URI=\"ts.m3u8\"\n";
-    for list in [video, nothing] {
+    for list in [other, nothing] {
         let origin = site(2).with("/all.m3u8", list).serve();
         let kind = refused(&origin, "/all.m3u8");
         assert!(matches!(kind, ErrorKind::Unsupported | ErrorKind::InvalidPlaylist), "{kind:?}");
     }
-    // A group that does not exist: the variant has the audio itself.
-    let missing = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1,AUDIO=\"none\"\nts.m3u8\n";
-    let origin = site(2).with("/all.m3u8", missing).serve();
-    let sections = play(&mut open(&origin, "/all.m3u8", |_| ()));
-    assert_eq!(sections[0].1, (0..2 * FRAMES).collect::<Vec<_>>());
+    // A group that does not exist: the variant has the audio itself. Codecs of the video only: so it may have.
+    for attributes in ["AUDIO=\"none\"", "CODECS=\"avc1.66.30\""] {
+        let list = format!("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1,{attributes}\nts.m3u8\n");
+        let origin = site(2).with("/all.m3u8", list).serve();
+        let sections = play(&mut open(&origin, "/all.m3u8", |_| ()));
+        assert_eq!(sections[0].1, (0..2 * FRAMES).collect::<Vec<_>>(), "{attributes}");
+    }
 }
 
 #[test]

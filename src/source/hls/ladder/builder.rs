@@ -34,14 +34,55 @@ impl Ladder {
 struct Found {
     info: LevelInfo,
     variant: VariantStream,
+    content: Content,
 }
 
+impl Found {
+    /// Another variant has the same playlist: they differ in their video only. The cheapest one names the rate and the codecs.
+    fn merge(&mut self, variant: &Variant, content: Content) {
+        let info = &mut self.info;
+        if info.bandwidth == 0 || (1..info.bandwidth).contains(&variant.bandwidth) {
+            (info.bandwidth, info.codecs) = (variant.bandwidth, variant.codecs.clone());
+        }
+        self.content = self.content.min(content);
+    }
+}
+
+/// What segments have beside the audio. Video is many times the bytes of the audio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Content {
+    Audio,
+    Unknown,
+    Video,
+}
+
+impl Content {
+    /// Of the variant's own segments.
+    fn of(variant: &Variant) -> Self {
+        let is_other = |codec: &str| {
+            let codec = codec.to_ascii_lowercase();
+            // ISO 14496-30: two kinds of subtitles.
+            !is_audio(&codec) && !codec.starts_with("stpp") && codec != "wvtt"
+        };
+        if variant.resolution.is_some() || variant.codecs.iter().any(|codec| is_other(codec)) {
+            Self::Video
+        } else if variant.codecs.is_empty() {
+            Self::Unknown
+        } else {
+            Self::Audio
+        }
+    }
+}
+
+/// What renditions of several groups have in common if they are the same one: name, language and channels.
+type Identity<'a> = (&'a str, Option<&'a str>, u32);
+
 struct Builder<'a> {
-    list: &'a MultivariantPlaylist,
     base: &'a Url,
     policy: UriPolicy,
-    /// By group, name and language.
-    groups: HashMap<&'a str, HashMap<(&'a str, Option<&'a str>), &'a Rendition>>,
+    /// Variants with audio that may be supported.
+    playable: Vec<&'a Variant>,
+    groups: HashMap<&'a str, HashMap<Identity<'a>, &'a Rendition>>,
     renditions: Vec<&'a Rendition>,
     found: Vec<Found>,
     refused: Error,
@@ -52,7 +93,8 @@ impl<'a> Builder<'a> {
         let mut groups: HashMap<&str, HashMap<_, &Rendition>> = HashMap::new();
         let mut renditions: Vec<&Rendition> = Vec::new();
         // A group that no playable variant refers to is not offered.
-        let used: HashSet<&str> = playable(list).filter_map(|variant| variant.audio.as_deref()).collect();
+        let playable = playable(list);
+        let used: HashSet<&str> = playable.iter().filter_map(|variant| variant.audio.as_deref()).collect();
         for rendition in list.audio_renditions().filter(|rendition| used.contains(&&*rendition.group)) {
             groups.entry(&rendition.group).or_default().entry(identity(rendition)).or_insert(rendition);
             // Section 4.4.6.1.1: a rendition has the same name in each group.
@@ -69,7 +111,7 @@ impl<'a> Builder<'a> {
         codecs.dedup();
         let why = format!("no variant has audio that is supported: {}", codecs.join(", "));
         let refused = Error::new(ErrorKind::Unsupported, why);
-        Self { list, base, policy, groups, renditions, found: Vec::new(), refused }
+        Self { playable, base, policy, groups, renditions, found: Vec::new(), refused }
     }
 
     /// Section 4.4.6.1: the user's language, else the default, else what may be selected automatically.
@@ -84,18 +126,18 @@ impl<'a> Builder<'a> {
             }
         };
         // Of several in one language, what the author has marked: a commentary or a description for the blind often is not.
-        let key =
-            |rendition: &Rendition| (distance(rendition), !rendition.is_default, !rendition.is_autoselect);
+        // Of several that are marked alike, stereo: not all decoders mix more channels down.
+        let key = |rendition: &Rendition| {
+            (distance(rendition), !rendition.is_default, !rendition.is_autoselect, channels(rendition))
+        };
         (0..self.renditions.len()).min_by_key(|index| key(self.renditions[*index])).unwrap_or(0)
     }
 
     fn add_rendition(&mut self, index: usize, is_first: bool) {
-        let has_audio_only = playable(self.list).any(|variant| variant.resolution.is_none());
         let mut known: HashMap<Url, usize> = HashMap::new();
-        for variant in playable(self.list) {
-            // The segments of a variant with a resolution have its video, too: many times the bytes of the audio.
-            if (variant.resolution.is_some() && has_audio_only) || self.found.len() == MOST_VARIANTS {
-                continue;
+        for variant in self.playable.clone() {
+            if self.found.len() == MOST_VARIANTS {
+                break;
             }
             let Some((uri, rendition)) = self.playlist_of(variant, index, is_first) else { continue };
             let url = match self.policy.resolve(self.base, uri.expose()) {
@@ -105,15 +147,15 @@ impl<'a> Builder<'a> {
                     continue;
                 }
             };
-            // Variants that differ in their video only share a rendition of the audio. The cheapest one names its rate.
+            let has_own_playlist = rendition.is_some_and(|rendition| rendition.uri.is_some());
+            let content = if has_own_playlist { Content::Audio } else { Content::of(variant) };
             if let Some(known) = known.get(&url) {
-                let info = &mut self.found[*known].info;
-                let rates = [info.bandwidth, variant.bandwidth];
-                info.bandwidth = rates.into_iter().filter(|rate| *rate > 0).min().unwrap_or(0);
+                self.found[*known].merge(variant, content);
                 continue;
             }
             known.insert(url.clone(), self.found.len());
-            self.found.push(found(variant, rendition, index, url));
+            let (info, variant) = level_and_variant(variant, rendition, index, url);
+            self.found.push(Found { info, variant, content });
         }
     }
 
@@ -134,26 +176,27 @@ impl<'a> Builder<'a> {
         Some((rendition.uri.as_ref().unwrap_or(&variant.uri), Some(rendition)))
     }
 
-    /// A level of unknown rate has no place among others: it might be the highest, and would be played as the lowest.
-    fn drop_unknown_rates(&mut self) {
-        let is_known: HashSet<usize> = self
-            .found
-            .iter()
-            .filter(|found| found.info.bandwidth > 0)
-            .map(|found| found.variant.rendition)
-            .collect();
-        self.found.retain(|found| found.info.bandwidth > 0 || !is_known.contains(&found.variant.rendition));
+    /// Of each rendition that has something better, drops the rest.
+    fn prefer(&mut self, is_better: fn(&Found) -> bool) {
+        let better = self.found.iter().filter(|found| is_better(found));
+        let has_better: HashSet<usize> = better.map(|found| found.variant.rendition).collect();
+        self.found.retain(|found| is_better(found) || !has_better.contains(&found.variant.rendition));
     }
 
     fn finish(mut self, first: usize) -> Result<Ladder, Error> {
-        self.drop_unknown_rates();
+        self.prefer(|found| found.content < Content::Video);
+        self.prefer(|found| found.content == Content::Audio);
+        // Symphonia has no decoder for them, and a switch to what can't be decoded would end the sound.
+        self.prefer(|found| !is_dolby(&found.info.codecs));
+        // A level of unknown rate has no place among others: it might be the highest, and would be played as the lowest.
+        self.prefer(|found| found.info.bandwidth > 0);
         let Self { renditions, found, refused, base, .. } = self;
         let mut levels: Vec<Vec<LevelInfo>> = vec![Vec::new(); renditions.len().max(1)];
         let mut variants: Vec<VariantStream> = Vec::with_capacity(found.len());
         let mut by_rate: Vec<Found> = found;
         // Stable: variants of one level keep the order of the playlist, which is that of preference.
         by_rate.sort_by_key(|found| (found.variant.rendition, found.info.bandwidth));
-        for Found { info, mut variant } in by_rate {
+        for Found { info, mut variant, .. } in by_rate {
             let levels = &mut levels[variant.rendition];
             let mut twin = variants.iter().rev().take_while(|known| known.rendition == variant.rendition);
             let twin = twin.find(|known| is_redundant(known, &levels[known.level], &variant, &info));
@@ -177,9 +220,17 @@ impl<'a> Builder<'a> {
 /// Audio renditions, at most. Real playlists have a few dozen languages.
 const MOST_RENDITIONS: usize = 256;
 
-/// What renditions of several groups have in common if they are the same one.
-fn identity(rendition: &Rendition) -> (&str, Option<&str>) {
-    (&rendition.name, rendition.language.as_deref())
+fn identity(rendition: &Rendition) -> Identity<'_> {
+    // Surround sound has the name of the stereo version. It is not a better quality of it, so the two are not switched by rate.
+    (&rendition.name, rendition.language.as_deref(), channels(rendition))
+}
+
+/// Number of channels, and 2 for mono: its mix is the same, at rates that the others do not have.
+fn channels(rendition: &Rendition) -> u32 {
+    // Section 4.4.6.1: the number comes first, before a slash.
+    let count =
+        rendition.channels.as_deref().and_then(|channels| channels.split('/').next()?.trim().parse().ok());
+    count.unwrap_or(2).max(2)
 }
 
 fn primary(tag: &str) -> String {
@@ -192,7 +243,12 @@ fn is_redundant(known: &VariantStream, level: &LevelInfo, variant: &VariantStrea
     has_stable_name || level == info
 }
 
-fn found(variant: &Variant, rendition: Option<&Rendition>, index: usize, url: Url) -> Found {
+fn level_and_variant(
+    variant: &Variant,
+    rendition: Option<&Rendition>,
+    index: usize,
+    url: Url,
+) -> (LevelInfo, VariantStream) {
     let info = LevelInfo {
         bandwidth: variant.bandwidth,
         codecs: variant.codecs.clone(),
@@ -209,7 +265,7 @@ fn found(variant: &Variant, rendition: Option<&Rendition>, index: usize, url: Ur
         last_load: None,
         is_refreshed: false,
     };
-    Found { info, variant }
+    (info, variant)
 }
 
 fn rendition_info(rendition: &Rendition) -> RenditionInfo {
@@ -222,15 +278,41 @@ fn rendition_info(rendition: &Rendition) -> RenditionInfo {
     }
 }
 
-fn playable(list: &MultivariantPlaylist) -> impl Iterator<Item = &Variant> {
+fn playable(list: &MultivariantPlaylist) -> Vec<&Variant> {
     // Limited here, too: each one is looked at for each rendition.
-    list.variants.iter().filter(|variant| may_have_audio(&variant.codecs)).take(MOST_VARIANTS)
+    let those = |is_playable: fn(&Variant) -> bool| -> Vec<&Variant> {
+        list.variants.iter().filter(|variant| is_playable(variant)).take(MOST_VARIANTS).collect()
+    };
+    let playable = those(may_have_audio);
+    // Some packagers name the codec of the video only. The segments decide.
+    if playable.is_empty() { those(names_no_audio) } else { playable }
 }
 
 /// True if the codecs, in the notation of RFC 6381, contain audio that the demuxers read.
-fn may_have_audio(codecs: &[Box<str>]) -> bool {
-    // Without codecs nothing is known, and the segments decide.
-    codecs.is_empty() || codecs.iter().any(|codec| is_supported(&codec.to_ascii_lowercase()))
+fn may_have_audio(variant: &Variant) -> bool {
+    let mut codecs = variant.codecs.iter();
+    codecs.any(|codec| is_supported(&codec.to_ascii_lowercase()))
+        // Without codecs nothing is known, and the segments decide; as where only those of the video are named, which has a group of
+        // audio renditions.
+        || variant.codecs.is_empty()
+        || (variant.audio.is_some() && names_no_audio(variant))
+}
+
+fn names_no_audio(variant: &Variant) -> bool {
+    !variant.codecs.iter().any(|codec| is_audio(&codec.to_ascii_lowercase()))
+}
+
+/// True for the codec of some audio, supported or not. `codec` is in lower case.
+fn is_audio(codec: &str) -> bool {
+    // Beside those that are supported: xHE-AAC, AC-4, DTS, MPEG-H, Vorbis, IAMF.
+    const OTHERS: [&str; 7] = ["mp4a", "ac-4", "dts", "mha", "mhm", "vorbis", "iamf"];
+    is_supported(codec) || OTHERS.iter().any(|other| codec.starts_with(other))
+}
+
+/// True if all audio that is named is AC-3 or E-AC-3.
+fn is_dolby(codecs: &[Box<str>]) -> bool {
+    let audio = || codecs.iter().map(|codec| codec.to_ascii_lowercase()).filter(|codec| is_audio(codec));
+    audio().count() > 0 && audio().all(|codec| matches!(&*codec, "ac-3" | "ec-3"))
 }
 
 /// True for audio that the demuxers read. `codec` is in lower case.
@@ -265,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_level_of_unknown_rate_is_played_where_it_is_the_only_one() {
-        let unknown = "#EXT-X-STREAM-INF:CODECS=\"mp4a.40.2\"\na\n#EXT-X-STREAM-INF:BANDWIDTH=0\nb\n";
+        let unknown = "#EXT-X-STREAM-INF:PROGRAM-ID=1\na\n#EXT-X-STREAM-INF:BANDWIDTH=0\nb\n";
         assert_eq!(choose(unknown, None).len(), 2);
         let known = "#EXT-X-STREAM-INF:BANDWIDTH=5\nc\n#EXT-X-STREAM-INF:AVERAGE-BANDWIDTH=4\nd\n";
         let text = format!("{unknown}{known}");
@@ -293,7 +375,91 @@ mod tests {
             assert_eq!(choose(&text, None).len(), 1, "{codec}");
         }
         // xHE-AAC, and a type that is none.
-        assert!(!may_have_audio(&["mp4a.40.42".into(), "mp4a.40.x".into()]));
+        assert!(!is_supported("mp4a.40.42") && !is_supported("mp4a.40.x"));
+    }
+
+    /// All renditions, each with its number.
+    fn offered(text: &str) -> Vec<(usize, u64, String)> {
+        let url = "http://host/list.m3u8";
+        let Ok(Playlist::Multivariant(list)) = Playlist::parse(format!("#EXTM3U\n{text}").as_bytes(), url)
+        else {
+            panic!("a multivariant playlist")
+        };
+        let ladder = Ladder::new(&list, &Url::parse(url).unwrap(), UriPolicy::default(), None).unwrap();
+        let rate = |variant: &VariantStream| ladder.levels(variant.rendition)[variant.level].bandwidth;
+        let name = |variant: &VariantStream| variant.url.path()[1..].to_owned();
+        ladder.variants.iter().map(|variant| (variant.rendition, rate(variant), name(variant))).collect()
+    }
+
+    #[test]
+    fn what_has_audio_only_is_better_than_what_may_have_video() {
+        let audio = "#EXT-X-STREAM-INF:BANDWIDTH=64,CODECS=\"mp4a.40.5\"\na\n";
+        let unknown = "#EXT-X-STREAM-INF:BANDWIDTH=200\nu\n#EXT-X-STREAM-INF:BANDWIDTH=400\nw\n";
+        let video = "#EXT-X-STREAM-INF:BANDWIDTH=300,CODECS=\"avc1.4d,mp4a.40.2\"\nv\n\
+                     #EXT-X-STREAM-INF:BANDWIDTH=500,RESOLUTION=1x1\nx\n";
+        let names =
+            |text: String| -> Vec<String> { choose(&text, None).into_iter().map(|(_, path)| path).collect() };
+        assert_eq!(names(format!("{video}{unknown}{audio}")), ["/a"]);
+        assert_eq!(names(format!("{video}{unknown}")), ["/u", "/w"]);
+        assert_eq!(names(video.to_owned()), ["/v", "/x"]);
+    }
+
+    #[test]
+    fn languages_of_variants_with_video_are_offered_beside_a_variant_with_audio_only() {
+        let text = "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"d\",LANGUAGE=\"de\",DEFAULT=YES,URI=\"de\"\n\
+                    #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"e\",LANGUAGE=\"en\",URI=\"en\"\n\
+                    #EXT-X-STREAM-INF:BANDWIDTH=64,CODECS=\"mp4a.40.2\"\na\n\
+                    #EXT-X-STREAM-INF:BANDWIDTH=640,CODECS=\"avc1.4,mp4a.40.2\",RESOLUTION=1x1,AUDIO=\"g\"\nv\n";
+        assert_eq!(offered(text), [(0, 64, "a".into()), (0, 640, "de".into()), (1, 640, "en".into())]);
+        // The first language is in the segments of the video.
+        let text = text.replace(",URI=\"de\"", "");
+        assert_eq!(offered(&text), [(0, 64, "a".into()), (1, 640, "en".into())]);
+    }
+
+    #[test]
+    fn codecs_that_name_the_video_only_say_nothing_of_the_audio() {
+        let group = "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"d\",URI=\"de\"\n\
+                     #EXT-X-STREAM-INF:BANDWIDTH=640,CODECS=\"avc1.66.30\",RESOLUTION=1x1,AUDIO=\"g\"\nv\n\
+                     #EXT-X-STREAM-INF:BANDWIDTH=64,CODECS=\"avc1.66.30,ac-4\",AUDIO=\"g\"\nx\n";
+        assert_eq!(choose(group, None), [(640, "/de".into())]);
+        let muxed = "#EXT-X-STREAM-INF:BANDWIDTH=640,CODECS=\"avc1.66.30\"\nv\n";
+        assert_eq!(choose(muxed, None), [(640, "/v".into())]);
+        assert_eq!(
+            choose(&format!("{muxed}#EXT-X-STREAM-INF:BANDWIDTH=700\nu\n"), None),
+            [(700, "/u".into())]
+        );
+    }
+
+    #[test]
+    fn versions_with_surround_sound_are_renditions_of_their_own() {
+        let media = |group: &str, channels: &str| {
+            format!(
+                "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{group}\",NAME=\"e\",DEFAULT=YES,URI=\"{group}\"{channels}\n\
+                 #EXT-X-STREAM-INF:BANDWIDTH=9,CODECS=\"avc1.4,mp4a.40.2\",AUDIO=\"{group}\"\nv{group}\n"
+            )
+        };
+        let text = [
+            media("six", ",CHANNELS=\"6\""),
+            media("mono", ",CHANNELS=\"1\""),
+            media("two", ",CHANNELS=\"2/-/BINAURAL\""),
+            media("none", ""),
+            media("atmos", ",CHANNELS=\"16/JOC\""),
+        ]
+        .concat();
+        let names = |rendition: usize| -> Vec<String> {
+            offered(&text).into_iter().filter(|found| found.0 == rendition).map(|found| found.2).collect()
+        };
+        assert_eq!((names(0), names(2)), (vec!["six".to_owned()], vec!["atmos".to_owned()]));
+        assert_eq!(names(1), ["mono", "two", "none"]);
+        assert_eq!(choose(&text, None)[0].1, "/mono", "few decoders mix channels down");
+    }
+
+    #[test]
+    fn codecs_that_few_can_decode_are_played_only_where_there_are_no_others() {
+        let dolby = "#EXT-X-STREAM-INF:BANDWIDTH=300,CODECS=\"ec-3\"\nb\n#EXT-X-STREAM-INF:BANDWIDTH=200,CODECS=\"ac-3\"\na\n";
+        assert_eq!(choose(dolby, None).len(), 2);
+        let both = format!("{dolby}#EXT-X-STREAM-INF:BANDWIDTH=100,CODECS=\"mp4a.40.2\"\nc\n");
+        assert_eq!(choose(&both, None), [(100, "/c".into())]);
     }
 
     #[test]

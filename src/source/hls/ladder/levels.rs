@@ -95,7 +95,7 @@ impl VariantStream {
 pub(crate) struct Ladder {
     /// Empty if the variants have no audio renditions.
     pub(crate) renditions: Vec<RenditionInfo>,
-    /// Levels of each rendition, by ascending rate. At least one list, and none is empty.
+    /// Levels of each rendition, by ascending rate. At least one list; that of a rendition that can't be played is empty.
     pub(super) levels: Vec<Vec<LevelInfo>>,
     /// Never shrinks.
     pub(crate) variants: Vec<VariantStream>,
