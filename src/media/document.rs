@@ -134,12 +134,15 @@ fn by_start(text: &str, is_all: bool) -> Option<Detected> {
     if begins(text, "#EXTM3U") {
         return Some(m3u(text, is_all));
     }
+    let is_comment = |line: &str| line.is_empty() || line.starts_with(';') || line.starts_with('#');
+    let mut significant = lines(text).filter(|line| begins(line, "#EXTINF:") || !is_comment(line));
+    let first = significant.next().unwrap_or_default();
     // `[Reference]` begins a redirector of old Windows Media servers, with lines `Ref1=` as in a PLS.
-    if begins(text, "[playlist]") || begins(text, "[reference]") {
+    if ["[playlist]", "[reference]", "file1="].iter().any(|start| begins(first, start)) {
         return list(ListFormat::Pls);
     }
     // Bare URLs, one a line, are an M3U without its header.
-    if begins(text, "http://") || begins(text, "https://") {
+    if ["http://", "https://", "#EXTINF:"].iter().any(|start| begins(first, start)) {
         return list(ListFormat::M3u);
     }
     if !text.starts_with('<') {
@@ -154,14 +157,31 @@ fn by_start(text: &str, is_all: bool) -> Option<Detected> {
 
 /// Distinguishes a playlist of HLS from a list of tracks.
 fn m3u(text: &str, is_all: bool) -> Detected {
-    // RFC 8216, section 4.3: each playlist of HLS has a tag that begins with `#EXT-X-`. A list of tracks has none.
-    if text.lines().any(|line| begins(line.trim_start(), "#EXT-X-")) {
-        Detected::Document(Document::Hls)
-    } else if is_all {
-        Detected::Document(Document::List(ListFormat::M3u))
-    } else {
-        Detected::Unclear
+    const VERSION: &str = "#EXT-X-VERSION";
+    let mut has_version = false;
+    for line in lines(text) {
+        // A stream, which has no end. A segment of HLS has one.
+        if begins(line, "#EXTINF:") && line["#EXTINF:".len()..].trim_start().starts_with('-') {
+            return Detected::Document(Document::List(ListFormat::M3u));
+        }
+        // Lists of stations have a version too. The text may end inside of it.
+        if begins(line, VERSION) || begins(VERSION, line) {
+            has_version |= begins(line, VERSION);
+        // RFC 8216, section 4.3: each playlist of HLS has a tag that begins with `#EXT-X-`.
+        } else if begins(line, "#EXT-X-") {
+            return Detected::Document(Document::Hls);
+        }
     }
+    match has_version {
+        _ if !is_all => Detected::Unclear,
+        true => Detected::Document(Document::Hls),
+        false => Detected::Document(Document::List(ListFormat::M3u)),
+    }
+}
+
+/// Lines without the white space around them, whichever character ends them.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split(['\n', '\r']).map(str::trim)
 }
 
 enum Root {
@@ -275,6 +295,14 @@ mod tests {
             ("text/plain", "#extm3u x-tvg-url=\"http://h\"\n#EXTGRP:News\nhttp://h/1\n", List(M3u)),
             ("audio/x-mpegurl", "Radio:\r\n/a.mp3\r\n", List(M3u)),
             ("text/html", "https://h/a\r\n", List(M3u)),
+            ("", "#EXTINF:-1,One\nhttp://h/1\n", List(M3u)),
+            ("text/plain", "# mine\n\nhttp://h/1\n", List(M3u)),
+            ("", "#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:-1 tvg-id=\"a\",One\nhttp://h/1\n", List(M3u)),
+            ("", "#EXTM3U\n#EXTINF: -1,One\n#EXT-X-STREAM-INF:BANDWIDTH=1\nhttp://h/1\n", List(M3u)),
+            ("", "#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:4,\n0.ts\n", Hls),
+            ("", "#EXTM3U\r#EXT-X-TARGETDURATION:6\r#EXTINF:6,\r0.ts\r", Hls),
+            ("", "; by hand\n[playlist]\nFile1=http://h/a\n", List(Pls)),
+            ("", "File1=http://h/a\nTitle1=A\n", List(Pls)),
             ("audio/x-scpls", "nothing of the kind", List(Pls)),
             ("", "\n\n[Playlist]\nFile1=http://h/a\n", List(Pls)),
             ("video/x-ms-asf", "[Reference]\r\nRef1=http://h/a\r\n", List(Pls)),
@@ -342,6 +370,11 @@ mod tests {
         let list = format!("#EXTM3U\n{}", "#EXTINF:3,a\nhttp://h/a\n".repeat(10));
         assert!(unclear(&list));
         assert_eq!(detect(None, list.as_bytes(), true), Detected::Document(Document::List(ListFormat::M3u)));
+        // The next line may show that it is a list of stations.
+        let head = "#EXTM3U x-tvg-url=\"http://host/a/guide/of/all/programs.xml\"\n#EXT-X-VERSION:3";
+        assert!(head.len() > RECOGNIZABLE);
+        assert!((head.len() - 14..=head.len()).all(|end| unclear(&head[..end])));
+        assert!(!unclear(&format!("{head}\n#EXT-X-T")));
         let long = list.repeat(100);
         assert_eq!(detect(None, long.as_bytes(), false), Detected::Document(Document::List(ListFormat::M3u)));
     }

@@ -1,5 +1,7 @@
 //! A list of tracks: read from its text, with each entry checked.
 
+use std::borrow::Cow;
+
 use crate::client::UriPolicy;
 use crate::config::setters::setters;
 use crate::error::{Error, ErrorKind};
@@ -198,13 +200,21 @@ fn detect(text: &[u8]) -> Result<ListFormat, Error> {
             "the text is a playlist of HLS: its entries are no tracks",
         )),
         // Many lists of files lack the line `#EXTM3U`.
-        Detected::Media if media::is_text(text) => Ok(ListFormat::M3u),
+        Detected::Media if media::is_text(text) && !is_markup(text) => Ok(ListFormat::M3u),
         _ => Err(Error::new(ErrorKind::InvalidPlaylist, "the text is no list of tracks")),
     }
 }
 
+/// True for XML and JSON, whose lines are no paths of files.
+fn is_markup(text: &[u8]) -> bool {
+    media::decode(text).trim_start().starts_with(['<', '{'])
+}
+
 fn resolve(list: &HttpUrl, location: &str, rules: ListRules) -> Result<HttpUrl, Error> {
-    let url = rules.policy().resolve(list.expose(), location)?;
+    // Winamp's name for the scheme, which other players know as well.
+    let icy = location.get(..6).filter(|scheme| scheme.eq_ignore_ascii_case("icy://"));
+    let location = icy.map_or(location.into(), |icy| Cow::from(format!("http://{}", &location[icy.len()..])));
+    let url = rules.policy().resolve(list.expose(), &location)?;
     HttpUrl::parse(url.as_str())
 }
 
@@ -272,6 +282,15 @@ mod tests {
     }
 
     #[test]
+    fn the_scheme_of_shoutcast_is_that_of_http() {
+        let text = "[playlist]\nFile1=icy://h:8000/a\nFile2=ICY://127.0.0.1/b\n";
+        let list = parse(text, rules(true, false)).unwrap();
+        assert_eq!(list.tracks()[0].url().unwrap().expose(), "http://h:8000/a");
+        assert_eq!(list.refused()[0].kind(), ErrorKind::Forbidden);
+        assert_eq!(parse(text, ListRules::default()).unwrap_err().kind(), ErrorKind::Forbidden);
+    }
+
+    #[test]
     fn neither_shows_a_secret() {
         let list =
             parse("1.mp3?key=hidden\nfile:///a?key=hidden\nhttp://me:hidden@h/1\n", ListRules::default())
@@ -289,6 +308,8 @@ mod tests {
         assert_eq!(kind("#EXTM3U\n"), ErrorKind::InvalidPlaylist);
         assert_eq!(kind(""), ErrorKind::InvalidPlaylist);
         assert_eq!(kind("<asx></asx>"), ErrorKind::InvalidPlaylist);
+        assert_eq!(kind("{\"version\": 1}"), ErrorKind::InvalidPlaylist);
+        assert_eq!(kind("<html5><a href=\"http://h\">"), ErrorKind::InvalidPlaylist);
         assert_eq!(parse("dir/1.mp3\n", ListRules::default()).unwrap().tracks().len(), 1);
     }
 

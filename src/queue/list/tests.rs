@@ -69,6 +69,19 @@ fn asx_is_read_though_it_is_not_well_formed() {
 }
 
 #[test]
+fn of_several_places_of_a_track_the_first_one_counts_that_can_be_requested() {
+    let text = "<asx><entry><ref href=\"mms://h/1\"/>\n<ref href=\"HTTP://h/1\"/><ref href=\"http://mirror/1\"/></entry>\
+        <entry><ref href=\"1.mp3\"/><ref href=\"http://h/2\"/></entry><entry><ref href=\"rtsp://h/3\"/></entry></asx>";
+    assert_eq!(
+        entries(&parse(ListFormat::Asx, text)),
+        [(2, "HTTP://h/1", "", 0.0), (2, "1.mp3", "", 0.0), (2, "rtsp://h/3", "", 0.0)]
+    );
+    let text = "<playlist><trackList><track><location>file:///1</location>\n<location>http://h/1</location>\
+        <location>http://mirror/1</location></track></trackList></playlist>";
+    assert_eq!(entries(&parse(ListFormat::Xspf, text)), [(2, "http://h/1", "", 0.0)]);
+}
+
+#[test]
 fn elements_that_nobody_closes_end_with_those_around_them() {
     let text = "<asx version=\"3.0\">\n<entryref href=\"http://h/list.asx\">\n<entry><ref href=\"http://h/1\"><title>One</entry>\n\
         <entry><title>Two</title></abstract><ref href=\"http://h/2\"></entry>\n<entryref href=\"a.asx\"><entryref href=\"b.asx\">\n</asx>";
@@ -104,6 +117,13 @@ fn feeds_have_enclosures() {
     let atom = "<feed xmlns=\"http://www.w3.org/2005/Atom\"><title>Cast</title><entry><link href=\"http://h/page\"/>\
         <link rel=\"enclosure\" href=\"http://h/1.ogg\"/></entry></feed>";
     assert_eq!(entries(&parse(ListFormat::Feed, atom)), [(1, "http://h/1.ogg", "", 0.0)]);
+}
+
+#[test]
+fn a_picture_is_no_episode() {
+    let rss = "<rss><channel><item><enclosure url='1.jpg' type='Image/jpeg'/><enclosure url='1.mp3' type='audio/mpeg'/></item>\
+        <item><title>Text</title><enclosure url='2.jpg' type='image/png'/></item></channel></rss>";
+    assert_eq!(entries(&parse(ListFormat::Feed, rss)), [(1, "1.mp3", "", 0.0)]);
 }
 
 #[test]

@@ -67,6 +67,8 @@ pub(super) static ASX: Format = Format {
 pub(super) static FEED: Format = Format {
     tracks: &["item", "entry"],
     location: Location::Attribute(|element| match &*element.name {
+        // Blogs enclose pictures.
+        "enclosure" if element.attribute("type").is_some_and(is_picture) => None,
         "enclosure" => element.attribute("url"),
         "link" if element.attribute("rel") == Some("enclosure") => element.attribute("href"),
         _ => None,
@@ -126,6 +128,23 @@ pub(super) fn parse(text: &str, format: &Format) -> Result<List, Error> {
             Err(error) => return Err(invalid(line, "this is not XML").with_cause(error)),
         }
     }
+}
+
+fn is_picture(media_type: &str) -> bool {
+    media_type.trim_start().get(..6).is_some_and(|start| start.eq_ignore_ascii_case("image/"))
+}
+
+/// True if a track is rather to be found at `location` than at `known`. Further ones are other places for the same track, and
+/// servers of Windows Media name that of their own protocol first.
+fn is_better(location: &str, known: &str) -> bool {
+    known.is_empty() || (!is_requestable(known) && is_requestable(location))
+}
+
+/// True for what is relative, or has a scheme that may be requested.
+fn is_requestable(location: &str) -> bool {
+    let is_http =
+        |scheme: &str| ["http", "https", "icy"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    !location.is_empty() && location.split_once("://").is_none_or(|(scheme, _)| is_http(scheme))
 }
 
 fn invalid(line: usize, why: &str) -> Error {
@@ -202,8 +221,8 @@ impl Builder<'_> {
             self.track = Some((Entry { line, ..Entry::default() }, self.open.len()));
         }
         if let (Location::Attribute(location), Some((track, _))) = (&self.format.location, &mut self.track) {
-            // Further ones are other places for the same track.
-            if let Some(location) = location(element).filter(|_| track.location.is_empty()) {
+            if let Some(location) = location(element).filter(|location| is_better(location, &track.location))
+            {
                 (track.line, track.location) = (line, location.trim().to_owned());
                 // Feeds write a length of 0 if they do not know it.
                 let len = element.attribute("length").and_then(|len| len.trim().parse().ok());
@@ -212,7 +231,7 @@ impl Builder<'_> {
             }
         }
         if let (Location::Text(name), Some((track, _))) = (&self.format.location, &mut self.track) {
-            if element.name == *name && track.location.is_empty() {
+            if element.name == *name && !is_requestable(&track.location) {
                 track.line = line;
             }
         }
@@ -249,10 +268,10 @@ impl Builder<'_> {
             Some((track, depth)) => {
                 // Not the `id` of an element inside, such as Atom's `source`.
                 let is_child = self.open.len() == *depth + 1;
-                if matches!(self.format.location, Location::Text(location) if location == name)
-                    && track.location.is_empty()
-                {
-                    track.location = value.trim().to_owned();
+                if matches!(self.format.location, Location::Text(location) if location == name) {
+                    if is_better(value.trim(), &track.location) {
+                        track.location = value.trim().to_owned();
+                    }
                 } else if name == "title" && track.title.is_none() {
                     track.title = not_empty(&value);
                 } else if is_child && track.id.is_none() && self.format.ids.contains(&name.as_str()) {
