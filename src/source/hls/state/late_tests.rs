@@ -126,6 +126,31 @@ fn a_segment_whose_response_does_not_come_does_not_keep_the_next_one_back() {
 }
 
 #[test]
+fn a_silent_segment_keeps_a_network_that_is_slower_than_it_plays() {
+    // 48 and 77 kbit/s are expected, and 64 are needed.
+    for (bytes, segments) in [(7_800, 1), (12_500, 2)] {
+        let mut player = Player::new(1);
+        player.state.bitrates = Bitrates::new(vec![64_000]);
+        let mut estimator = Estimator::default();
+        estimator.handle_transfer(bytes, Duration::from_secs(1), Duration::from_millis(100));
+        player.state.network.estimator = estimator;
+        assert_eq!(player.segments(), 1);
+        let Planned::Segment { id, .. } = player.running[0] else { panic!("a segment") };
+        player.state.handle_segment_head(id, Some(16_000), player.now);
+        player.state.handle_segment_bytes(id, 1000, player.now);
+        player.now += Duration::from_secs(9);
+        assert!(!player.read(), "the reader blocks");
+        assert_eq!(player.segments(), segments, "{:?}", player.state.network.throughput());
+        // The connection is lost, and the rest comes over another one, alone.
+        player.end_running(0, End::Broken(0, ErrorKind::Disconnected));
+        player.now += Duration::from_secs(2);
+        player.read();
+        assert_eq!(player.segments(), segments);
+        assert!(player.running.iter().any(|planned| is_of(planned, "/0")), "{:?}", player.running);
+    }
+}
+
+#[test]
 fn a_body_that_stalls_wakes_a_reader_at_a_fixed_level() {
     let mut player = Player::new(1);
     player.state.network.estimator = Estimator::default();

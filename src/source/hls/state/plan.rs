@@ -157,14 +157,23 @@ impl State {
 
     /// True if the segments that play before the one at `index` leave the network to it, or will when its first byte arrives.
     fn is_arriving_soon(&self, index: usize, now: Instant) -> bool {
-        let is_stalled = |queued: &QueuedSegment| {
-            queued.last_progress().is_some_and(|last| now.saturating_duration_since(last) >= STALLED)
+        let leaves_network = |queued: &QueuedSegment| {
+            let last = queued.last_progress();
+            last.is_some_and(|last| now.saturating_duration_since(last) >= STALLED)
+                && !self.is_too_slow(queued)
         };
-        if self.fetching_before(index).all(is_stalled) {
+        if self.fetching_before(index).all(leaves_network) {
             return true;
         }
         let lead = self.network.estimator.ttfb().as_secs_f64() * LEAD;
         self.rest_of_fetching(index).is_some_and(|rest| rest.as_secs_f64() <= lead)
+    }
+
+    /// True if the network is slower than this segment plays. Then the reader waits for it, and it arrives with pauses by itself: what
+    /// plays after it would take half of the network from it, or stand before it in the queue of a router.
+    fn is_too_slow(&self, queued: &QueuedSegment) -> bool {
+        let bitrate = self.bitrates.get(self.ladder.variants[queued.variant].level) as f64;
+        self.network.throughput().is_some_and(|throughput| throughput < bitrate)
     }
 
     /// When segments of which nothing arrives, and what they wait for, leave the network to the next one. Only those that
