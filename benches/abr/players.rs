@@ -54,8 +54,9 @@ impl Player for Windway {
     }
 
     fn handle(&mut self, transfer: &Transfer, _: f64) {
-        let (seconds, latency) =
-            (Duration::from_secs_f64(transfer.seconds), Duration::from_secs_f64(transfer.latency));
+        // As the library: by the rate of the last seconds, since the mean of a transfer hides that the network has changed.
+        let seconds = Duration::from_secs_f64(transfer.bits / transfer.recent.max(1.0));
+        let latency = Duration::from_secs_f64(transfer.latency);
         self.estimator.handle_transfer((transfer.bits / 8.0) as u64, seconds, latency);
     }
 

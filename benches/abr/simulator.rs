@@ -58,7 +58,35 @@ pub(crate) struct Transfer {
     pub(crate) bits: f64,
     /// Seconds from the first byte on.
     pub(crate) seconds: f64,
+    /// Bits per second in the last two to four seconds of all transfers, at the end of this one.
+    pub(crate) recent: f64,
     pub(crate) latency: f64,
+}
+
+/// Measures the rate of the last few seconds of transfers as the library does in `bandwidth.rs`: both sums are halved every two seconds.
+#[derive(Default)]
+struct Meter {
+    bits: f64,
+    seconds: f64,
+}
+
+impl Meter {
+    /// A transfer that brings bits between two times. Returns the rate at its end.
+    fn receive(&mut self, trace: &Trace, from: f64, to: f64) -> f64 {
+        // A read of the socket lasts about as long on a slow network.
+        const READ: f64 = 0.1;
+        let mut at = from;
+        while at < to {
+            let next = (at + READ).min(to);
+            self.bits += trace.bits_between(at, next);
+            self.seconds += next - at;
+            if self.seconds > 4.0 {
+                (self.bits, self.seconds) = (self.bits / 2.0, self.seconds / 2.0);
+            }
+            at = next;
+        }
+        self.bits / self.seconds.max(0.001)
+    }
 }
 
 pub(crate) trait Player {
@@ -127,6 +155,7 @@ pub(crate) fn simulate(video: &Video, trace: &Trace, player: &mut dyn Player) ->
         stalled: 0.0,
         startup: 0.0,
         early: 0.0,
+        meter: Meter::default(),
         wasted: 0.0,
         replaced: 0.0,
     };
@@ -152,6 +181,7 @@ struct Session<'a> {
     startup: f64,
     /// Seconds without audio inside the first segment.
     early: f64,
+    meter: Meter,
     /// Bits of segments that were cancelled or replaced.
     wasted: f64,
     replaced: f64,
@@ -163,6 +193,12 @@ impl Session<'_> {
         let current = self.levels.last().copied();
         let index = self.levels.len();
         View { video: self.video, now, buffered, current, index, is_starting: current.is_none() }
+    }
+
+    /// What a transfer that has ended at `end` has shown of the network.
+    fn transfer(&mut self, bits: f64, first: f64, end: f64) -> Transfer {
+        let recent = self.meter.receive(self.trace, first, end);
+        Transfer { bits, seconds: end - first, recent, latency: self.video.latency }
     }
 
     fn play_until(&mut self, now: f64) {
@@ -196,11 +232,13 @@ impl Session<'_> {
             match abandoned {
                 Some((at, other, bits)) => {
                     self.wasted += bits;
-                    player.handle(&Transfer { bits, seconds: at - first, latency: video.latency }, at);
+                    let transfer = self.transfer(bits, first, at);
+                    player.handle(&transfer, at);
                     (begun, level) = (at, other);
                 }
                 None => {
-                    player.handle(&Transfer { bits, seconds: end - first, latency: video.latency }, end);
+                    let transfer = self.transfer(bits, first, end);
+                    player.handle(&transfer, end);
                     self.play_until(end);
                     break;
                 }
@@ -241,12 +279,14 @@ impl Session<'_> {
             let due = starts_in(index, len, self.buffered);
             if !player.keeps_replacing(&self.view(), left, come / (at - first), due) {
                 self.wasted += come;
-                player.handle(&Transfer { bits: come, seconds: at - first, latency: video.latency }, at);
+                let transfer = self.transfer(come, first, at);
+                player.handle(&transfer, at);
                 return true;
             }
         }
         self.play_until(end);
-        player.handle(&Transfer { bits, seconds: end - first, latency: video.latency }, end);
+        let transfer = self.transfer(bits, first, end);
+        player.handle(&transfer, end);
         if starts_in(index, len, self.buffered) < 0.0 {
             self.wasted += bits;
         } else {
