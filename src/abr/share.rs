@@ -79,8 +79,11 @@ fn even_part<'a>(rest: f64, equals: impl Iterator<Item = &'a Demand>) -> f64 {
     rest
 }
 
-/// True if a stream should not fill its buffer now, if all of them together get `total`, in bits per second: another stream of at least
-/// its rank lacks audio and needs more than an even part for its lowest variant. TCP gives it no more while the others fetch.
+/// True if a stream should not fill its buffer now, if all of them together get `total`, in bits per second: another stream lacks audio
+/// and needs more than an even part for its lowest variant. TCP gives it no more while the others fetch.
+///
+/// For a stream of a lower rank only if its lowest variant fits into what those of a higher rank leave: they play on as before, with
+/// less in the buffer.
 ///
 /// ```
 /// use windway::abr::{Demand, gives_way};
@@ -89,16 +92,22 @@ fn even_part<'a>(rest: f64, equals: impl Iterator<Item = &'a Demand>) -> f64 {
 /// assert!(!gives_way(1_000_000.0, &Demand::new(1, 64_000.0), &[other]));
 /// other.lacks_audio = true;
 /// assert!(gives_way(1_000_000.0, &Demand::new(1, 64_000.0), &[other]));
-/// assert!(!gives_way(1_000_000.0, &Demand::new(2, 64_000.0), &[other]));
+/// assert!(gives_way(1_000_000.0, &Demand::new(2, 64_000.0), &[other]));
+/// assert!(!gives_way(1_000_000.0, &Demand::new(2, 400_000.0), &[other]), "600 kbit/s would not help the other one");
 /// assert!(!gives_way(1_000_000.0, &Demand::new(1, 600_000.0), &[other]), "it needs more than an even part, too");
 /// ```
 pub fn gives_way(total: f64, own: &Demand, others: &[Demand]) -> bool {
     // Those that need nothing more do not fetch.
     let fetching = others.iter().filter(|other| other.bitrate > 0.0).count() + 1;
     let even = total / fetching as f64;
+    let left_to = |rank: u8| {
+        let above = others.iter().chain([own]).filter(|stream| stream.rank > rank);
+        total - above.map(|stream| stream.bitrate).sum::<f64>()
+    };
     let depends = |other: &Demand| {
         let needs_more = other.least > even && other.least <= total * HOPELESS;
-        other.lacks_audio && other.rank >= own.rank && needs_more
+        let may_have = other.rank >= own.rank || other.least <= left_to(other.rank);
+        other.lacks_audio && needs_more && may_have
     };
     own.least <= even && others.iter().any(depends)
 }
