@@ -8,6 +8,7 @@
 
 mod bitrates;
 mod estimator;
+mod holes;
 mod hybrid;
 mod progress;
 mod replacement;
