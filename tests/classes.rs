@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use support::peers::{At, Calling, Collect, Got, List, collect, downloader};
 use support::{Answer, Content, Origin, in_time};
+use windway::config::{ReadAhead, StorageConfig};
 use windway::downloader::{
     CancelReason, Flow, Next, Outcome, Peer, PeerHandle, RequestId, ResponseHead, Sink, Waker,
 };
 use windway::event::{Event, Subscriber};
-use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority};
 
 /// A downloader with one worker, which is busy with a request whose response head does not arrive.
 struct Held {
@@ -649,4 +650,44 @@ fn a_worker_is_idle_before_the_end_of_its_fetch_is_reported() {
     list.put(Fetch::get(&origin.url("/")).unwrap().priority(Priority::High), sink);
     peer.wake(Priority::High);
     assert_eq!(end.recv_timeout(support::PATIENCE).unwrap(), idle);
+}
+
+/// A file whose body arrives for 30 s, so that its piece lasts longer than a piece is planned for.
+fn slow_file() -> Origin {
+    let content = Content::pattern(48 << 20);
+    Origin::start(move |request| match request.path.as_str() {
+        "/slow" => Answer::file(request, &content).rate(1_600_000),
+        _ => Answer::file(request, &Content::pattern(1000)),
+    })
+}
+
+/// Such a cut would cost a request and a connection, and frees a worker that nothing needs.
+#[test]
+fn a_long_body_is_not_cut_while_no_fetch_waits_for_its_worker() {
+    let origin = slow_file();
+    let downloader = downloader(|config| config.max_concurrent = 1);
+    let config = FileConfig::default().read_ahead(ReadAhead::Whole).storage(StorageConfig::WholeMemory);
+    let stream = downloader.open_with(&origin.url("/slow"), config).unwrap();
+    // Twelve seconds of the body.
+    stream.handle().wait_range(0..19_000_000, None).unwrap();
+    let log = origin.log();
+    let ranges: Vec<_> = log.requests.iter().filter_map(|request| request.header("range")).collect();
+    assert_eq!(ranges.iter().filter(|range| !range.starts_with("bytes=-")).count(), 2, "{ranges:?}");
+}
+
+#[test]
+fn a_long_body_gives_its_worker_to_an_urgent_fetch_although_a_caller_waits_for_all_of_it() {
+    let origin = slow_file();
+    let downloader = downloader(|config| config.max_concurrent = 1);
+    let config = FileConfig::default().read_ahead(ReadAhead::Whole).storage(StorageConfig::WholeMemory);
+    let stream = downloader.open_with(&origin.url("/slow"), config).unwrap();
+    let (handle, waiting) = (stream.handle(), stream.handle());
+    let len = stream.len().unwrap();
+    let waits = thread::spawn(move || waiting.wait_range(0..len, None));
+    handle.wait_range(0..2_000_000, None).unwrap();
+    let peer = downloader.register((), Priority::High).unwrap();
+    execute(&peer, &origin, "/urgent").join().unwrap();
+    assert!(handle.wait_range(0..len, Some(Duration::ZERO)).is_err(), "the body had not ended");
+    handle.cancel();
+    waits.join().unwrap().unwrap_err();
 }

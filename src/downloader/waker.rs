@@ -11,6 +11,7 @@ use crate::client::{Alarm, PreconnectGuard, Request};
 use crate::downloader::runtime::core::Core;
 use crate::downloader::runtime::lend::Lent;
 use crate::downloader::runtime::message::Message;
+use crate::downloader::runtime::own_thread::on_own_thread;
 use crate::event::Event;
 use crate::types::{Priority, RequestId};
 
@@ -50,6 +51,11 @@ impl Waker {
         if let Some(core) = self.core.upgrade() {
             core.post(Message::Promoted(request, priority));
         }
+    }
+
+    /// True if the current thread is a worker, and a fetch waits for one. Costs a load or two, so it may be called at a chunk.
+    pub(crate) fn is_this_worker_wanted(&self) -> bool {
+        on_own_thread() && self.core.upgrade().is_some_and(|core| core.is_worker_wanted())
     }
 
     /// Lends the current thread, which would otherwise block, to the peer's urgent fetches: see [`Lent`].

@@ -171,6 +171,11 @@ impl Core {
         Arc::clone(value).downcast().ok()
     }
 
+    /// True if a fetch waits for a worker that others have.
+    pub(crate) fn is_worker_wanted(&self) -> bool {
+        self.preemptions.is_wanted()
+    }
+
     pub(crate) fn is_metered(&self) -> bool {
         // Relaxed: no other memory depends on it.
         self.metered.load(Ordering::Relaxed)

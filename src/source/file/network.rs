@@ -81,8 +81,8 @@ impl Network {
         (self.ttfb.unwrap_or_default() * STREAMING_TRIPS).clamp(STREAMING_TIME, MAX_STREAMING_TIME)
     }
 
-    /// True if a piece that has lasted this long is to be cut, if it [may be](may_be_too_long): the network was faster when it
-    /// was requested, or others have come to share it, and it holds a worker.
+    /// True if a piece that has lasted this long may be cut for a fetch that needs its worker, if it [is long](may_be_too_long): the
+    /// network was faster when it was requested, or others have come to share it.
     pub(super) fn is_too_long(self, lasted: Duration) -> bool {
         lasted >= 2 * self.streaming_time()
     }

@@ -132,10 +132,23 @@ impl PieceSink {
         }
     }
 
-    /// True if it holds its worker for too long.
+    /// True if it has held its worker for too long, and another fetch waits for that.
     fn is_too_long(&self, left: u64, lasted: Duration) -> bool {
         // The network is looked up late, since this is called for each chunk.
-        network::may_be_too_long(left, lasted) && self.shared.network().is_too_long(lasted)
+        network::may_be_too_long(left, lasted)
+            && self.shared.network().is_too_long(lasted)
+            && self.is_in_the_way()
+    }
+
+    /// True if its worker can be freed for a fetch that waits for one only by a cut. A prefetch makes room with its body open, and
+    /// continues it later without a request.
+    fn is_in_the_way(&self) -> bool {
+        let link = self.shared.link.get();
+        if !link.is_some_and(|link| link.waker.is_this_worker_wanted()) {
+            return false;
+        }
+        let state = self.shared.state.lock();
+        state.pieces.get(self.key).is_some_and(|in_flight| state.is_urgent(&in_flight.piece))
     }
 
     fn cut(&self) {

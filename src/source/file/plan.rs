@@ -8,7 +8,8 @@
 //!
 //! A blocked reader gets an urgent piece at its position, small at first and growing while it reads in sequence. For
 //! other readers pieces are prefetched, each requested shortly before the last one ends, up to the prefetch target. A
-//! streaming reader gets larger pieces, which are cut if they turn out to be too large.
+//! streaming reader gets larger pieces. They are cut if its reader does not need so much, or if they turn out to hold a worker for
+//! too long that another fetch waits for.
 
 use std::ops::Range;
 
