@@ -215,4 +215,8 @@ fn summarize(rows: &[Row]) {
     println!("mean share of the optimum: {:.4}", shares.sum::<f64>() / rows.len() as f64);
     let ahead = rows.iter().filter(|row| row.quality > row.best_rival).count();
     println!("strictly ahead of every rival on {ahead} of {} sets", rows.len());
+    // The optimum is one of rounded buffer levels, so a rule may seem to be a little above or below it.
+    let is_best = |row: &&Row| row.optimum.is_some_and(|optimum| row.best_rival >= optimum * (1.0 - 1e-5));
+    let unbeatable = rows.iter().filter(is_best).count();
+    println!("{unbeatable} of the others have a rival at the optimum, which nothing can be ahead of");
 }
