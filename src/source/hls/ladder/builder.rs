@@ -125,12 +125,29 @@ impl<'a> Builder<'a> {
                 _ => 2,
             }
         };
-        // Of several in one language, what the author has marked: a commentary or a description for the blind often is not.
-        // Of several that are marked alike, stereo: not all decoders mix more channels down.
+        // Of several in one language, what symphonia has a decoder for, and what the author has marked: a commentary or a description
+        // for the blind often is not. Of several that are marked alike, stereo: not all decoders mix more channels down.
         let key = |rendition: &Rendition| {
-            (distance(rendition), !rendition.is_default, !rendition.is_autoselect, channels(rendition))
+            let unmarked = (!self.is_default(rendition), !rendition.is_autoselect);
+            (distance(rendition), self.is_dolby(rendition), unmarked, channels(rendition))
         };
         (0..self.renditions.len()).min_by_key(|index| key(self.renditions[*index])).unwrap_or(0)
+    }
+
+    /// Section 4.4.6.1.1: what is the default in one group is the default in each. Some packagers mark it in one group only.
+    fn is_default(&self, rendition: &Rendition) -> bool {
+        let is_same =
+            |other: &&Rendition| other.name == rendition.name && other.language == rendition.language;
+        self.renditions.iter().copied().filter(is_same).any(|other| other.is_default)
+    }
+
+    /// True if all variants with this rendition have AC-3 or E-AC-3 only.
+    fn is_dolby(&self, rendition: &Rendition) -> bool {
+        let identity = identity(rendition);
+        let has_it = |group: &str| self.groups.get(group).is_some_and(|group| group.contains_key(&identity));
+        let mut variants =
+            self.playable.iter().filter(|variant| variant.audio.as_deref().is_some_and(has_it));
+        variants.all(|variant| is_dolby(&variant.codecs))
     }
 
     fn add_rendition(&mut self, index: usize, is_first: bool) {
@@ -176,6 +193,15 @@ impl<'a> Builder<'a> {
         Some((rendition.uri.as_ref().unwrap_or(&variant.uri), Some(rendition)))
     }
 
+    /// True if a variant shows that the playlist is that of a video. In the playlist of a radio some variants may lack codecs, too.
+    fn has_video(&self) -> bool {
+        self.found.iter().any(|found| match found.content {
+            Content::Audio => false,
+            Content::Unknown => found.info.bandwidth > MOST_OF_AUDIO,
+            Content::Video => true,
+        })
+    }
+
     /// Of each rendition that has something better, drops the rest.
     fn prefer(&mut self, is_better: fn(&Found) -> bool) {
         let better = self.found.iter().filter(|found| is_better(found));
@@ -184,8 +210,11 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(mut self, first: usize) -> Result<Ladder, Error> {
+        let has_video = self.has_video();
         self.prefer(|found| found.content < Content::Video);
-        self.prefer(|found| found.content == Content::Audio);
+        if has_video {
+            self.prefer(|found| found.content == Content::Audio);
+        }
         // Symphonia has no decoder for them, and a switch to what can't be decoded would end the sound.
         self.prefer(|found| !is_dolby(&found.info.codecs));
         // A level of unknown rate has no place among others: it might be the highest, and would be played as the lowest.
@@ -216,6 +245,9 @@ impl<'a> Builder<'a> {
         Ok(Ladder { renditions, levels, variants, first })
     }
 }
+
+/// Bitrate of audio without codecs in the playlist, at most: AAC or MP3 of 320 kbit/s, and MPEG-TS around it.
+const MOST_OF_AUDIO: u64 = 400_000;
 
 /// Audio renditions, at most. Real playlists have a few dozen languages.
 const MOST_RENDITIONS: usize = 256;
@@ -402,6 +434,42 @@ mod tests {
         assert_eq!(names(format!("{video}{unknown}{audio}")), ["/a"]);
         assert_eq!(names(format!("{video}{unknown}")), ["/u", "/w"]);
         assert_eq!(names(video.to_owned()), ["/v", "/x"]);
+    }
+
+    #[test]
+    fn variants_without_codecs_are_quality_levels_of_a_radio_beside_one_that_has_them() {
+        let radio = "#EXT-X-STREAM-INF:BANDWIDTH=64000,CODECS=\"mp4a.40.5\"\na\n\
+                     #EXT-X-STREAM-INF:BANDWIDTH=128000\nb\n#EXT-X-STREAM-INF:BANDWIDTH=350000\nc\n";
+        assert_eq!(
+            choose(radio, None),
+            [(64_000, "/a".into()), (128_000, "/b".into()), (350_000, "/c".into())]
+        );
+        // Section 9.4, the example: the fastest is video, and so are the others.
+        for video in ["BANDWIDTH=1280000", "BANDWIDTH=200000,RESOLUTION=1x1"] {
+            let text = format!("{radio}#EXT-X-STREAM-INF:{video}\nv\n");
+            assert_eq!(choose(&text, None), [(64_000, "/a".into())], "{video}");
+        }
+    }
+
+    #[test]
+    fn surround_sound_that_few_can_decode_does_not_begin_beside_stereo() {
+        let media = |group: &str, is_default: &str, channels: u32, codec: &str| {
+            format!(
+                "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{group}\",NAME=\"{group}\",LANGUAGE=\"en\",DEFAULT={is_default},\
+                 CHANNELS=\"{channels}\",URI=\"{group}\"\n\
+                 #EXT-X-STREAM-INF:BANDWIDTH=9,CODECS=\"avc1.4,{codec}\",AUDIO=\"{group}\"\nv{group}\n"
+            )
+        };
+        let text = media("six", "YES", 6, "ec-3") + &media("two", "NO", 2, "mp4a.40.2");
+        assert_eq!(choose(&text, None), [(9, "/two".into())]);
+        assert_eq!(offered(&text).len(), 2, "the user can choose it");
+        let text = media("six", "YES", 6, "ec-3") + &media("atmos", "NO", 16, "ec-3");
+        assert_eq!(choose(&text, None), [(9, "/six".into())]);
+        // Of AAC the author's mark counts, but not between two versions with the same name.
+        let text = media("six", "YES", 6, "mp4a.40.2") + &media("two", "NO", 2, "mp4a.40.2");
+        assert_eq!(choose(&text, None), [(9, "/six".into())]);
+        let text = text.replace("NAME=\"six\"", "NAME=\"two\"");
+        assert_eq!(choose(&text, None), [(9, "/two".into())]);
     }
 
     #[test]
