@@ -213,16 +213,24 @@ fn a_sequence_that_starts_again_is_one_reset() {
 #[test]
 fn durations_that_are_wrong_by_half_lose_no_frame_of_a_live_stream() {
     for duration in ["0.106667", "0.16", "0.266667", "0.32"] {
-        let origin = serve(move |request| version(request).replace("0.213333", duration));
-        let (reasons, frames) = played(&origin);
-        assert_eq!(reasons, [Discontinuity::Start], "{duration}");
         // It starts nearer to the edge if they are said to be longer.
-        assert!(
-            frames[0] < 6 * SHORT && frames.iter().copied().eq(frames[0]..END * SHORT),
-            "{duration}: {}",
-            frames.len()
-        );
+        assert!(first_frame_of_all(duration) < 6 * SHORT, "{duration}");
     }
+}
+
+#[test]
+fn durations_that_a_radio_does_not_know_lose_no_frame_of_a_live_stream() {
+    // They count as one second, so it starts three segments before the edge.
+    assert_eq!(first_frame_of_all("-1"), (WINDOW - 3) * SHORT);
+}
+
+/// Plays a live stream with this duration of each segment to its end: the number of the first frame.
+fn first_frame_of_all(duration: &'static str) -> u64 {
+    let origin = serve(move |request| version(request).replace("0.213333", duration));
+    let (reasons, frames) = played(&origin);
+    assert_eq!(reasons, [Discontinuity::Start], "{duration}");
+    assert!(frames.iter().copied().eq(frames[0]..END * SHORT), "{duration}: {}", frames.len());
+    frames[0]
 }
 
 #[test]

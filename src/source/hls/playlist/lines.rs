@@ -114,8 +114,9 @@ impl<'a> Lines<'a> {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         // Section 4.4.1.1: `#EXTM3U` must be the first line. Some servers send blank lines before it.
         let blank = text.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        // Section 4.1: a line ends with a line feed. Some servers send carriage returns only.
-        let end = if text.contains(&b'\n') { b'\n' } else { b'\r' };
+        // Section 4.1: a line ends with a line feed. Some servers send carriage returns only, or a line feed behind the last one.
+        let has_returns_only = text.contains(&b'\r') && !text.trim_ascii().contains(&b'\n');
+        let end = if has_returns_only { b'\r' } else { b'\n' };
         let number = text[..blank].iter().filter(|byte| **byte == end).count();
         let rest = text[blank..].strip_prefix(b"#EXTM3U");
         let is_whole_word = |rest: &&[u8]| rest.first().is_none_or(u8::is_ascii_whitespace);

@@ -22,7 +22,7 @@ use crate::types::ByteRange;
 /// Keys of one segment, at most: one for each format, of which there are five in use. Each segment may have a list of its own.
 const MOST_KEYS: usize = 16;
 
-/// Duration of a segment, at least. Some servers write 0 for what they do not know. At a time that no segment has, nothing would be
+/// Duration of a segment, at least. Version 2 of the format rounds to whole seconds. At a time that no segment has, nothing would be
 /// played.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -47,6 +47,8 @@ struct Parser {
     variables: Variables,
     /// Its first segments are those of the previous version.
     is_update: bool,
+    /// A segment has a duration that is not 0.
+    has_duration: bool,
     /// What applies to all segments from here on.
     keys: Arc<[Key]>,
     map: Option<Arc<Map>>,
@@ -168,12 +170,14 @@ impl Parser {
 
     fn handle_duration(&mut self, value: &str) -> Result<(), PlaylistProblem> {
         let (duration, title) = value.split_once(',').unwrap_or((value, ""));
-        // Lists of tracks write -1 for a stream, which has no end. It must not be loaded as if it were a segment.
-        if duration.trim_start().starts_with('-') {
+        // Lists of tracks write -1 for a stream, which has no end. It must not be loaded as if it were a segment. They have no target
+        // duration. Where there is one, a radio writes -1 for what it does not know.
+        if duration.trim_start().starts_with('-') && self.list.target_duration.is_zero() {
             return Err(PlaylistProblem::InvalidValue("duration"));
         }
         // Section 4.4.4.1 requires the duration. Other players guess one where it can't be read, and play the segment.
         let duration = parse_seconds(duration).unwrap_or(self.list.target_duration);
+        self.has_duration |= !duration.is_zero();
         self.next.duration = Some(duration.max(SHORTEST));
         let title = title.trim();
         self.next.title = if title.is_empty() { None } else { Some(title.into()) };
@@ -360,6 +364,11 @@ impl Parser {
             // Section 4.4.3.1 requires the tag. Where it is missing or 0, the longest segment gives its value.
             let durations = self.list.segments.iter().map(|segment| segment.duration);
             self.list.target_duration = durations.max().unwrap_or_default();
+        }
+        if !self.has_duration {
+            // Some servers write 0 for what they do not know.
+            let unknown = self.list.segments.iter_mut().filter(|segment| segment.duration == SHORTEST);
+            unknown.for_each(|segment| segment.duration = self.list.target_duration);
         }
         // The numbers of the next segment, and of the one after it, are used as well.
         let after = self.list.media_sequence.checked_add(self.list.segments.len() as u64 + 1);

@@ -97,6 +97,11 @@ fn s4_1_lines_may_end_with_a_carriage_return_alone() {
     let uris: Vec<_> = list.segments.iter().map(|segment| segment.uri.expose()).collect();
     assert_eq!((list.target_duration, &uris[..]), (Duration::from_secs(6), &["0.ts", "1.ts"][..]));
     assert_eq!(problem(parse("#EXTM3U\r#EXT-X-MEDIA-SEQUENCE:x\r")).0, 2);
+    // A template or a shell has added the last one.
+    for end in ["\n", "\r\n", "\n\n"] {
+        let text = format!("#EXTM3U\r#EXT-X-TARGETDURATION:6\r#EXTINF:6,\r0.ts{end}");
+        assert!(matches!(parse(&text), Ok(Playlist::Media(list)) if list.segments.len() == 1), "{end:?}");
+    }
 }
 
 #[test]
@@ -125,7 +130,7 @@ fn s4_4_4_1_a_duration_that_ends_the_playlist_has_no_segment() {
 
 #[test]
 fn s4_4_4_1_a_segment_of_unknown_duration_is_as_long_as_the_target_duration() {
-    for duration in ["", ":", ":,title", ":x,", ":1e1,", ": ,"] {
+    for duration in ["", ":", ":,title", ":x,", ":1e1,", ": ,", ":-1,", ":-0.5,"] {
         let list = media(&format!("#EXTINF{duration}\n0.ts")).expect(duration);
         assert_eq!(list.segments[0].duration, Duration::from_secs(6), "{duration}");
     }
@@ -135,10 +140,23 @@ fn s4_4_4_1_a_segment_of_unknown_duration_is_as_long_as_the_target_duration() {
         (list.segments[0].duration, list.segments[0].title.as_deref()),
         (Duration::from_secs(5), Some("76,"))
     );
-    // Lists of tracks write -1 for a stream, which has no end, and no segment either.
+    // Lists of tracks write -1 for a stream, which has no end, and no target duration.
+    for head in ["", "#EXT-X-VERSION:3\n", "#EXT-X-MEDIA-SEQUENCE:0\n"] {
+        let text = format!("#EXTM3U\n{head}#EXTINF:-1,Radio\nhttp://host/stream");
+        assert_eq!(problem(parse(&text)).2, PlaylistProblem::InvalidValue("duration"), "{head}");
+    }
+}
+
+#[test]
+fn s4_4_4_1_a_duration_of_zero_is_unknown_where_all_are_zero() {
+    let durations = |text: &str| -> Vec<Duration> {
+        media(text).unwrap().segments.iter().map(|segment| segment.duration).collect()
+    };
+    assert_eq!(durations("#EXTINF:0,\n0.ts\n#EXTINF:0.000,\n1.ts"), [Duration::from_secs(6); 2]);
+    // Rounded: the last one is often short.
     assert_eq!(
-        problem(media("#EXTINF:-1,Radio\nhttp://host/stream")),
-        wrong(3, "EXTINF", PlaylistProblem::InvalidValue("duration"))
+        durations("#EXTINF:5,\n0.ts\n#EXTINF:0,\n1.ts"),
+        [Duration::from_secs(5), Duration::from_millis(1)]
     );
 }
 
