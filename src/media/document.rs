@@ -100,6 +100,9 @@ pub(crate) fn detect(content_type: Option<&str>, first: &[u8], is_all: bool) -> 
     let found = by_start(text, is_all).or_else(|| {
         // After the text itself: many servers send lists as `text/plain`, and audio as a list.
         let list = by_content_type(content_type.unwrap_or_default());
+        // An error page may have the type of the list that it stands for.
+        let is_line_based = |list: &ListFormat| matches!(list, ListFormat::M3u | ListFormat::Pls);
+        let list = list.filter(|list| !(is_line_based(list) && is_markup(text)));
         list.map(|list| Detected::Document(Document::List(list)))
     });
     found.unwrap_or_else(|| {
@@ -129,20 +132,27 @@ pub(crate) fn is_text(bytes: &[u8]) -> bool {
     !decode(bytes).chars().any(|char| is_control(char) && !('\u{80}'..='\u{9f}').contains(&char))
 }
 
+/// True for XML and JSON, whose lines are no paths of files.
+pub(crate) fn is_markup(text: &str) -> bool {
+    let text = text.trim_start();
+    let is_array = |rest: &str| rest.trim_start().starts_with(['{', '"']);
+    text.starts_with(['<', '{']) || text.strip_prefix('[').is_some_and(is_array)
+}
+
 fn by_start(text: &str, is_all: bool) -> Option<Detected> {
     let list = |format| Some(Detected::Document(Document::List(format)));
-    if begins(text, "#EXTM3U") {
-        return Some(m3u(text, is_all));
-    }
     let is_comment = |line: &str| line.is_empty() || line.starts_with(';') || line.starts_with('#');
     let mut significant = lines(text).filter(|line| begins(line, "#EXTINF:") || !is_comment(line));
     let first = significant.next().unwrap_or_default();
+    if begins(text, "#EXTM3U") || begins(first, "#EXTINF:") {
+        return Some(m3u(text, is_all));
+    }
     // `[Reference]` begins a redirector of old Windows Media servers, with lines `Ref1=` as in a PLS.
-    if ["[playlist]", "[reference]", "file1="].iter().any(|start| begins(first, start)) {
+    if ["[playlist]", "[reference]", "file1=", "numberofentries="].iter().any(|start| begins(first, start)) {
         return list(ListFormat::Pls);
     }
     // Bare URLs, one a line, are an M3U without its header.
-    if ["http://", "https://", "#EXTINF:"].iter().any(|start| begins(first, start)) {
+    if ["http://", "https://", "icy://"].iter().any(|start| begins(first, start)) {
         return list(ListFormat::M3u);
     }
     if !text.starts_with('<') {
@@ -300,6 +310,9 @@ mod tests {
             ("", "#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:-1 tvg-id=\"a\",One\nhttp://h/1\n", List(M3u)),
             ("", "#EXTM3U\n#EXTINF: -1,One\n#EXT-X-STREAM-INF:BANDWIDTH=1\nhttp://h/1\n", List(M3u)),
             ("", "#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:4,\n0.ts\n", Hls),
+            ("", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:-1,\n0.ts\n", Hls),
+            // Without its head: the error says what is missing. Its segments are no tracks.
+            ("", "#EXT-X-TARGETDURATION:6\n#EXTINF:6,\n0.ts\n#EXTINF:6,\n1.ts\n#EXT-X-ENDLIST\n", Hls),
             ("", "#EXTM3U\r#EXT-X-TARGETDURATION:6\r#EXTINF:6,\r0.ts\r", Hls),
             ("", "; by hand\n[playlist]\nFile1=http://h/a\n", List(Pls)),
             ("", "File1=http://h/a\nTitle1=A\n", List(Pls)),
@@ -327,6 +340,14 @@ mod tests {
             ("text/xml", "<SmoothStreamingMedia MajorVersion=\"2\">", SmoothStreaming),
             ("text/html", "<!doctype html><a href=\"http://h\">", Page),
             ("audio/mpeg", "<html><body>not found</body>", Page),
+            // An error in the place of a list.
+            ("audio/x-mpegurl", "<html><body>not found</body>", Page),
+            ("application/vnd.apple.mpegurl", "{\"error\": 1}", Page),
+            ("audio/x-mpegurl", "[{\"error\": 1}]", Page),
+            ("audio/x-scpls", "<!doctype html><p>", Page),
+            ("audio/x-mpegurl", "[Live] a.mp3\n", List(M3u)),
+            ("", "icy://h:8000/a\n", List(M3u)),
+            ("", "NumberOfEntries=1\nFile1=http://h/a\n", List(Pls)),
             ("application/json", "{\"error\": 1}", Page),
             ("text/xml", "<?xml version=\"1.0\"?><error>http://host/</error>", Page),
         ] {

@@ -20,9 +20,9 @@ mod text;
 mod ts;
 
 pub(crate) use bisected::{Bisected, bisected};
-#[cfg(feature = "queue")]
-pub(crate) use document::is_text;
 pub(crate) use document::{Detected, Document, ListFormat, RECOGNIZABLE, detect, detect_other};
+#[cfg(feature = "queue")]
+pub(crate) use document::{is_markup, is_text};
 pub(crate) use first_bytes::FirstBytes;
 pub(crate) use html::looks_like_no_media;
 pub use info::{HintSource, MediaInfo};

@@ -200,14 +200,11 @@ fn detect(text: &[u8]) -> Result<ListFormat, Error> {
             "the text is a playlist of HLS: its entries are no tracks",
         )),
         // Many lists of files lack the line `#EXTM3U`.
-        Detected::Media if media::is_text(text) && !is_markup(text) => Ok(ListFormat::M3u),
+        Detected::Media if media::is_text(text) && !media::is_markup(&media::decode(text)) => {
+            Ok(ListFormat::M3u)
+        }
         _ => Err(Error::new(ErrorKind::InvalidPlaylist, "the text is no list of tracks")),
     }
-}
-
-/// True for XML and JSON, whose lines are no paths of files.
-fn is_markup(text: &[u8]) -> bool {
-    media::decode(text).trim_start().starts_with(['<', '{'])
 }
 
 fn resolve(list: &HttpUrl, location: &str, rules: ListRules) -> Result<HttpUrl, Error> {
