@@ -8,15 +8,17 @@ mod presentation;
 mod support;
 
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use presentation::{FRAMES, downloader, play, site};
 use support::{Answer, Origin, in_time};
 use windway::downloader::CancelReason;
-use windway::hls::{Discontinuity, Hls, HlsConfig, HlsKind};
+use windway::hls::{Discontinuity, Hls, HlsConfig, HlsKind, Quality};
 use windway::stream::Phase;
-use windway::{ErrorKind, Stream};
+use windway::{Downloader, DownloaderConfig, ErrorKind, Priority, Stream};
 
 const LEVELS: &str = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000,CODECS=\"mp4a.40.2\"\n/ts.m3u8\n";
 
@@ -126,4 +128,70 @@ fn a_drop_and_the_end_of_the_downloader_end_an_opening() {
         }
         assert_eq!(handle.phase(), Phase::Closed);
     }
+}
+
+#[test]
+fn an_opening_without_an_answer_fails_by_the_read_timeout() {
+    let origin = with_silent("/ts.m3u8");
+    let config = HlsConfig::new().read_timeout(Some(Duration::from_millis(300)));
+    let mut hls = downloader().open_hls_later(&origin.url("/levels.m3u8"), config).unwrap();
+    let handle = hls.handle();
+    let mut watch = handle.watch(Duration::from_secs(3600));
+    for _ in 0..2 {
+        let (result, back) = in_time("the limit", move || (hls.next_section().map(drop), hls));
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::TimedOut);
+        hls = back;
+    }
+    assert_eq!((handle.phase(), handle.last_error().unwrap().kind()), (Phase::Failed, ErrorKind::TimedOut));
+    assert_eq!(watch.next().map(|progress| progress.stream.phase), Some(Phase::Failed), "it is not closed");
+    drop(hls);
+    assert_eq!(watch.last().map(|progress| progress.stream.phase), Some(Phase::Closed));
+}
+
+#[test]
+fn what_is_retried_is_shown_while_it_is_being_opened() {
+    let site = site(3).with("/levels.m3u8", LEVELS);
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = Arc::clone(&is_down);
+    let origin = Origin::start(move |request| match down.load(Ordering::Acquire) {
+        true => Answer::status(503),
+        false => site.answer(request),
+    });
+    let mut config = DownloaderConfig::default();
+    config.max_retries = 100;
+    let downloader = Downloader::new(config).unwrap();
+    let mut hls = downloader.open_hls_later(&origin.url("/levels.m3u8"), HlsConfig::new()).unwrap();
+    let handle = hls.handle();
+    support::poll_until("the error", || handle.last_error().is_some());
+    assert_eq!((handle.phase(), handle.last_error().unwrap().status()), (Phase::Opening, Some(503)));
+    assert_eq!(handle.progress().stream.last_error.unwrap().status(), Some(503));
+    is_down.store(false, Ordering::Release);
+    let hls = in_time("the opening", move || {
+        hls.next_section().unwrap();
+        hls
+    });
+    assert!(handle.last_error().is_none());
+    drop(hls);
+}
+
+#[test]
+fn what_is_chosen_while_it_is_being_opened_counts() {
+    let levels = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000,CODECS=\"mp4a.40.2\"\n/ts.m3u8\n\
+        #EXT-X-STREAM-INF:BANDWIDTH=128000,CODECS=\"mp4a.40.2\"\n/aac.m3u8\n";
+    let site = site(3).with("/two.m3u8", levels);
+    let origin = Origin::start(move |request| match &*request.path {
+        "/two.m3u8" => site.answer(request).latency_until_released(),
+        _ => site.answer(request),
+    });
+    let config = HlsConfig::new().quality(Quality::Fixed(0));
+    let mut hls = downloader().open_hls_later(&origin.url("/two.m3u8"), config).unwrap();
+    let handle = hls.handle();
+    handle.set_quality(Quality::Fixed(0));
+    handle.set_quality(Quality::Fixed(1));
+    hls.set_priority(Priority::Low);
+    origin.release();
+    in_time("the presentation", move || play(&mut hls));
+    assert_eq!(handle.playing_level(), 1);
+    let requested = |path: &str| origin.log().requests.iter().any(|request| request.path.contains(path));
+    assert!(requested("/0.aac") && !requested("ts"), "{:?}", origin.log());
 }

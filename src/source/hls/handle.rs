@@ -167,7 +167,7 @@ impl HlsHandle {
     /// that is fixed is heard soonest by a [`seek`](Self::seek) to the time that is heard, which costs a short pause; without a pause, but
     /// later, by [`drop_buffered`](Self::drop_buffered).
     pub fn set_quality(&self, quality: Quality) {
-        self.shared.change(|state| state.set_quality(quality, Instant::now()));
+        self.shared.set_quality(quality);
     }
 
     /// Drops what is buffered, from the first segment on that begins a second or more behind the [`position`](Self::position), and fetches

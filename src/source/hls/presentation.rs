@@ -15,7 +15,7 @@ use super::reader::Section;
 use super::shared::Shared;
 use super::state::State;
 use crate::client::{PreconnectGuard, Request};
-use crate::downloader::{Downloader, PeerHandle};
+use crate::downloader::{Downloader, Epoch, PeerHandle};
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -45,9 +45,10 @@ impl Downloader {
     /// the opening. [`HlsHandle::cancel`] ends it, whatever it waits for, and so does the drop of the [`Hls`].
     ///
     /// Meanwhile the phase is [`Phase::Opening`](crate::stream::Phase::Opening), and nothing is known of the presentation: it has
-    /// no levels, its kind is [`HlsKind::Vod`](super::HlsKind::Vod), `set_quality` and `set_priority` change nothing, and what moves
-    /// the reader fails with [`ErrorKind::OutOfWindow`]. If the opening fails, each call returns its error, the phase is
-    /// [`Phase::Failed`](crate::stream::Phase::Failed), and the presentation has to be opened again.
+    /// no levels, its kind is [`HlsKind::Vod`](super::HlsKind::Vod), and what moves the reader fails with
+    /// [`ErrorKind::OutOfWindow`]. `last_error` is that of a playlist that is being retried. `set_quality` and `set_priority` count, from
+    /// the first segment on if the playlist of a level is not being loaded yet. If the opening fails, each call returns its error, the
+    /// phase is [`Phase::Failed`](crate::stream::Phase::Failed), and the presentation has to be opened again.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -118,8 +119,7 @@ impl Hls {
         let peer = downloader.register(HlsPeer(Arc::clone(&shared)), shared.config.priority)?;
         // While the playlists load, a connection is opened for what the first segment needs beside itself.
         let ready = peer.waker().keep_preconnected(&shared.request);
-        let limit = OpeningLimit::new(&peer, shared.config.read_timeout);
-        let state = limit.end(open::open(&shared, &peer)).map_err(|error| shared.locate(error))?;
+        let state = load(&shared, &peer, |epoch| open::open(&shared, &peer, epoch))?;
         Self::start(shared, state, ready, peer)
     }
 
@@ -150,7 +150,7 @@ impl Hls {
         let request = request.headers("HlsConfig::headers", &config.headers)?;
         let shared = Arc::new(Shared::new(request, config));
         let peer = downloader.register(HlsPeer(Arc::clone(&shared)), shared.config.priority)?;
-        let Some(state) = super::cached::open(&shared, &peer) else { return Ok(None) };
+        let Some(state) = super::cached::open(&shared, &peer, &peer.epoch()) else { return Ok(None) };
         let ready = peer.waker().keep_preconnected(&shared.request);
         Self::start(shared, state, ready, peer).map(Some)
     }
@@ -176,9 +176,9 @@ impl Hls {
         // Assigned before the playlists are read: this peer loads the keys that they name.
         role.assign(HlsPeer(Arc::clone(&shared)));
         peer.set_priority(shared.config.priority);
-        // That of the opening has ended, and its configuration is the file's.
-        let limit = OpeningLimit::new(&peer, shared.config.read_timeout);
-        let state = limit.end(open::open_loaded(&shared, &peer, Loaded::new(&head, bytes, from, began)))?;
+        // The limit of the opening has ended, and its configuration is the file's.
+        let first = Loaded::new(&head, bytes, from, began);
+        let state = load(&shared, &peer, |epoch| open::open_loaded(&shared, &peer, epoch, first))?;
         Self::start(shared, state, ready, peer)
     }
 
@@ -234,7 +234,7 @@ impl Hls {
     /// Changes the priority among the streams of the downloader: see [`HlsConfig::priority`].
     pub fn set_priority(&self, priority: Priority) {
         self.peer.set_priority(priority);
-        self.shared.change(|state| state.set_priority(priority));
+        self.shared.set_priority(priority);
     }
 
     /// A handle for other threads.
@@ -250,6 +250,18 @@ impl Hls {
     pub fn seek(&mut self, target: Duration) -> Result<Duration, Error> {
         self.shared.seek(target)
     }
+}
+
+/// Loads what is needed to start by `open`, which ends when its epoch is cancelled: after [`HlsConfig::read_timeout`] without bytes.
+/// The peer is not cancelled then: that would count as a cancel by the application.
+fn load(
+    shared: &Shared,
+    peer: &PeerHandle,
+    open: impl FnOnce(&Epoch) -> Result<State, Error>,
+) -> Result<State, Error> {
+    let epoch = peer.epoch();
+    let limit = OpeningLimit::of_epoch(peer, &epoch, shared.config.read_timeout);
+    limit.end(open(&epoch)).map_err(|error| shared.locate(error))
 }
 
 /// Starts to fetch, and the threads of a live stream.
@@ -270,8 +282,8 @@ fn begin(shared: &Arc<Shared>, peer: &PeerHandle, state: State, threads: &mut Th
 fn open_in_background(shared: &Arc<Shared>, peer: &PeerHandle) -> Threads {
     let mut threads = Vec::new();
     let opened = contain("the opening of a presentation", || {
-        let limit = OpeningLimit::new(peer, shared.config.read_timeout);
-        begin(shared, peer, limit.end(open::open(shared, peer))?, &mut threads)
+        let state = load(shared, peer, |epoch| open::open(shared, peer, epoch))?;
+        begin(shared, peer, state, &mut threads)
     });
     // The caller learns it from its next call.
     if let Err(error) = opened.unwrap_or_else(|panic| Err(panic.into())) {
@@ -304,5 +316,36 @@ impl Drop for Hls {
 impl fmt::Debug for Hls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hls").field("url", &self.handle().url()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::config::DownloaderConfig;
+    use crate::phase::Phase;
+
+    #[test]
+    fn a_live_stream_whose_thread_can_not_be_started_has_failed() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", server.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let (mut socket, _) = server.accept().unwrap();
+            assert!(socket.read(&mut [0; 4096]).unwrap() > 0);
+            let list = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\na\n";
+            write!(socket, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{list}", list.len()).unwrap();
+        });
+        let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+        let shared = Arc::new(Shared::new(Request::get(&url).unwrap(), HlsConfig::default()));
+        let peer = downloader.register(HlsPeer(Arc::clone(&shared)), Priority::High).unwrap();
+        let _refusal = thread::refuse("hls");
+        assert!(open_in_background(&shared, &peer).is_empty());
+        let error = shared.next_section().unwrap_err();
+        assert!(error.to_string().contains("windway-hls could not be started"), "{error}");
+        assert_eq!((shared.phase(), shared.last_error().is_some()), (Phase::Failed, true));
+        assert!(shared.with(|_| ()).is_none(), "nothing is fetched");
     }
 }

@@ -11,7 +11,7 @@ use url::Url;
 
 #[cfg(feature = "cache")]
 use super::cached::HlsStore;
-use super::config::HlsConfig;
+use super::config::{HlsConfig, Quality};
 use super::demux::Output;
 use super::event::HlsEvent;
 use super::link::Link;
@@ -81,6 +81,8 @@ pub(super) struct Inner {
     pub(super) state: Option<State>,
     /// Why an opening in the background has failed.
     unopened: Option<Error>,
+    /// What the application has chosen while it is being opened.
+    early: EarlyChoices,
     /// Epoch of all segments until a seek to what is not buffered.
     epoch: Option<Epoch>,
     /// Segments that are being fetched, and what cancels the fetch of each alone.
@@ -97,7 +99,31 @@ pub(super) struct Inner {
     pub(super) is_closed: bool,
 }
 
+/// Choices that count once there is a state. `None` for those of the configuration.
+#[derive(Debug, Default)]
+struct EarlyChoices {
+    quality: Option<Quality>,
+    priority: Option<Priority>,
+}
+
+impl EarlyChoices {
+    fn apply(self, state: &mut State, now: Instant) {
+        if let Some(priority) = self.priority {
+            state.set_priority(priority);
+        }
+        if let Some(quality) = self.quality {
+            state.set_quality(quality, now);
+        }
+    }
+}
+
 impl Inner {
+    /// The error that stopped fetching or the opening, or that is being retried.
+    fn last_error(&self) -> Option<&Error> {
+        let error = self.state.as_ref().and_then(State::last_error).or(self.unopened.as_ref());
+        error.or(self.waits.retrying())
+    }
+
     /// The epochs of fetches whose segments are not needed any more.
     fn take_unneeded(&mut self) -> Vec<Epoch> {
         let Self { state: Some(state), fetches, hint, .. } = self else { return Vec::new() };
@@ -114,6 +140,7 @@ impl Shared {
         let inner = Inner {
             state: None,
             unopened: None,
+            early: EarlyChoices::default(),
             epoch: None,
             fetches: Vec::new(),
             waiting: Vec::new(),
@@ -163,6 +190,7 @@ impl Shared {
             let mut inner = self.inner.lock();
             let (loaded, running) = inner.preload.finish();
             state.set_preloaded(loaded, running, Instant::now());
+            std::mem::take(&mut inner.early).apply(&mut state, Instant::now());
             demand = state.demand();
             inner.state = Some(state);
             inner.epoch = Some(epoch.child());
@@ -178,8 +206,62 @@ impl Shared {
 
     /// Notes that an opening in the background has failed. Calls return the error from now on.
     pub(super) fn fail_opening(&self, error: Error) {
-        self.inner.lock().unopened = Some(error);
+        let begun = {
+            let mut inner = self.inner.lock();
+            inner.unopened = Some(error);
+            // There are some if only a thread of a live stream could not be started.
+            (inner.state.take(), inner.epoch.take())
+        };
+        // Outside of the lock: a cancel runs the ends of what it cancels, and a state may own code of the application.
+        if let (_, Some(epoch)) = &begun {
+            epoch.cancel();
+        }
+        drop(begun);
         self.changed.notify_all();
+    }
+
+    /// Notes with which error a playlist of the opening is being retried.
+    pub(super) fn set_retried(&self, error: Option<&Error>) {
+        let mut inner = self.inner.lock();
+        match error {
+            Some(error) => inner.waits.retry(error.clone()),
+            None => inner.waits.recover(),
+        }
+    }
+
+    /// The configuration with the choices of the application since.
+    pub(super) fn chosen_config(&self) -> HlsConfig {
+        let mut config = self.config.clone();
+        let inner = self.inner.lock();
+        config.quality = inner.early.quality.clone().unwrap_or(config.quality);
+        config.priority = inner.early.priority.unwrap_or(config.priority);
+        config
+    }
+
+    /// Changes how the level is chosen, also of what is being opened.
+    pub(super) fn set_quality(&self, quality: Quality) {
+        let mut inner = self.inner.lock();
+        if inner.state.is_none() {
+            let replaced = inner.early.quality.replace(quality);
+            drop(inner);
+            // Without the lock: it may own code of the application.
+            drop(replaced);
+            return;
+        }
+        drop(inner);
+        self.change(|state| state.set_quality(quality, Instant::now()));
+    }
+
+    /// Changes the priority among the streams of the downloader, also of what is being opened.
+    pub(super) fn set_priority(&self, priority: Priority) {
+        {
+            let mut inner = self.inner.lock();
+            if inner.state.is_none() {
+                inner.early.priority = Some(priority);
+                return;
+            }
+        }
+        self.change(|state| state.set_priority(priority));
     }
 
     /// Notes which address sent the first playlist: its URIs may lead to private addresses only if that is private itself.
@@ -400,8 +482,7 @@ impl Shared {
         let inner = self.inner.lock();
         let (phase, stalls) = (self.phase_of(&inner), inner.waits.stalls());
         let state = inner.state.as_ref();
-        let error = state.and_then(State::last_error).or(inner.unopened.as_ref());
-        let error = error.filter(|error| !error.is_cancelled());
+        let error = inner.last_error().filter(|error| !error.is_cancelled());
         let stream = Progress {
             position: state.map(State::reader_time).unwrap_or_default(),
             len: state.and_then(State::duration),
@@ -433,7 +514,7 @@ impl Shared {
     /// The error that stopped fetching, or that is being retried.
     pub(super) fn last_error(&self) -> Option<Error> {
         let inner = self.inner.lock();
-        let error = inner.state.as_ref().and_then(State::last_error).or(inner.unopened.as_ref()).cloned();
+        let error = inner.last_error().cloned();
         drop(inner);
         error.map(|error| self.locate(error))
     }

@@ -17,7 +17,7 @@ use crate::source::hls::timeline::start::start_of;
 use crate::source::stored::SentRequest;
 
 /// `None` if a playlist is missing, or must not be used before the server is asked.
-pub(crate) fn open(shared: &Shared, peer: &PeerHandle) -> Option<State> {
+pub(crate) fn open(shared: &Shared, peer: &PeerHandle, epoch: &Epoch) -> Option<State> {
     let store = shared.store.as_ref()?;
     let url = shared.request.url().expose();
     let (text, first_use) = store.list(url)?;
@@ -38,7 +38,8 @@ pub(crate) fn open(shared: &Shared, peer: &PeerHandle) -> Option<State> {
     };
     let has_levels = is_multivariant(&text);
     let first = Loaded::stored(text, url.clone());
-    let mut state = open_with(shared, peer, first, Lists { load: &load, has_start: Some(&has_start) })
+    let lists = Lists { load: &load, epoch, has_start: Some(&has_start) };
+    let mut state = open_with(shared, peer, first, lists)
         .inspect_err(|error| log::debug!("a presentation can't be opened from the cache: {error}"))
         .ok()?;
     let is_stale = uses.into_inner().contains(&Use::Stale);

@@ -8,7 +8,7 @@ use url::Url;
 use crate::abr::Estimator;
 use crate::downloader::{Epoch, PeerHandle};
 use crate::error::{Error, ErrorKind};
-use crate::source::hls::config::Quality;
+use crate::source::hls::config::{HlsConfig, Quality};
 use crate::source::hls::decrypt::choose_key;
 use crate::source::hls::ladder::levels::{Ladder, Load};
 use crate::source::hls::ladder::steering::Steering;
@@ -34,6 +34,8 @@ type HasStart<'a> = dyn Fn(&Url, &Timeline) -> bool + 'a;
 pub(crate) struct Lists<'a> {
     /// Cancelled with the epoch.
     pub(crate) load: &'a dyn Fn(&Url, &Epoch) -> Result<Loaded, Error>,
+    /// Above that of each load.
+    pub(crate) epoch: &'a Epoch,
     /// Of stored ones: whether the segment at which playing would start is stored too. The network is not to be used.
     pub(crate) has_start: Option<&'a HasStart<'a>>,
 }
@@ -50,10 +52,11 @@ pub(crate) fn open_with(
     let parsed = Playlist::parse_in(&bytes, context);
     let list = match parsed.map_err(|error| shared.locate(error.into()))? {
         Playlist::Media(list) => {
-            let (list, from, began) = tune_in(shared, peer, &url, (list, from, began), age);
+            let (list, from, began) = tune_in(shared, peer, lists.epoch, &url, (list, from, began), age);
             let first = (0, Timeline::new(list, from, Duration::ZERO));
-            let estimator = remembered(shared, peer);
-            let mut state = State::new(shared.config.clone(), Ladder::single(url), None, first, estimator);
+            let config = shared.chosen_config();
+            let estimator = remembered(&config, peer);
+            let mut state = State::new(config, Ladder::single(url), None, first, estimator);
             state.set_first_load(Load { began, ended: Instant::now() });
             return Ok(state);
         }
@@ -78,10 +81,11 @@ fn open_levels(
     let steering = steering(shared, &list, from);
     // Before the first media playlist is parsed, which may import them.
     shared.set_variables(std::mem::take(&mut list.variables));
-    let estimator = remembered(shared, peer);
+    let config = shared.chosen_config();
+    let estimator = remembered(&config, peer);
     let load = |ladder: &Ladder| {
         let bitrates = ladder.bitrates(ladder.first);
-        let level = State::first_level(&shared.config, &bitrates, &estimator, Instant::now());
+        let level = State::first_level(&config, &bitrates, &estimator, Instant::now());
         load_first(shared, peer, lists, ladder, steering.as_ref(), level)
     };
     let (first, began) = match load(&ladder) {
@@ -94,14 +98,14 @@ fn open_levels(
         }
         first => first?,
     };
-    let mut state = State::new(shared.config.clone(), ladder, steering, first, estimator);
+    let mut state = State::new(config, ladder, steering, first, estimator);
     state.set_first_load(Load { began, ended: Instant::now() });
     Ok(state)
 }
 
 /// What is known of the network before the first segment: by the application, or by the downloader.
-fn remembered(shared: &Shared, peer: &PeerHandle) -> Estimator {
-    let configured = match &shared.config.quality {
+fn remembered(config: &HlsConfig, peer: &PeerHandle) -> Estimator {
+    let configured = match &config.quality {
         Quality::Auto(config) => config.throughput.map(|rate| rate as f64),
         Quality::Fixed(_) | Quality::Custom(_) => None,
     };
@@ -204,11 +208,11 @@ fn load_timeline(
     url: &Url,
     patience: Option<Duration>,
 ) -> Result<(Timeline, Instant), Error> {
-    let epoch = peer.epoch();
+    let epoch = lists.epoch.child();
     let loaded = OpeningLimit::of_epoch(peer, &epoch, patience).end((lists.load)(url, &epoch));
     let Loaded { bytes, url: from, age, began } = loaded.map_err(|error| error.with_url(url.as_str()))?;
     let list = parse_media(shared, &bytes, &from, None)?;
-    let (list, from, began) = tune_in(shared, peer, url, (list, from, began), age);
+    let (list, from, began) = tune_in(shared, peer, lists.epoch, url, (list, from, began), age);
     Ok((Timeline::new(list, from, Duration::ZERO), began))
 }
 
@@ -216,6 +220,7 @@ fn load_timeline(
 fn tune_in(
     shared: &Shared,
     peer: &PeerHandle,
+    epoch: &Epoch,
     url: &Url,
     (list, from, began): (MediaPlaylist, Url, Instant),
     age: Duration,
@@ -227,7 +232,7 @@ fn tune_in(
     }
     // The next part is there by now, so the server answers a request for it at once, with the current version.
     let directives = Directives { wait_for: Some(next_part(&list)), skips: false };
-    let loaded = load(shared, peer, &directives.apply(url), |fetch| fetch.held(hold(&list)));
+    let loaded = load(shared, peer, &directives.apply(url), |fetch| fetch.epoch(epoch).held(hold(&list)));
     let newer = loaded
         .and_then(|newer| Ok((parse_media(shared, &newer.bytes, &newer.url, None)?, newer.url, newer.began)));
     newer.unwrap_or_else(|error| {
