@@ -665,6 +665,40 @@ fn a_repeated_track_that_keeps_its_stream_is_requested_once_also_if_a_skip_has_e
     assert_eq!(request(&origin.log(), "/loop"), 1);
 }
 
+/// Its last bytes arrive after the last look at what is stored, and no read returns the end.
+#[test]
+fn a_repeated_track_of_which_exactly_all_bytes_were_read_is_not_requested_again() {
+    let content = Content::pattern(40_000);
+    let origin = Origin::start(move |request| Answer::file(request, &content).stall_after(10_000));
+    let (mut queue, handle) = queue(&downloader());
+    push(&handle, &origin, "/1");
+    handle.set_repeat(Repeat::One);
+    let mut playing = play(&mut queue);
+    playing.stream.read_exact(&mut [0; 100]).unwrap();
+    origin.release();
+    playing.stream.read_exact(&mut vec![0; 39_900]).unwrap();
+    let requests = origin.log().requests.len();
+    play(&mut queue).stream.read_exact(&mut vec![0; 40_000]).unwrap();
+    assert_eq!(origin.log().requests.len(), requests);
+}
+
+/// The file is stored whole: a listener who wants to hear it from its beginning needs no network.
+#[test]
+fn a_skip_to_the_track_that_plays_plays_its_stored_bytes_again() {
+    let origin = Origin::serving(Content::pattern(LEN));
+    let (mut queue, handle) = queue(&downloader());
+    let id = push(&handle, &origin, "/1");
+    let mut first = play(&mut queue);
+    first.stream.read_exact(&mut [0; 1000]).unwrap();
+    poll_until("the whole file", || first.stream.handle().phase() == Phase::Complete);
+    let requests = origin.log().requests.len();
+    assert!(handle.skip_to(id));
+    let mut again = play(&mut queue);
+    assert_eq!(first.stream.read(&mut [0; 10]).unwrap(), 0, "it was skipped");
+    read_all(&mut again);
+    assert_eq!(origin.log().requests.len(), requests);
+}
+
 #[test]
 fn the_drop_of_a_queue_ends_its_prefetch_and_not_its_stream() {
     let origin = with_silent_track();

@@ -17,9 +17,9 @@ pub struct TrackId(u64);
 
 /// What a [`Queue`](super::Queue) plays again: see [`QueueHandle::set_repeat`](super::QueueHandle::set_repeat).
 ///
-/// A track that follows itself is played from the bytes that are stored, if all of them are; any other one is opened and requested
-/// anew, unless a cache has it: see the [guide](crate::guide::queue). Like any next track it is prefetched while the last bytes of the
-/// one before it are read.
+/// A track that follows itself, also by a skip to it, is played from the bytes that are stored, if all of them are; any other one is
+/// opened and requested anew, unless a cache has it: see the [guide](crate::guide::queue). Like any next track it is prefetched while
+/// the last bytes of the one before it are read.
 ///
 /// ```
 /// use windway::queue::{Queue, QueueConfig, Repeat};

@@ -57,6 +57,14 @@ struct Active {
     stream: Option<StreamHandle>,
 }
 
+impl Active {
+    /// Another reader of its bytes, if its track is `next` and all of them are stored.
+    fn stored(&self, next: TrackId) -> Option<Arc<FileReader>> {
+        let file = self.file.as_ref().filter(|file| self.id == next && file.is_whole())?;
+        file.again().map(Arc::new)
+    }
+}
+
 /// The prefetch of the next track.
 #[derive(Default)]
 enum Prefetch {
@@ -106,14 +114,15 @@ impl Shared {
         let due = opener.as_ref().and_then(|opener| state.poll_prefetch(opener, is_skip));
         drop(state);
         self.changed.notify_all();
-        if let Some(skipped) = skipped {
+        if let Some(skipped) = &skipped {
             // Without the lock: it wakes the reader, whose next step may lock the queue.
             skipped.skip.skip();
         }
         drop(outdated);
         // Without the lock, since a file is opened here.
         if let Some((opener, due)) = opener.zip(due) {
-            self.begin_prefetch(&opener, due);
+            let stored = skipped.and_then(|skipped| skipped.stored(due.id));
+            self.begin_prefetch(&opener, due, stored);
         }
         result
     }
@@ -124,18 +133,19 @@ impl Shared {
         // Of a queue that is being dropped nothing is prefetched.
         let Some(opener) = self.opener.upgrade() else { return true };
         let repeated = self.repeated(id);
-        let is_stored = repeated.as_ref().is_some_and(|file| file.is_whole());
+        let stored = repeated.as_ref().filter(|file| file.is_whole()).and_then(|file| file.again());
         // Where the beginning is not stored any more, the whole never will be.
         let may_be_stored = || !is_end && repeated.is_some_and(|file| file.is_stored_to(Some(position)));
-        if !is_stored && (opener.downloader.is_metered() || may_be_stored()) {
+        if stored.is_none() && (opener.downloader.is_metered() || may_be_stored()) {
             return false;
         }
         let mut state = self.state.lock();
         state.is_end_near |= state.order.current() == Some(id);
-        let due = state.poll_prefetch(&opener, is_stored);
+        let due = state.poll_prefetch(&opener, stored.is_some());
         drop(state);
         if let Some(due) = due {
-            self.begin_prefetch(&opener, due);
+            let stored = stored.filter(|_| due.id == id).map(Arc::new);
+            self.begin_prefetch(&opener, due, stored);
         }
         true
     }
@@ -155,14 +165,14 @@ impl Shared {
         let taken = if state.is_closed { None } else { state.order.take_next() };
         let prefetch = std::mem::take(&mut state.prefetch);
         state.is_end_near = false;
+        // Here, and not with `ended`: the handle of the last track may be the last reference to its file.
         drop(state);
-        // The handle of the last track may be the last reference to its file.
-        drop(ended);
         let (id, track) = taken?;
         let prefetched = match prefetch {
             Prefetch::Running(prefetched, file) if prefetched == id => Some(file),
-            // One that has only begun is not waited for: its thread drops it, and the track is requested again.
-            _ => None,
+            // One that has only begun is not waited for: its thread drops it, and the track is requested again, unless it follows
+            // itself and has been stored whole since its player has looked.
+            _ => ended.as_ref().and_then(|ended| ended.stored(id)),
         };
         Some(Taken { id, track, prefetched })
     }
@@ -240,12 +250,11 @@ impl Shared {
         self.close();
     }
 
-    fn begin_prefetch(&self, opener: &Opener, due: Due) {
+    /// Requests the track, unless all its bytes are `stored`.
+    fn begin_prefetch(&self, opener: &Opener, due: Due, stored: Option<Arc<FileReader>>) {
         let Due { id, remote, priority } = due;
-        let stored = self.repeated(id).filter(|file| file.is_whole()).and_then(|file| file.again());
         let is_requested = stored.is_none();
-        let opened =
-            stored.map_or_else(|| opener.open_later(&remote, priority), |stored| Ok(Arc::new(stored)));
+        let opened = stored.map_or_else(|| opener.open_later(&remote, priority), Ok);
         let mut state = self.state.lock();
         // The lock was free while the request was made: the track may have been removed, or taken, since.
         let is_wanted = matches!(state.prefetch, Prefetch::Begun(begun) if begun == id);
