@@ -64,7 +64,8 @@ pub enum PlaylistType {
 pub struct Segment {
     /// URI of the segment.
     pub uri: Uri,
-    /// How long it plays.
+    /// How long it plays, not less than 1 ms. The target duration, if the playlist does not say it: it can't be read, is negative, or is
+    /// 0 as that of all segments.
     pub duration: Duration,
     /// The part of the resource that is the segment. `None` for the whole.
     pub byte_range: Option<ByteRange>,
