@@ -329,7 +329,20 @@ impl Listener {
             Step::Quality(level) => self.state.set_quality(Quality::Fixed(level), self.now),
             Step::Pass(seconds) => self.now += Duration::from_secs(seconds),
         }
-        self.state.take_wake(self.now);
+        self.wake();
+    }
+
+    /// A blocked reader looks at the state after each plan. The two must not wake each other without an end.
+    fn wake(&mut self) {
+        let mut wakes = 0;
+        while self.state.take_wake(self.now) {
+            wakes += 1;
+            assert!(
+                self.plan() > 0 || wakes < 5,
+                "the reader and the plan wake each other: {:?}",
+                self.state
+            );
+        }
     }
 }
 

@@ -116,7 +116,7 @@ pub(crate) struct State {
     carried: Option<(usize, PlaylistPosition, Vec<u8>)>,
     sections: Sections,
     recovery: Recovery,
-    /// `plan` had nothing to do.
+    /// `plan` had nothing to do for lack of room: the reader makes some, or what arrives leaves the network.
     is_idle: bool,
     /// The priority of the last wake-up, until the downloader has asked for what to fetch.
     woken: Option<Priority>,

@@ -72,7 +72,10 @@ impl State {
         let Some(index) = waiting.filter(|_| may_fetch) else {
             // Behind the segments: at the start it would take the connection that is ready for one.
             let steering = if self.is_confirmed() { self.poll_steering(now) } else { None };
-            self.is_idle = steering.is_none();
+            // With room it waits for a playlist, whose arrival wakes the downloader. A blocked reader that did so would only cause the
+            // next plan, and each plan wakes the reader.
+            let lacks_room = waiting.is_some() || !self.has_room(now);
+            self.is_idle = steering.is_none() && lacks_room;
             return steering.map(|url| Planned::Steering { url });
         };
         let priority = self.priority_of(index);

@@ -75,6 +75,30 @@ fn a_live_playlist_that_can_not_be_loaded_is_behind_the_clock_and_shown_until_it
 }
 
 #[test]
+fn a_reader_that_waits_for_what_is_not_listed_wakes_nothing_while_the_playlist_can_not_be_loaded() {
+    let mut player = live_player(0..3, fixed(0));
+    while player.segments() > 0 {
+        player.end_running(0, End::Whole);
+    }
+    player.read();
+    assert_eq!(player.played.len() as u64, 3 * FRAMES);
+    let mut wakes = 0;
+    for _ in 0..30 {
+        let refused = Error::new(ErrorKind::Refused, "refused");
+        player.state.handle_reload_failed(0, refused, player.now);
+        // The failed reload wakes the downloader once, and each plan the reader.
+        for _ in 0..10 {
+            assert!(player.state.plan(player.now, Priority::Low).is_none(), "nothing is listed");
+            wakes += usize::from(player.state.take_wake(player.now));
+        }
+        player.now += Duration::from_secs(2);
+    }
+    assert_eq!(wakes, 0, "in a minute");
+    reload(&mut player, 0..4);
+    assert_eq!(player.segments(), 1, "it is planned once it is listed");
+}
+
+#[test]
 fn what_a_live_playlist_lists_is_fetched_although_it_does_not_change_any_more() {
     let mut player = live_player(0..10, HlsConfig { buffer: Duration::from_secs(4), ..fixed(0) });
     player.end_fetch(0, End::Whole);
