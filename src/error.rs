@@ -394,7 +394,8 @@ impl Error {
         }
     }
 
-    /// True if a server may refuse a range by it, and answer the same request without one.
+    /// True if a server may refuse a range by it, and answer the same request without one. For what is requested on a guess: a file that a
+    /// program names is requested without a range after any refusal.
     pub(crate) fn may_refuse_range(&self) -> bool {
         match self.status() {
             // A missing file or a missing right stays missing without a range. 403 is not among them: a server may refuse ranges by it.

@@ -132,15 +132,6 @@ fn a_refusing_status_is_kept_in_the_error() {
 }
 
 #[test]
-fn what_is_missing_is_not_requested_again_without_a_range() {
-    for (status, requests) in [(401, 1), (404, 1), (410, 1), (403, 2)] {
-        let origin = Origin::start(move |_| Answer::status(status));
-        assert_eq!(open(&origin.url("/track")).status(), Some(status));
-        assert_eq!(origin.log().requests.len(), requests, "{status}");
-    }
-}
-
-#[test]
 fn an_html_page_with_status_200_is_not_media() {
     let page = Content::bytes(*b"<!DOCTYPE html><title>Log in</title>");
     for (content_type, content) in [

@@ -147,13 +147,9 @@ impl State {
         // Where the length is not known, a piece may have been requested behind the end.
         let may_be_end =
             error.kind() == ErrorKind::Status(416) && self.mode.info().is_some_and(|info| info.len.is_none());
-        // Some servers refuse ranges, or those that do not begin at 0, with a 403 or another status, and serve a request without
-        // one. A 5xx is about the server, and not about the range.
+        // Some servers refuse ranges, or those that do not begin at 0, with a 403 or another status, also 404, and serve a request without
+        // one. A file that is missing costs one request more. A 5xx is about the server, and not about the range.
         let is_refused = matches!(error.status(), Some(400..=499)) && !error.is_retryable() && !may_be_end;
-        // Nothing has shown that the file is there, so a 404 says that it is not. Of a file that is there a server means its ranges.
-        if self.mode.is_opening() && !error.may_refuse_range() {
-            return false;
-        }
         if is_refused && self.mode.info().is_some_and(|info| info.has_served_range) {
             // A login page of a network answers like this, or a CDN for a moment. The whole begins at 0: behind hours of audio, all of
             // them would come again. So it is requested only if a reader or a download waits, and the range is refused twice.
