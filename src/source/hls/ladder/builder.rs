@@ -127,9 +127,10 @@ impl<'a> Builder<'a> {
         };
         // Of several in one language, what symphonia has a decoder for, and what the author has marked: a commentary or a description
         // for the blind often is not. Of several that are marked alike, stereo: not all decoders mix more channels down.
+        let decodable = self.decodable();
         let key = |rendition: &Rendition| {
             let unmarked = (!self.is_default(rendition), !rendition.is_autoselect);
-            (distance(rendition), self.is_dolby(rendition), unmarked, channels(rendition))
+            (distance(rendition), !decodable.contains(&identity(rendition)), unmarked, channels(rendition))
         };
         (0..self.renditions.len()).min_by_key(|index| key(self.renditions[*index])).unwrap_or(0)
     }
@@ -141,13 +142,16 @@ impl<'a> Builder<'a> {
         self.renditions.iter().copied().filter(is_same).any(|other| other.is_default)
     }
 
-    /// True if all variants with this rendition have AC-3 or E-AC-3 only.
-    fn is_dolby(&self, rendition: &Rendition) -> bool {
-        let identity = identity(rendition);
-        let has_it = |group: &str| self.groups.get(group).is_some_and(|group| group.contains_key(&identity));
-        let mut variants =
-            self.playable.iter().filter(|variant| variant.audio.as_deref().is_some_and(has_it));
-        variants.all(|variant| is_dolby(&variant.codecs))
+    /// Renditions of variants that have other codecs than AC-3 and E-AC-3. Collected once: a hostile list has 100,000 variants.
+    fn decodable(&self) -> HashSet<Identity<'a>> {
+        let variants = self.playable.iter().filter(|variant| !is_dolby(&variant.codecs));
+        let groups: HashSet<&str> = variants.filter_map(|variant| variant.audio.as_deref()).collect();
+        groups
+            .into_iter()
+            .filter_map(|group| self.groups.get(group))
+            .flat_map(HashMap::keys)
+            .copied()
+            .collect()
     }
 
     fn add_rendition(&mut self, index: usize, is_first: bool) {
