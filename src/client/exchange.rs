@@ -392,6 +392,12 @@ impl Exchange {
         !std::mem::replace(&mut binding.answered, true)
     }
 
+    /// True if the request was sent, has got no answer, and was neither cancelled nor superseded.
+    pub(super) fn is_unanswered(&self) -> bool {
+        let binding = self.binding.lock();
+        binding.is_sent && !binding.answered && binding.cancelled.is_none() && !binding.superseded
+    }
+
     /// Notes how many bytes of body came along with the head.
     pub(super) fn record_behind_head(&self, bytes: usize) {
         // Relaxed: written by the thread of the request, before it passes the response on.

@@ -79,7 +79,14 @@ impl Connector<()> for Connect {
                 exchange.record_pooled();
                 ready
             }
-            None => pool.open(&origin, &exchange, details.config, details.timeout)?,
+            None => {
+                let opened = pool.open(&origin, &exchange, details.config, details.timeout);
+                // A cancelled dial shows nothing of the host.
+                if opened.is_err() && exchange.cancelled().is_none() {
+                    pool.record_failed(&origin);
+                }
+                opened?
+            }
         };
         Ok(Some(BoundConnection {
             connection: Some(connection),
@@ -304,6 +311,9 @@ impl Drop for BoundConnection {
         // First the socket, then the binding, then the pool: a late cancel must not shut down the connection of the next
         // request.
         self.take_back();
+        if self.exchange.as_ref().is_some_and(|exchange| exchange.is_unanswered()) {
+            self.pool.record_failed(&self.origin);
+        }
         self.unbind();
         if let Some(connection) = self.connection.take().filter(|_| self.is_fit) {
             self.pool.put_back(&self.origin, connection);

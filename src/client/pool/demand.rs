@@ -24,7 +24,8 @@ pub(super) struct Demand {
     dialling: Vec<(u64, Instant)>,
     /// Last time that a connection was requested. An origin that has not been used for a while is no longer dialled.
     used: Instant,
-    /// The last dial failed, and no connection was requested since.
+    /// A dial failed, or a request got no answer, and no new connection has brought one since. Meanwhile each request dials for
+    /// itself: a second dial beside it would only show the same.
     failed: bool,
     /// End of the time without preconnects after a refusal.
     refused_until: Option<Instant>,
@@ -47,6 +48,8 @@ impl Demand {
     pub(super) fn want(&mut self, ready: usize, now: Instant) {
         self.wanted = ready;
         self.handle_request(now);
+        // Somebody asks for it now: the host may be reachable again.
+        self.failed = false;
     }
 
     /// Adds a holder, which keeps `ready` connections ready for as long as the origin is in use.
@@ -73,10 +76,18 @@ impl Demand {
         self.cut = (self.cut + 1).min(self.holders());
     }
 
-    /// A connection is requested: the host may be reachable again.
     pub(super) fn handle_request(&mut self, now: Instant) {
         self.used = now;
-        self.failed = false;
+    }
+
+    /// A request could not connect, or its connection broke without an answer.
+    pub(super) fn handle_failed(&mut self) {
+        self.failed = true;
+    }
+
+    /// A new connection has brought an answer. True if the origin had failed before.
+    pub(super) fn handle_answered(&mut self) -> bool {
+        std::mem::take(&mut self.failed)
     }
 
     pub(super) fn handle_dial(&mut self, id: u64, now: Instant) {
@@ -89,7 +100,8 @@ impl Demand {
         // A dial that began on another network is no longer among them, and shows nothing about this one.
         if let Some(at) = self.dialling.iter().position(|(dial, _)| *dial == id) {
             self.dialling.remove(at);
-            self.failed = !is_opened;
+            // One that is opened shows little: a load balancer accepts connections also while its servers are down.
+            self.failed |= !is_opened;
         }
     }
 

@@ -71,6 +71,13 @@ impl<C> IdleConnections<C> {
         (last.and_then(|at| origin_pool.ready.remove(at)).map(|(connection, _)| connection), old)
     }
 
+    /// Records that a request to `origin` could not connect, or got no answer. Nothing is preconnected until one gets an answer.
+    pub(crate) fn handle_failed(&mut self, origin: &Origin) {
+        if let Some(origin_pool) = self.origins.get_mut(origin) {
+            origin_pool.demand.handle_failed();
+        }
+    }
+
     /// True if an idle connection to `origin` satisfies `is_wanted`.
     pub(crate) fn has(&self, origin: &Origin, is_wanted: impl Fn(&C) -> bool) -> bool {
         self.origins
@@ -99,11 +106,12 @@ impl<C> IdleConnections<C> {
         origin_pool.unanswered == UNANSWERED && !origin_pool.single_connection.swap(true, Ordering::Relaxed)
     }
 
-    /// Records that a new connection to `origin` got an answer.
-    pub(crate) fn handle_answered(&mut self, origin: &Origin) {
-        if let Some(origin_pool) = self.origins.get_mut(origin) {
-            origin_pool.unanswered = 0;
-        }
+    /// Records that a new connection to `origin` got an answer. True if connections may be preconnected again, which were not
+    /// before.
+    pub(crate) fn handle_answered(&mut self, origin: &Origin) -> bool {
+        let Some(origin_pool) = self.origins.get_mut(origin) else { return false };
+        origin_pool.unanswered = 0;
+        origin_pool.demand.handle_answered()
     }
 
     /// Adds an idle connection. Returns the connections to close.

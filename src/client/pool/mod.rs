@@ -147,6 +147,11 @@ impl ConnectionPool {
         Ok(Box::new(Connection::new(self.dialer.open(origin, exchange, config, timeout)?, network)))
     }
 
+    /// Records that a request to `origin` could not connect, or got no answer.
+    pub(crate) fn record_failed(&self, origin: &Origin) {
+        self.state.lock().idle.handle_failed(origin);
+    }
+
     /// True if connections to `origin` lead to a proxy.
     pub(crate) fn is_proxied(&self, origin: &Origin) -> bool {
         self.dialer.proxy_for(origin).is_some()
@@ -177,8 +182,11 @@ impl ConnectionPool {
     }
 
     /// Records that a new connection to `origin` got an answer.
-    pub(crate) fn record_answered(&self, origin: &Origin) {
-        self.state.lock().idle.handle_answered(origin);
+    pub(crate) fn record_answered(self: &Arc<Self>, origin: &Origin) {
+        let is_back = self.state.lock().idle.handle_answered(origin);
+        if is_back {
+            self.refill();
+        }
     }
 
     /// Closes the idle connections to `origin`.

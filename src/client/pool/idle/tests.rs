@@ -153,6 +153,10 @@ fn nothing_is_dialled_for_an_origin_that_fails_or_is_unused() {
     idle.handle_dialled(&first, false);
     assert_eq!(idle.poll_dial(now), None);
     idle.checkout(&a, |_| true, now + AGE / 2);
+    assert_eq!(idle.poll_dial(now + AGE / 2), None, "the request dials");
+    idle.handle_failed(&a);
+    assert!(idle.handle_answered(&a), "the host is back");
+    assert!(!idle.handle_answered(&a), "it was");
     assert_eq!(idle.poll_dial(now + 2 * AGE), None);
     let second = idle.poll_dial(now + AGE).unwrap();
     idle.handle_dialled(&second, true);
