@@ -162,3 +162,32 @@ fn a_live_stream_goes_on_after_an_outage_that_is_longer_than_its_playlist_may_st
         assert!(frames.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{frames:?}");
     });
 }
+
+#[test]
+fn each_attempt_in_an_outage_takes_one_connection_and_what_waits_goes_on() {
+    let site = site(8);
+    let failing = Failing::start(move |request| site.answer(request));
+    let mut hls = open(&failing.origin, "/ts.m3u8", |config| config.buffer = Duration::from_secs(3));
+    let handle = hls.handle();
+    let mut section = hls.next_section().unwrap().unwrap();
+    section.read_exact(&mut [0; 1]).unwrap();
+    failing.set_out(true);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            let mut rest = Vec::new();
+            section.read_to_end(&mut rest).map(|_| rest)
+        });
+        failing.wait_for_failures(4, &handle);
+        let counts = || (failing.origin.log().connections, failing.failed.load(Ordering::Relaxed));
+        let before = counts();
+        failing.wait_for_failures(before.1 + 4, &handle);
+        let after = counts();
+        // One may be open that has not failed yet.
+        assert!(
+            after.0 - before.0 <= after.1 - before.1 + 2,
+            "connections and failures: {before:?}, {after:?}"
+        );
+        failing.set_out(false);
+        assert!(reader.join().unwrap().is_ok());
+    });
+}

@@ -10,6 +10,8 @@ use crate::error::Error;
 const BASE_DELAY: Duration = Duration::from_millis(250);
 /// Maximum of every delay: short enough that a listener still waits, and long enough that an overloaded server can recover.
 const MAX_DELAY: Duration = Duration::from_secs(8);
+/// After this many failures every delay is up to [`MAX_DELAY`].
+const MAX_DOUBLINGS: u32 = 5;
 /// Maximum delay that a `Retry-After` can ask for. Longer ones are shortened to this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -28,6 +30,8 @@ const RESET_TIME: Duration = Duration::from_secs(1);
 pub(crate) struct Backoff {
     /// Failed attempts since the last reset.
     failures: u32,
+    /// Attempts of others that had failed before, as far as they count for the delays. Zero after a reset.
+    earlier: u32,
     /// New bytes since the last reset, over all attempts.
     bytes: u64,
     /// When this attempt delivered its first new byte. `None` if it has delivered none.
@@ -35,12 +39,17 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
+    /// For a server that has failed so often already that the delays are the longest ones from the beginning on.
+    pub(crate) fn in_outage() -> Self {
+        Self { earlier: MAX_DOUBLINGS, ..Self::default() }
+    }
+
     /// Records that `bytes` new bytes arrived at `now`.
     pub(crate) fn handle_bytes(&mut self, bytes: u64, now: Instant) {
         let since = *self.flowing_since.get_or_insert(now);
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes >= RESET_BYTES || now.saturating_duration_since(since) >= RESET_TIME {
-            self.failures = 0;
+            (self.failures, self.earlier) = (0, 0);
             self.bytes = 0;
         }
     }
@@ -58,7 +67,7 @@ impl Backoff {
         if self.failures >= max_retries {
             return None;
         }
-        let after = delay(error, self.failures, flowed, random);
+        let after = delay(error, self.failures.saturating_add(self.earlier), flowed, random);
         self.failures += 1;
         Some(after)
     }
@@ -76,8 +85,10 @@ impl Absence {
     /// An absence counts as brief for this long: most networks and servers are back by then, and the user may log in meanwhile. As
     /// long as a radio waits for its station by default.
     pub(crate) const BRIEF: Duration = Duration::from_secs(120);
-    /// Maximum delay between two attempts in that time: what is fetched goes on this soon after the return.
-    const MAX_DELAY: Duration = Duration::from_millis(1500);
+    /// Maximum delay between two attempts in that time, or as long as a listener waits: what is fetched goes on this soon after the
+    /// return. Most delays of a longer absence are this long, so a server gets two attempts in three seconds; it is the first ones
+    /// that spread the clients.
+    pub(crate) const MAX_DELAY: Duration = Duration::from_millis(1500);
 
     /// Records a failure at `now`. Returns how long the absence has lasted.
     pub(crate) fn handle_failure(&mut self, now: Instant) -> Duration {
@@ -96,6 +107,14 @@ impl Absence {
     pub(crate) fn handle_bytes(&mut self) {
         self.since = None;
     }
+}
+
+/// Delay before the next attempt on a server that has been away for several attempts, and that a listener waits for. `random` is a
+/// random number.
+#[cfg(feature = "hls")]
+pub(crate) fn outage_delay(error: &Error, random: u64) -> Duration {
+    let after = delay(error, MAX_DOUBLINGS, false, random);
+    if error.retry_after().is_some() { after } else { after.min(Absence::MAX_DELAY) }
 }
 
 /// Delay before the next attempt, after `failures` failed ones since the last reset: between 0 and 250 ms·2ⁿ, at most 8 s, or
@@ -223,6 +242,16 @@ mod tests {
     }
 
     #[test]
+    fn in_an_outage_the_delays_begin_with_the_longest_until_bytes_flow() {
+        let (mut backoff, now) = (Backoff::in_outage(), Instant::now());
+        assert_eq!(backoff.handle_failure(&broken(), 5, u64::MAX), Some(MAX_DELAY));
+        backoff.handle_bytes(1, now);
+        assert_eq!(backoff.handle_failure(&broken(), 5, u64::MAX), Some(MAX_DELAY), "one byte shows little");
+        backoff.handle_bytes(RESET_BYTES, now);
+        assert_eq!(backoff.handle_failure(&broken(), 5, u64::MAX), Some(Duration::ZERO));
+    }
+
+    #[test]
     fn retry_after_is_obeyed_up_to_its_maximum() {
         let error = broken().with_retry_after(Duration::from_secs(7));
         assert_eq!(delay(&error, 0, true, 0), Duration::from_secs(7));
@@ -262,6 +291,35 @@ mod tests {
             prop_assert!(times.len() as u64 <= 12 + seconds, "{} in {absent:?}", times.len());
             let in_ten_minutes = times.iter().filter(|time| time.as_secs() < 600).count();
             prop_assert!(in_ten_minutes < 350, "{in_ten_minutes} in ten minutes");
+        }
+
+        /// As HLS does it: fetches with a few attempts each, and the same delay between two fetches.
+        #[cfg(feature = "hls")]
+        #[test]
+        fn an_outage_that_a_listener_waits_for_is_over_soon_and_takes_few_attempts(
+            seconds in 1..3600_u64,
+            retries in 0..8_u32,
+            seeds in proptest::collection::vec(any::<u64>(), 64),
+        ) {
+            let absent = Duration::from_secs(seconds);
+            let (mut now, mut backoff, mut times) = (Duration::ZERO, Backoff::default(), Vec::new());
+            let mut random = seeds.iter().cycle();
+            while now < absent {
+                times.push(now);
+                let mut random = || *random.next().unwrap();
+                let retry = backoff.handle_failure(&broken(), retries, random());
+                now += match retry {
+                    Some(after) => after.min(Absence::MAX_DELAY),
+                    None => {
+                        backoff = Backoff::in_outage();
+                        outage_delay(&broken(), random())
+                    }
+                };
+            }
+            prop_assert!(now - absent <= Absence::MAX_DELAY);
+            // In 64 delays whose upper bound is 8 s, chance has little weight.
+            let at_most = 12 + seconds;
+            prop_assert!((times.len() as u64) <= at_most, "{} in {absent:?}", times.len());
         }
 
         #[test]

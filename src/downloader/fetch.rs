@@ -236,6 +236,13 @@ impl Fetch {
         self
     }
 
+    /// Earlier fetches from this server have just failed, so the delays between its attempts do not begin with the shortest.
+    #[cfg(feature = "hls")]
+    pub(crate) fn in_outage(mut self, is_out: bool) -> Self {
+        self.rules.in_outage = is_out;
+        self
+    }
+
     /// Does not retry while there is no response: if the host can't be reached, or if it asks to wait for longer than
     /// `wait_limit`. For a caller that a user waits for. `None` is any time.
     pub(crate) fn fail_fast(mut self, wait_limit: Option<Duration>) -> Self {

@@ -25,6 +25,8 @@ pub(super) struct Rules {
     pub(super) wait_limit: Option<Duration>,
     /// See [`Fetch::was_available`](super::Fetch::was_available).
     pub(super) was_available: bool,
+    /// See [`Fetch::in_outage`](super::Fetch::in_outage).
+    pub(super) in_outage: bool,
     /// See [`Fetch::dials_often`](super::Fetch::dials_often).
     pub(super) dials_often: bool,
     /// See [`Fetch::on_retry`](super::Fetch::on_retry).

@@ -63,6 +63,7 @@ impl RetryState {
             redial,
             wait_limit,
             was_available,
+            in_outage,
             dials_often,
             on_retry,
             measured: _,
@@ -82,7 +83,7 @@ impl RetryState {
             validate,
             max_retries: own.unwrap_or(max_retries),
             max_retry_delay,
-            backoff: Backoff::default(),
+            backoff: if in_outage { Backoff::in_outage() } else { Backoff::default() },
             flowed: false,
             silent: (0, 0),
             redial,
@@ -269,8 +270,10 @@ impl RetryState {
         if let Some(on_retry) = &self.on_retry {
             on_retry(error);
         }
-        let asked = self.max_retry_delay.filter(|_| error.retry_after().is_none());
-        Some([asked, absent].into_iter().flatten().fold(after, Duration::min))
+        // RFC 9110, section 10.2.3: a `Retry-After` is honoured, also if a listener waits.
+        let limits =
+            [self.max_retry_delay, absent].into_iter().flatten().filter(|_| error.retry_after().is_none());
+        Some(limits.fold(after, Duration::min))
     }
 
     /// Records a failure at `now`. Returns the longest delay, if the resource or its server is likely to come back.
@@ -278,10 +281,13 @@ impl RetryState {
         // As for a radio: a network that wants a login answers with its page, or with a redirect to it, which the rules of a list may
         // forbid.
         let is_page = matches!(error.kind(), ErrorKind::NotMedia | ErrorKind::Forbidden);
+        // RFC 9110, sections 15.6.3 to 15.6.5: a server that is being restarted, or a proxy whose server is away.
+        let is_down = matches!(error.status(), Some(502..=504));
+        let is_mute = matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Silent) && !self.flowed;
         let is_absent = if error.is_unreachable() {
             self.was_available || self.dials_often
         } else {
-            self.was_available && is_page
+            self.was_available && (is_page || is_down || is_mute)
         };
         let lasted = is_absent.then(|| self.absence.handle_failure(now))?;
         let is_brief = self.was_available && lasted < Absence::BRIEF;

@@ -204,7 +204,7 @@ impl Hls {
     ///
     /// [`ErrorKind::TimedOut`] after [`HlsConfig::read_timeout`], with the error that is being retried as its cause;
     /// [`ErrorKind::Interrupted`]; [`ErrorKind::Cancelled`]; the error that has stopped fetching, once: the next call tries
-    /// again, 0.5 to 2 s after that error, or as late as the server has asked for. Errors that may pass are retried, and stop
+    /// again, up to 1.5 s after that error, or as late as the server has asked for. Errors that may pass are retried, and stop
     /// nothing.
     pub fn next_section(&mut self) -> Result<Option<Section>, Error> {
         let section = self.shared.next_section()?;

@@ -21,7 +21,7 @@ use super::playlist::MediaPlaylist;
 use super::progress::HlsProgress;
 use super::state::{Hinted, Needs, ResourceKey, State, Undemuxed};
 use crate::cancel::{CancelGuard, CancelReason};
-use crate::client::{Request, is_private};
+use crate::client::{Request, is_private, retry};
 use crate::downloader::{Epoch, Waker};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Subscriber};
@@ -190,6 +190,7 @@ impl Shared {
             let mut inner = self.inner.lock();
             let (loaded, running) = inner.preload.finish();
             state.set_preloaded(loaded, running, Instant::now());
+            state.seed(retry::random());
             std::mem::take(&mut inner.early).apply(&mut state, Instant::now());
             demand = state.demand();
             inner.state = Some(state);
@@ -392,6 +393,14 @@ impl Shared {
         let (changed, priority) = changed?;
         self.link.wake(priority);
         Some(changed)
+    }
+
+    /// As [`change`](Self::change), for a change that tells whether there is something to do or to read by it: a failure that repeats
+    /// itself wakes nobody.
+    pub(super) fn change_if(&self, change: impl FnOnce(&mut State) -> bool) {
+        if self.with(change) == Some(true) {
+            self.change(|_| ());
+        }
     }
 
     /// Changes the state and wakes the threads that wait for it. For changes that need no other fetch.

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::client::retry;
+use crate::client::retry::{self, Absence};
 use crate::config::{AfterPause, RadioConfig};
 use crate::error::{Error, ErrorKind};
 
@@ -13,11 +13,6 @@ use crate::error::{Error, ErrorKind};
 /// time, a station that sends a burst and disconnects each time would be asked again without a pause. It is short, because
 /// proxies and limits of stations end connections every few seconds, and each delay may be heard.
 const STEADY: Duration = Duration::from_secs(2);
-
-/// For this long after a break, delays are at most [`MAX_DELAY_WHILE_BRIEF`]: most stations are back within two minutes.
-const BRIEF: Duration = Duration::from_secs(120);
-/// The longest delay in that time, unless the server asks for more. The listener hears a returned station this soon.
-const MAX_DELAY_WHILE_BRIEF: Duration = Duration::from_millis(1500);
 
 /// The history of one radio's connections, as far as it matters for the next decision.
 #[derive(Debug)]
@@ -127,8 +122,8 @@ impl Reconnect {
         // Only a station that was heard is known to come back. After audio the delay is zero anyway.
         let is_away = self.heard && !flowed;
         // RFC 9110, section 10.2.3: a `Retry-After` is honoured, also if the listener waits longer by it.
-        if is_away && troubled_for < BRIEF && error.retry_after().is_none() {
-            after = after.min(MAX_DELAY_WHILE_BRIEF);
+        if is_away && error.retry_after().is_none() {
+            after = after.min(Absence::max_delay(troubled_for));
         }
         self.failures = self.failures.saturating_add(1);
         match self.policy.give_up {
@@ -247,8 +242,8 @@ mod tests {
         radio.handle_audio(1, false, now).unwrap();
         let mut wait = |after| longest_wait(&mut radio, &broken(), now + after).unwrap().as_millis();
         let waits: Vec<_> =
-            [0, 1, 2, 3, 4, 119, 120].into_iter().map(|second| wait(second * SECOND)).collect();
-        assert_eq!(waits, [0, 500, 1000, 1500, 1500, 1500, 8000]);
+            [0, 1, 2, 3, 4, 120, 400].into_iter().map(|second| wait(second * SECOND)).collect();
+        assert_eq!(waits, [0, 500, 1000, 1500, 1500, 1500, 5000]);
     }
 
     #[test]

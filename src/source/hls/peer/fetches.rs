@@ -39,13 +39,13 @@ impl Peer for HlsPeer {
             // Planning may skip a segment that can't be requested, which a reader waits for.
             let planned = self.0.store(|state| {
                 state.set_network(is_metered, others);
-                (state.plan(Instant::now(), admissible), state.demand())
+                (state.plan(Instant::now(), admissible), state.demand(), state.is_failing())
             });
-            let Some((planned, demand)) = planned else { return Next::Wait };
+            let Some((planned, demand, is_failing)) = planned else { return Next::Wait };
             self.0.link.set_demand(demand);
             let Some(planned) = planned else { return Next::Wait };
             if let Some((fetch, sink)) = self.prepare(planned) {
-                return Next::fetch(fetch, sink);
+                return Next::fetch(fetch.in_outage(is_failing), sink);
             }
         }
     }

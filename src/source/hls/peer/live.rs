@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::requests::{Loaded, load, parse_media};
+use crate::client::retry;
 use crate::downloader::{Fetch, PeerHandle};
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::hook::RequestKind;
@@ -49,7 +50,8 @@ fn run(shared: &Arc<Shared>, peer: &PeerHandle) {
             wait_for: reload.may_block(&list).then(|| next_part(&list)),
             skips: reload.may_skip(began, &list),
         };
-        let failure = match load_again(shared, peer, &url, &list, directives) {
+        let set = |fetch: Fetch| fetch.in_outage(reload.is_out());
+        let failure = match load_again(shared, peer, &url, &list, directives, &set) {
             Ok((list, url)) => {
                 let ended = Instant::now();
                 let load = Load { began, ended };
@@ -62,7 +64,8 @@ fn run(shared: &Arc<Shared>, peer: &PeerHandle) {
             Err(error) if error.is_cancelled() => return,
             Err(error) => {
                 handle_failed(shared, variant, &url, error.clone());
-                reload.handle_failed(began, error.is_retryable());
+                let retry_at = Instant::now() + retry::outage_delay(&error, retry::random());
+                reload.handle_failed(began, Some(retry_at).filter(|_| error.is_retryable()));
                 Some(error)
             }
         };
@@ -70,7 +73,7 @@ fn run(shared: &Arc<Shared>, peer: &PeerHandle) {
             let is_outage = failure.as_ref().is_some_and(Error::is_retryable);
             // A server that refuses the playlist has not shown that it is unchanged.
             let error = failure.unwrap_or(why).with_url(url.as_str());
-            shared.change(|state| state.handle_stuck(variant, error, is_outage, Instant::now()));
+            shared.change_if(|state| state.handle_stuck(variant, error, is_outage, Instant::now()));
         }
     }
 }
@@ -91,7 +94,7 @@ fn check_age(shared: &Shared, reload: &Reload, variant: usize, list: &MediaPlayl
         return Some(Error::new(ErrorKind::TimedOut, why));
     }
     if reload.is_stale(list) {
-        shared.change(|state| state.handle_stale(variant, Instant::now()));
+        shared.change_if(|state| state.handle_stale(variant, Instant::now()));
     }
     None
 }
@@ -100,7 +103,7 @@ fn handle_failed(shared: &Shared, variant: usize, url: &Url, error: Error) {
     let hook = shared.config.hook.as_ref();
     match hook.and_then(|hook| hook.fresh_url(RequestKind::Playlist, url, &error)) {
         Some(fresh) => drop(shared.with(|state| state.set_playlist_url(variant, fresh))),
-        None => drop(shared.change(|state| state.handle_reload_failed(variant, error, Instant::now()))),
+        None => shared.change_if(|state| state.handle_reload_failed(variant, error, Instant::now())),
     }
 }
 
@@ -121,6 +124,7 @@ fn load_again(
     url: &Url,
     previous: &MediaPlaylist,
     directives: Directives,
+    configure: &dyn Fn(Fetch) -> Fetch,
 ) -> Result<(MediaPlaylist, Url), Error> {
     // Else the failure would be seen only when the last retry has failed.
     let retrying = Arc::clone(shared);
@@ -128,8 +132,8 @@ fn load_again(
         retrying.with(|state| state.handle_reload_retrying(error, Instant::now()));
     };
     let set = |fetch: Fetch| match directives.wait_for {
-        Some(_) => fetch.on_retry(on_retry).held(hold(previous)),
-        None => fetch.on_retry(on_retry),
+        Some(_) => configure(fetch).on_retry(on_retry).held(hold(previous)),
+        None => configure(fetch).on_retry(on_retry),
     };
     let Loaded { bytes, url: from, .. } = load(shared, peer, &directives.apply(url), set)?;
     match parse_media(shared, &bytes, &from, Some(previous)) {
@@ -137,7 +141,7 @@ fn load_again(
         // Section 6.3.7: an update that does not fit is replaced by the whole playlist.
         Err(_) if directives.skips => {
             // Without a wait: the server has answered, so it has the version that was waited for.
-            load_again(shared, peer, url, previous, Directives { wait_for: None, skips: false })
+            load_again(shared, peer, url, previous, Directives { wait_for: None, skips: false }, configure)
         }
         Err(error) => Err(error),
     }

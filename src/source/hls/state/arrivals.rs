@@ -59,7 +59,7 @@ impl State {
             self.level_cap.handle_arrived(self.ladder.variants[variant].level);
         }
         // A segment that arrives shows that the network and the server work.
-        (self.recovery.skipped, self.recovery.outages) = (0, 0);
+        (self.recovery.skipped, self.recovery.is_out) = (0, false);
         (self.recovery.last_skip, self.recovery.error) = (None, None);
         self.lift_exclusions();
         self.commit();

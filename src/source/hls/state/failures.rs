@@ -18,10 +18,10 @@ use super::State;
 use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::recovery::{Outage, Retrying};
 use super::variants::server;
+use crate::client::retry;
 use crate::error::Error;
 use crate::source::hls::event::HlsEvent;
 use crate::source::hls::ladder::levels::VariantStream;
-use crate::source::hls::timeline::reload::LONGEST_DELAY;
 
 /// How long a variant that failed is not used (Media3 excludes tracks for as long).
 const EXCLUSION: Duration = Duration::from_secs(60);
@@ -46,8 +46,8 @@ const SERVER_ERROR_LIMIT: Duration = Duration::from_secs(30);
 /// network may have shown its login page, or a server of a CDN may not have the segment yet.
 const LEAST_BUFFERED: Duration = Duration::from_secs(5);
 
-/// Delay before the first attempt in an outage, and the longest one. The downloader has retried before.
-const DELAYS: (Duration, Duration) = (Duration::from_millis(500), LONGEST_DELAY);
+/// A segment that nothing has is not tried again before this, however little is buffered.
+const LEAST_WAIT: Duration = Duration::from_millis(500);
 
 /// What has failed, as far as that decides what to try next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,11 +166,12 @@ impl State {
         }
     }
 
-    /// A live playlist could not be loaded again.
-    pub(crate) fn handle_reload_failed(&mut self, variant: usize, error: Error, now: Instant) {
+    /// A live playlist could not be loaded again. True if another variant can be used.
+    pub(crate) fn handle_reload_failed(&mut self, variant: usize, error: Error, now: Instant) -> bool {
         self.exclude_after(variant, &error, now);
         self.handle_reload_retrying(&error, now);
         self.events.push(HlsEvent::PlaylistFailed { level: self.ladder.variants[variant].level, error });
+        self.has_usable(now)
     }
 
     /// An attempt to load a live playlist again has failed, and another one follows.
@@ -180,17 +181,32 @@ impl State {
     }
 
     /// The server does not write this playlist any more, as it seems: another one may be better (section 6.3.4).
-    pub(crate) fn handle_stale(&mut self, variant: usize, now: Instant) {
+    /// True if there is another one.
+    pub(crate) fn handle_stale(&mut self, variant: usize, now: Instant) -> bool {
         self.exclude(variant, now, EXCLUSION);
+        self.has_usable(now)
     }
 
-    /// A live playlist has not changed for too long. `is_outage` if the server could not be reached.
-    pub(crate) fn handle_stuck(&mut self, variant: usize, error: Error, is_outage: bool, now: Instant) {
+    /// A live playlist has not changed for too long. `is_outage` if the server could not be reached. True if another variant can be
+    /// used, or if the error is for a reader.
+    pub(crate) fn handle_stuck(
+        &mut self,
+        variant: usize,
+        error: Error,
+        is_outage: bool,
+        now: Instant,
+    ) -> bool {
         self.exclude(variant, now, EXCLUSION);
+        let has_usable = self.has_usable(now);
         // In an outage a reader waits, as for a segment.
-        if !is_outage && self.pick(self.level(), now, |_| true).is_none() {
+        if !is_outage && !has_usable {
             self.recovery.stuck.get_or_insert(error);
         }
+        has_usable || !is_outage
+    }
+
+    fn has_usable(&self, now: Instant) -> bool {
+        self.pick(self.level(), now, |_| true).is_some()
     }
 
     /// The playlist of this variant can be continued with, if nothing better is there.
@@ -310,7 +326,7 @@ impl State {
             // It may leave its playlist meanwhile, and what is behind it waits as well.
             wait = wait.min(self.target_duration());
         }
-        let wait = wait.max(DELAYS.0);
+        let wait = wait.max(LEAST_WAIT);
         let rest = buffered.saturating_sub(wait);
         self.recovery.outage = Some(Outage { retry_at: now + wait, rest, permanent: None });
     }
@@ -352,18 +368,21 @@ impl State {
     /// Fetches nothing for a while. A reader without audio waits, unless the error is permanent.
     pub(super) fn pause(&mut self, error: Error, now: Instant, is_playlist: bool) {
         let retry_at = now + self.next_delay(&error);
+        self.recovery.is_out |= error.is_retryable();
         self.note_retrying(&error, is_playlist);
         let permanent = Some(error).filter(|error| !error.is_retryable());
         self.recovery.outage = Some(Outage { retry_at, rest: Duration::ZERO, permanent });
     }
 
-    /// Delay before the next attempt. It grows until something arrives.
+    /// Delay before the next attempt. The downloader has retried before, so it is as long as in any outage.
     fn next_delay(&mut self, error: &Error) -> Duration {
-        // At most 2^8, or the shift would overflow. The maximum is reached long before.
-        let delay = DELAYS.0.saturating_mul(1 << self.recovery.outages.min(8)).min(DELAYS.1);
-        self.recovery.outages = self.recovery.outages.saturating_add(1);
         // A reader waits, so not for longer than this, whatever the server asks for.
-        error.retry_after().map_or(delay, |asked| asked.clamp(delay, SERVER_ERROR_LIMIT))
+        retry::outage_delay(error, self.recovery.random.next()).min(SERVER_ERROR_LIMIT)
+    }
+
+    /// True while attempts have failed and nothing has arrived since.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.recovery.is_out
     }
 
     /// An attempt has failed, and another one follows.

@@ -220,6 +220,11 @@ impl State {
         chosen.min(bitrates.len() - 1)
     }
 
+    /// Spreads the delays between attempts: clients of a server that comes back must not return in step.
+    pub(crate) fn seed(&mut self, seed: u64) {
+        self.recovery.random.seed(seed);
+    }
+
     pub(crate) fn take_events(&mut self) -> Vec<HlsEvent> {
         std::mem::take(&mut self.events)
     }

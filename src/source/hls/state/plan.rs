@@ -128,7 +128,10 @@ impl State {
             |key: ResourceKey| self.resources.ready(&key).is_none() && !self.resources.is_silent(&key, now);
         let waits = |queued: &QueuedSegment| queued.needs.resources().any(goes_first);
         let at_once = self.fetching().count() + reloading + usize::from(self.replacements.is_running());
+        // One attempt shows as much as two whether the server is back. What plays first makes it, also beside one that is silent.
+        let is_needless = self.is_failing() && self.fetching_before(index).next().is_some();
         at_once < AT_ONCE
+            && !is_needless
             && !running.any(waits)
             && self.is_arriving_soon(index, now)
             && !self.is_held_by_silence(index, now)

@@ -45,6 +45,25 @@ pub(super) struct Recovery {
     pub(super) retrying: Option<Retrying>,
     /// When a body has begun to arrive.
     pub(super) last_arrival: Option<Instant>,
-    /// Outages since something arrived.
-    pub(super) outages: u32,
+    /// An outage has begun since a segment has arrived.
+    pub(super) is_out: bool,
+    pub(super) random: Random,
+}
+
+/// Random numbers for the delays between attempts. Not for secrets.
+#[derive(Debug, Default)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn seed(&mut self, seed: u64) {
+        self.0 = seed;
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        // SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014).
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
 }

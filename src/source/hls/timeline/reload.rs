@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::client::retry::Absence;
 use crate::source::hls::playlist::MediaPlaylist;
 
 /// After this many target durations without a change the server misbehaves (section 6.3.4): another variant is tried.
@@ -18,7 +19,7 @@ const MOST: Duration = Duration::from_secs(120);
 
 /// Longest delay between two attempts while the server can't be reached, of any request: a reader that waits goes on this soon after
 /// it is back.
-pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(2);
+pub(crate) const LONGEST_DELAY: Duration = Absence::MAX_DELAY;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reload {
@@ -30,29 +31,35 @@ pub(crate) struct Reload {
     changed_by: Instant,
     /// Since when the playlist should have changed: since `changed_by`, if a load has shown that it has not.
     unchanged_since: Instant,
-    /// The last load has failed because the server can't be reached.
-    is_out: bool,
+    /// When the next load is due, if the last one has failed because the server can't be reached.
+    retry_at: Option<Instant>,
 }
 
 impl Reload {
     /// The playlist was loaded from `began` to `ended`, and is loaded again from `now` on: before, no changes were looked for.
     pub(crate) fn after((began, ended): (Instant, Instant), now: Instant) -> Self {
-        Self { began, changed: began, changed_by: ended, unchanged_since: now, is_out: false }
+        Self { began, changed: began, changed_by: ended, unchanged_since: now, retry_at: None }
     }
 
     /// A load from `began` to `ended` has brought a playlist.
     pub(crate) fn handle_loaded(&mut self, (began, ended): (Instant, Instant), has_changed: bool) {
         self.began = began;
+        let was_out = self.retry_at.take().is_some();
         // What the server has done in an outage is not known.
-        if has_changed || std::mem::take(&mut self.is_out) {
+        if has_changed || was_out {
             (self.changed, self.changed_by) = (began, ended);
         }
         self.unchanged_since = self.changed_by;
     }
 
-    /// A load that began at `began` has failed. `is_out` if the server may be back at any time.
-    pub(crate) fn handle_failed(&mut self, began: Instant, is_out: bool) {
-        (self.began, self.is_out) = (began, is_out);
+    /// A load that began at `began` has failed. `retry_at` is when it is tried again if the server may be back at any time.
+    pub(crate) fn handle_failed(&mut self, began: Instant, retry_at: Option<Instant>) {
+        (self.began, self.retry_at) = (began, retry_at);
+    }
+
+    /// True if the last load has failed because the server can't be reached.
+    pub(crate) fn is_out(&self) -> bool {
+        self.retry_at.is_some()
     }
 
     /// True if the next load may be held by the server until the playlist has changed: not after it has failed to do so.
@@ -68,6 +75,9 @@ impl Reload {
 
     /// When the next load is due.
     pub(crate) fn due(&self, list: &MediaPlaylist) -> Instant {
+        if let Some(retry_at) = self.retry_at {
+            return retry_at;
+        }
         if self.may_block(list) {
             // The server decides when it answers. One that answers at once, and always with a change, must not be asked in a loop.
             return self.began + LEAST;
@@ -78,9 +88,8 @@ impl Reload {
         } else {
             step / 2
         };
-        let most = if self.is_out { LONGEST_DELAY } else { MOST };
         // From the beginning of the last load: else the delays of the network would add up.
-        self.began + wait.clamp(LEAST, most)
+        self.began + wait.clamp(LEAST, MOST)
     }
 
     /// The playlist should have changed.
@@ -144,16 +153,30 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let list = parse("#EXT-X-TARGETDURATION:10\n#EXTINF:10,\na\n");
         let mut reload = Reload::after((start, start), start);
-        reload.handle_failed(at(10), true);
-        assert_eq!(reload.due(&list), at(12));
-        reload.handle_failed(at(40), true);
+        reload.handle_failed(at(10), Some(at(13)));
+        assert_eq!((reload.due(&list), reload.is_out()), (at(13), true));
+        reload.handle_failed(at(40), Some(at(41)));
         assert!(reload.is_stuck(&list));
         reload.handle_loaded((at(41), at(41)), false);
         assert!(!reload.is_stuck(&list));
         reload.handle_loaded((at(76), at(76)), false);
         assert!(reload.is_stuck(&list));
-        reload.handle_failed(at(77), false);
+        reload.handle_failed(at(77), None);
         assert_eq!(reload.due(&list), at(82));
+    }
+
+    #[test]
+    fn a_load_in_an_outage_is_due_when_its_delay_is_over_whatever_the_playlist_says() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for lines in ["#EXT-X-TARGETDURATION:0\n", "#EXT-X-TARGETDURATION:60\n#EXTINF:60,\na\n"] {
+            let (list, mut reload) = (parse(lines), Reload::after((start, start), start));
+            // The load itself has taken seconds, in which it was tried several times.
+            reload.handle_failed(at(1), Some(at(9)));
+            assert_eq!(reload.due(&list), at(9));
+            reload.handle_loaded((at(9), at(9)), true);
+            assert!(!reload.is_out() && reload.due(&list) <= at(69));
+        }
     }
 
     #[test]
@@ -165,7 +188,7 @@ mod tests {
         let mut reload = Reload::after((start, start), at(60));
         assert_eq!(reload.due(&list), at(10));
         for (seconds, is_stale, is_stuck) in [(60, false, false), (75, true, false), (95, true, true)] {
-            reload.handle_failed(at(seconds), false);
+            reload.handle_failed(at(seconds), None);
             assert_eq!((reload.is_stale(&list), reload.is_stuck(&list)), (is_stale, is_stuck), "{seconds} s");
         }
         // A load that brings the same shows that the playlist has not changed in all that time.
