@@ -33,7 +33,8 @@ use crate::config::setters::setters;
 #[non_exhaustive]
 pub struct AbrConfig {
     /// Highest rate to start with while nothing is known of the network, in bits per second. Default: 500 000, which most
-    /// networks have, also if two streams share one; where it is too much, the first segment is cancelled after half a second.
+    /// networks have, also if two streams share one; a playlist that arrives more slowly lowers it. Where it is too much all the
+    /// same, the first segment is cancelled after half a second.
     pub start: u64,
     /// Throughput that an earlier session has measured, in bits per second. Default: none; then what the downloader has
     /// measured counts.

@@ -44,7 +44,7 @@ pub(crate) struct Lists<'a> {
 pub(crate) fn open_with(
     shared: &Shared,
     peer: &PeerHandle,
-    Loaded { bytes, url: from, age, began }: Loaded,
+    Loaded { bytes, url: from, age, began, throughput }: Loaded,
     lists: Lists<'_>,
 ) -> Result<State, Error> {
     let url = shared.request.url().expose().clone();
@@ -55,14 +55,14 @@ pub(crate) fn open_with(
             let (list, from, began) = tune_in(shared, peer, lists.epoch, &url, (list, from, began), age);
             let first = (0, Timeline::new(list, from, Duration::ZERO));
             let config = shared.chosen_config();
-            let estimator = remembered(&config, peer);
+            let estimator = remembered(&config, peer, throughput);
             let mut state = State::new(config, Ladder::single(url), None, first, estimator);
             state.set_first_load(Load { began, ended: Instant::now() });
             return Ok(state);
         }
         Playlist::Multivariant(list) => list,
     };
-    open_levels(shared, peer, list, &from, &lists)
+    open_levels(shared, peer, list, &from, &lists, throughput)
 }
 
 /// Opens one of the levels of a multivariant playlist that came from `from`.
@@ -72,6 +72,7 @@ fn open_levels(
     mut list: MultivariantPlaylist,
     from: &Url,
     lists: &Lists<'_>,
+    throughput: Option<f64>,
 ) -> Result<State, Error> {
     let mut ladder = Ladder::new(&list, from, policy(shared), shared.config.language.as_deref())?;
     // A stored playlist has no values of queries, without which a key can hardly be requested.
@@ -82,13 +83,13 @@ fn open_levels(
     // Before the first media playlist is parsed, which may import them.
     shared.set_variables(std::mem::take(&mut list.variables));
     let config = shared.chosen_config();
-    let estimator = remembered(&config, peer);
+    let estimator = remembered(&config, peer, throughput);
     let load = |ladder: &Ladder| {
         let bitrates = ladder.bitrates(ladder.first);
         let level = State::first_level(&config, &bitrates, &estimator, Instant::now());
         load_first(shared, peer, lists, ladder, steering.as_ref(), level)
     };
-    let (first, began) = match load(&ladder) {
+    let first = match load(&ladder) {
         // The server answers, and has no playlist of the rendition. The variants may have audio of their own, for clients that do
         // not know renditions.
         Err(error) if error.status().is_some() && !ladder.renditions.is_empty() => {
@@ -98,21 +99,35 @@ fn open_levels(
         }
         first => first?,
     };
-    let mut state = State::new(config, ladder, steering, first, estimator);
-    state.set_first_load(Load { began, ended: Instant::now() });
+    // The media playlist is longer, and shows more.
+    let estimator = remembered(&config, peer, first.throughput.or(throughput));
+    let mut state = State::new(config, ladder, steering, (first.variant, first.timeline), estimator);
+    state.set_first_load(Load { began: first.began, ended: Instant::now() });
     Ok(state)
 }
 
-/// What is known of the network before the first segment: by the application, or by the downloader.
-fn remembered(config: &HlsConfig, peer: &PeerHandle) -> Estimator {
-    let configured = match &config.quality {
-        Quality::Auto(config) => config.throughput.map(|rate| rate as f64),
-        Quality::Fixed(_) | Quality::Custom(_) => None,
+/// What is known of the network before the first segment: by the application, by the downloader, or by the arrival of a playlist,
+/// which only shows that it is slow.
+fn remembered(config: &HlsConfig, peer: &PeerHandle, shown: Option<f64>) -> Estimator {
+    let (configured, most) = match &config.quality {
+        Quality::Auto(config) => (config.throughput.map(|rate| rate as f64), config.start as f64),
+        Quality::Fixed(_) | Quality::Custom(_) => (None, f64::INFINITY),
     };
     let (measured, _) = peer.waker().network();
     // The downloader counts bytes.
     let known = configured.or_else(|| measured.map(|rate| rate * 8.0));
+    let known = known.or_else(|| shown.map(|rate| rate.min(most)));
     known.map_or_else(Estimator::default, Estimator::remembering)
+}
+
+/// The playlist of a level that was opened.
+struct First {
+    variant: usize,
+    timeline: Timeline,
+    /// When it was requested.
+    began: Instant,
+    /// What its arrival has shown of a slow network, in bits per second.
+    throughput: Option<f64>,
 }
 
 /// Section 4.4.6.5: the keys that the media playlists will name arrive beside the first of these.
@@ -139,7 +154,7 @@ fn steering(shared: &Shared, list: &MultivariantPlaylist, base: &Url) -> Option<
     Some(Steering::new(url, pathway.unwrap_or_else(|| ".".into()), Instant::now()))
 }
 
-/// Loads the playlist of the first level, or of the nearest level whose playlist can be loaded. Returns when it was requested, too.
+/// Loads the playlist of the first level, or of the nearest level whose playlist can be loaded.
 fn load_first(
     shared: &Shared,
     peer: &PeerHandle,
@@ -147,7 +162,7 @@ fn load_first(
     ladder: &Ladder,
     steering: Option<&Steering>,
     first: usize,
-) -> Result<((usize, Timeline), Instant), Error> {
+) -> Result<First, Error> {
     let is_wanted = |index: &usize| ladder.variants[*index].rendition == ladder.first;
     let mut order: Vec<usize> = (0..ladder.variants.len()).filter(is_wanted).collect();
     // Section 7: the pathway comes before the level. Of two levels that are equally near, the lower one.
@@ -169,8 +184,8 @@ fn load_first(
         let is_last = index + 1 == order.len();
         // The limit of the opening is enough for the last one.
         patience = patience.filter(|_| !is_last).map(|rest| rest / SHARE);
-        match load_timeline(shared, peer, lists, &ladder.variants[variant].url, patience) {
-            Ok((timeline, began)) => return Ok(((variant, timeline), began)),
+        match load_timeline(shared, peer, lists, ladder, variant, patience) {
+            Ok(first) => return Ok(first),
             Err(error) if error.is_cancelled() => return Err(error),
             // The first error is that of the best variant.
             Err(error) => failed = failed.or(Some(error)),
@@ -188,15 +203,14 @@ fn best_stored(
     ladder: &Ladder,
     mut order: Vec<usize>,
     has_start: &HasStart<'_>,
-) -> Option<((usize, Timeline), Instant)> {
+) -> Option<First> {
     if matches!(shared.config.quality, Quality::Fixed(_)) {
         return None;
     }
     order.sort_by_key(|index| Reverse(ladder.variants[*index].level));
     order.into_iter().find_map(|variant| {
-        let url = &ladder.variants[variant].url;
-        let (timeline, began) = load_timeline(shared, peer, lists, url, None).ok()?;
-        has_start(url, &timeline).then_some(((variant, timeline), began))
+        let first = load_timeline(shared, peer, lists, ladder, variant, None).ok()?;
+        has_start(&ladder.variants[variant].url, &first.timeline).then_some(first)
     })
 }
 
@@ -205,15 +219,18 @@ fn load_timeline(
     shared: &Shared,
     peer: &PeerHandle,
     lists: &Lists<'_>,
-    url: &Url,
+    ladder: &Ladder,
+    variant: usize,
     patience: Option<Duration>,
-) -> Result<(Timeline, Instant), Error> {
+) -> Result<First, Error> {
+    let url = &ladder.variants[variant].url;
     let epoch = lists.epoch.child();
     let loaded = OpeningLimit::of_epoch(peer, &epoch, patience).end((lists.load)(url, &epoch));
-    let Loaded { bytes, url: from, age, began } = loaded.map_err(|error| error.with_url(url.as_str()))?;
+    let Loaded { bytes, url: from, age, began, throughput } =
+        loaded.map_err(|error| error.with_url(url.as_str()))?;
     let list = parse_media(shared, &bytes, &from, None)?;
     let (list, from, began) = tune_in(shared, peer, lists.epoch, url, (list, from, began), age);
-    Ok((Timeline::new(list, from, Duration::ZERO), began))
+    Ok(First { variant, timeline: Timeline::new(list, from, Duration::ZERO), began, throughput })
 }
 
 /// Loads the current version of a low-latency playlist that comes from a cache (appendix C).

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::media;
 use crate::safe_url::HttpUrl;
 use crate::source::hls::hook::RequestKind;
+use crate::source::hls::opening::first_bytes::{FirstBytes, WINDOW};
 use crate::source::hls::playlist::{Context, MOST_BYTES, MediaPlaylist, Playlist};
 use crate::source::hls::shared::Shared;
 use crate::source::hls::timeline::reload::LONGEST_DELAY;
@@ -64,20 +65,22 @@ pub(crate) struct Loaded {
     pub(crate) age: Duration,
     /// When it was requested.
     pub(crate) began: Instant,
+    /// What its arrival has shown of a slow network, in bits per second.
+    pub(crate) throughput: Option<f64>,
 }
 
 impl Loaded {
     pub(crate) fn new(head: &ResponseHead, bytes: Vec<u8>, url: Url, began: Instant) -> Self {
         // RFC 9111, section 5.1: seconds. What is no number counts as absent.
         let age = head.header("age").and_then(|age| digits(age.trim())).map(Duration::from_secs);
-        Self { bytes, url, age: age.unwrap_or_default(), began }
+        Self { bytes, url, age: age.unwrap_or_default(), began, throughput: None }
     }
 
     /// From the program's own cache: how old it is does not matter, because the server confirms it before anything is played, and
     /// it has an end, so it is not loaded again.
     #[cfg(feature = "cache")]
     pub(crate) fn stored(bytes: Vec<u8>, url: Url) -> Self {
-        Self { bytes, url, age: Duration::ZERO, began: Instant::now() }
+        Self { bytes, url, age: Duration::ZERO, began: Instant::now(), throughput: None }
     }
 }
 
@@ -93,7 +96,7 @@ pub(crate) fn load(
     let sent = sent_request(&peer.waker(), &request);
     let began = Instant::now();
     let mut response = peer.execute(set(Fetch::new(request).max_retry_delay(LONGEST_DELAY)))?;
-    refuse_media(&mut response)?;
+    let throughput = begin_body(&mut response)?;
     let from = final_url(shared, response.head(), url)?;
     shared.note_peer(response.head().peer());
     let head = response.head().clone();
@@ -102,19 +105,33 @@ pub(crate) fn load(
     if let Some(store) = &shared.store {
         store.keep_list((url, &from), &text, &head, &sent);
     }
-    Ok(Loaded::new(&head, text, from, began))
+    Ok(Loaded { throughput, ..Loaded::new(&head, text, from, began) })
 }
 
-/// Fails if the first bytes are those of audio or video, whose length would only show that it is too large for a playlist.
-fn refuse_media(response: &mut Response) -> Result<(), Error> {
-    let mut first = [0; 4096];
-    let got = response.read_chunk(&mut first)?;
-    response.unread(&first[..got]);
-    if media::is_known(&first[..got]) {
-        let why = "the response is audio or video, not a playlist; open it with open or open_any";
-        return Err(Error::new(ErrorKind::InvalidPlaylist, why).with_url(response.head().url()));
+/// Reads the first bytes, and puts them back. Returns what their arrival has shown of a slow network, in bits per second.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidPlaylist`] if they are those of audio or video, whose length would only show that it is too large for a
+/// playlist.
+fn begin_body(response: &mut Response) -> Result<Option<f64>, Error> {
+    let (mut bytes, mut len) = ([0; WINDOW], 0);
+    let mut first = FirstBytes::default();
+    while len < WINDOW {
+        let got = response.read_chunk(&mut bytes[len..])?;
+        if got == 0 {
+            break;
+        }
+        first.handle_read(got, Instant::now());
+        // By the first of them, because a station would take its time for the others.
+        if len == 0 && media::is_known(&bytes[..got]) {
+            let why = "the response is audio or video, not a playlist; open it with open or open_any";
+            return Err(Error::new(ErrorKind::InvalidPlaylist, why).with_url(response.head().url()));
+        }
+        len += got;
     }
-    Ok(())
+    response.unread(&bytes[..len]);
+    Ok(first.throughput())
 }
 
 /// What is known of a request whose response may be stored.

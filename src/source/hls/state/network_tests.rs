@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use proptest::prelude::*;
 use url::Url;
 
 use super::*;
@@ -404,6 +405,33 @@ fn a_level_is_chosen_by_what_is_buffered_when_its_segment_is_requested() {
         let figures = scene.play();
         assert!(!figures.overstated, "{segment} s: {figures:?}");
         assert_eq!(figures.levels.len() as u64, segments);
+    }
+}
+
+proptest! {
+    /// All that was measured is the playlist of the level that most networks have.
+    #[test]
+    fn nothing_is_requested_of_a_level_that_the_network_is_known_not_to_carry(
+        rate in 8e3..900e3_f64,
+        segment in 1.0..12.0_f64,
+    ) {
+        let bitrates = vec![32_000, 64_000, 128_000, 256_000];
+        let trace = vec![(60.0, rate)];
+        let scene = Scene { bitrates, lie: 1.0, segment, segments: 10, latency: 0.1, trace };
+        let mut state = scene.state(Snapshots::default());
+        (0..3).for_each(|variant| state.timelines[variant] = None);
+        prop_assert_eq!(state.level(), 3);
+        state.network.estimator = Estimator::remembering(rate);
+        let now = Instant::now();
+        let planned: Vec<Planned> = std::iter::from_fn(|| state.plan(now, Priority::Low)).collect();
+        for planned in &planned {
+            match planned {
+                Planned::Segment { .. } => prop_assert!(rate >= 256e3, "{rate}: {planned:?}"),
+                Planned::Playlist { variant, .. } => prop_assert!(*variant < 3),
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+        prop_assert!(!planned.is_empty());
     }
 }
 

@@ -178,8 +178,18 @@ impl State {
     /// True if the network is slower than this segment plays. Then the reader waits for it, and it arrives with pauses by itself: what
     /// plays after it would take half of the network from it, or stand before it in the queue of a router.
     fn is_too_slow(&self, queued: &QueuedSegment) -> bool {
-        let bitrate = self.bitrates.get(self.ladder.variants[queued.variant].level) as f64;
+        self.is_slower_than(self.ladder.variants[queued.variant].level)
+    }
+
+    /// True if the network is known to be slower than segments of this level play.
+    fn is_slower_than(&self, level: usize) -> bool {
+        let bitrate = self.bitrates.get(level) as f64;
         self.network.throughput().is_some_and(|throughput| throughput < bitrate)
+    }
+
+    /// True if a variant is of a lower level than the one in use.
+    fn is_below(&self, variant: usize) -> bool {
+        self.ladder.variants[variant].level < self.level()
     }
 
     /// When segments of which nothing arrives, and what they wait for, leave the network to the next one. Only those that
@@ -308,6 +318,11 @@ impl State {
                 // Until its playlist is there, the last variant continues, unless it has failed or the user does not want it.
                 let current = &self.ladder.variants[self.variant];
                 if !current.is_usable(now) || current.rendition != self.rendition {
+                    return;
+                }
+                // Nothing is played yet, and a segment of this level would arrive more slowly than it plays: it would be abandoned, and
+                // what it has brought by then thrown away.
+                if self.follows.is_none() && self.is_below(chosen) && self.is_slower_than(self.level()) {
                     return;
                 }
                 // Nothing is played yet, and the user has fixed another level: one of a cached playlist was opened.
