@@ -2,12 +2,12 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use support::peers::downloader;
-use support::{Answer, Content, Origin};
+use support::{Answer, Content, Log, Origin, Request};
 use windway::event::Event;
 use windway::{Downloader, Error, ErrorKind, Fetch, FileConfig, Priority, Stream, StreamHandle};
 
@@ -130,6 +130,47 @@ fn an_interrupt_ends_a_fetch_that_its_reader_drives() {
     handle.interrupt();
     assert_eq!(reader.join().unwrap(), ErrorKind::Interrupted);
     busy.end();
+}
+
+#[test]
+fn an_interrupt_aborts_no_fetch_that_another_reader_drives() {
+    let far = |request: &Request| request.range().is_some_and(|(start, _)| start >= 1_000_000);
+    let content = Content::pattern(6_000_000);
+    let origin = Origin::start(move |request| {
+        let answer = Answer::file(request, &content);
+        if far(request) || request.path == "/blocker" { answer.latency_until_released() } else { answer }
+    });
+    let downloader = downloader(|config| {
+        config.max_concurrent = 1;
+        config.client.silence_timeout = Duration::from_secs(3600);
+    });
+    let stream = downloader.open(&origin.url("/file")).unwrap();
+    let peer = downloader.register((), Priority::High).unwrap();
+    let fetch = Fetch::get(&origin.url("/blocker")).unwrap();
+    let blocker = thread::spawn(move || drop(peer.execute(fetch).unwrap()));
+    origin.wait_until("the blocker", |log| log.requests.iter().any(|request| request.path == "/blocker"));
+    let mut readers = [stream.reader(), stream];
+    for (reader, position) in readers.iter_mut().zip([2_000_000, 4_000_000]) {
+        reader.seek(SeekFrom::Start(position)).unwrap();
+    }
+    let handle = readers[0].handle();
+    let [interrupted, mut other] = readers;
+    let interrupted = read(interrupted);
+    let far_requests = move |log: &Log| log.requests.iter().filter(|request| far(request)).count();
+    origin.wait_until("the first reader's request", |log| far_requests(log) == 1);
+    let other = thread::spawn(move || {
+        let mut bytes = [0; 1000];
+        other.read_exact(&mut bytes).map(|()| bytes)
+    });
+    origin.wait_until("the second reader's request", |log| far_requests(log) == 2);
+    handle.interrupt();
+    assert_eq!(interrupted.join().unwrap(), ErrorKind::Interrupted);
+    origin.release();
+    support::content::assert_pattern(4_000_000, &other.join().unwrap().unwrap());
+    blocker.join().unwrap();
+    let log = origin.log();
+    let of_the_other = |request: &&Request| request.range().is_some_and(|(start, _)| start == 4_000_000);
+    assert_eq!(log.requests.iter().filter(of_the_other).count(), 1);
 }
 
 #[test]

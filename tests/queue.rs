@@ -665,6 +665,29 @@ fn a_repeated_track_that_keeps_its_stream_is_requested_once_also_if_a_skip_has_e
     assert_eq!(request(&origin.log(), "/loop"), 1);
 }
 
+#[test]
+fn a_skip_ends_no_read_of_another_reader_of_the_same_file() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |request| Answer::file(request, &content).stall_after(10_000));
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    let kept = downloader.open_later(&origin.url("/loop"), FileConfig::default()).unwrap();
+    let mut other = kept.reader();
+    handle.push(Track::opened_by(move || Ok(kept.reader())));
+    let mut playing = play(&mut queue);
+    let mut tracks_reader = playing.stream.reader();
+    let skipped = std::thread::spawn(move || playing.stream.read_to_end(&mut Vec::new()).map(drop));
+    let others = std::thread::spawn(move || {
+        support::content::assert_whole(&mut other, LEN);
+        support::content::assert_whole(&mut tracks_reader, LEN);
+    });
+    handle.skip();
+    // It ends as at the end of the file.
+    skipped.join().unwrap().unwrap();
+    origin.release();
+    others.join().unwrap();
+}
+
 /// Its last bytes arrive after the last look at what is stored, and no read returns the end.
 #[test]
 fn a_repeated_track_of_which_exactly_all_bytes_were_read_is_not_requested_again() {

@@ -80,7 +80,7 @@ pub use crate::cancel::{CancelGuard, CancelReason};
 pub use crate::client::Http3Stats;
 pub use crate::client::{ResponseHead, Validator};
 pub(crate) use crate::downloader::runtime::handoff::{Driven, Handoff};
-pub(crate) use crate::downloader::runtime::lend::Lent;
+pub(crate) use crate::downloader::runtime::lend::{Lent, LentInterrupter};
 pub(crate) use crate::downloader::runtime::own_thread::enter_own_thread;
 pub use crate::types::RequestId;
 pub use batch::Batch;

@@ -68,13 +68,6 @@ impl Waker {
         Some(core.lend(self.key, wake))
     }
 
-    /// Makes the threads that are lent to the peer return.
-    pub(crate) fn interrupt_lent(&self) {
-        if let Some(core) = self.core.upgrade() {
-            core.post(Message::Interrupted(self.key));
-        }
-    }
-
     /// What to request in addition while a file is opened. Nothing if the network is metered, or if the origin is known not to
     /// support it.
     pub(crate) fn beside_opening(&self, request: &Request) -> BesideOpening {

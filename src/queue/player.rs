@@ -14,7 +14,6 @@ use crate::downloader::Downloader;
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
 use crate::foreign::in_callback;
-use crate::source::Source;
 use crate::source::file::FileReader;
 use crate::stream::{Stream, StreamHandle};
 
@@ -110,7 +109,7 @@ impl Queue {
         let Taken { id, track, prefetched } = taken;
         let opened = match track.open() {
             Some(opened) => opened.map(|stream| {
-                // A skip has interrupted all readers of the file, which the application may have kept. For the skipped one it lasts.
+                // A source without readers of its own may be that of a track which was skipped, and which stays interrupted.
                 stream.handle().resume();
                 Skip::new(stream.into_source())
             }),
@@ -147,11 +146,7 @@ impl Queue {
     ) -> Result<Skip, Error> {
         let priority = self.opener.config.file.priority;
         let file = match (prefetched, track.as_remote()) {
-            (Some(file), _) => {
-                // Of a track that follows itself a skip has interrupted all readers of the file.
-                file.resume();
-                file
-            }
+            (Some(file), _) => file,
             (None, Some(remote)) => self.opener.open_later(remote, priority)?,
             (None, None) => return Err(Error::new(ErrorKind::InvalidUrl, "the track has no URL")),
         };

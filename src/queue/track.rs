@@ -72,9 +72,8 @@ impl Track {
     /// A track that `open` opens when its turn comes, for example a local file. It is not opened before, and may be opened
     /// several times.
     ///
-    /// `open` runs in [`Queue::next`](super::Queue::next), and may block as long as that may. If the application reads the file of its
-    /// stream too, by [`Stream::reader`], a skip of the track interrupts those reads: see
-    /// [`StreamHandle::interrupt`](crate::StreamHandle::interrupt), which is for all readers of a file.
+    /// `open` runs in [`Queue::next`](super::Queue::next), and may block as long as that may. A skip of the track ends the reads of its
+    /// stream, and not those of another [reader](Stream::reader) of the same file.
     pub fn opened_by(open: impl Fn() -> Result<Stream, Error> + Send + Sync + 'static) -> Self {
         Self::at(Place::Opener(Arc::new(open)))
     }

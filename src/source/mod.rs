@@ -210,23 +210,24 @@ pub trait Source: Send + Sync + 'static {
         self.inner().map_or(Ok(()), |inner| inner.wait_buffered(range, timeout))
     }
 
-    /// Makes blocked calls fail with [`ErrorKind::Interrupted`]. Until [`resume`](Self::resume) no call blocks: it
-    /// fails instead. Default: does nothing, because no call blocks.
+    /// Makes the blocked calls of this reader fail with [`ErrorKind::Interrupted`]. Until [`resume`](Self::resume) no call
+    /// blocks: it fails instead. What another [`reader`](Self::reader) returned has its own. Default: does nothing, because no
+    /// call blocks.
     fn interrupt(&self) {
         if let Some(inner) = self.inner() {
             inner.interrupt();
         }
     }
 
-    /// Allows calls to block again. Default: does nothing.
+    /// Allows the calls of this reader to block again. Default: does nothing.
     fn resume(&self) {
         if let Some(inner) = self.inner() {
             inner.resume();
         }
     }
 
-    /// Stops all transfers permanently. Calls that would block fail with [`ErrorKind::Cancelled`]. Available bytes can
-    /// still be read. Default: does nothing, because nothing is transferred.
+    /// Stops all transfers permanently, for all readers. Calls that would block fail with [`ErrorKind::Cancelled`]. Available bytes
+    /// can still be read. Default: does nothing, because nothing is transferred.
     fn cancel(&self) {
         if let Some(inner) = self.inner() {
             inner.cancel();
@@ -282,7 +283,8 @@ pub trait Source: Send + Sync + 'static {
     }
 
     /// The source of another reader, which shares the stored bytes with this one and has a prefetch target of its own.
-    /// Default: `None`. Then the readers share this source, and their calls of `read_at` may overlap.
+    /// Default: `None`. Then the readers share this source, their calls of `read_at` may overlap, and an interrupt of one of them
+    /// is for all. A source that wraps another one avoids that if it wraps the other one's `reader` here.
     fn reader(&self) -> Option<Arc<dyn Source>> {
         None
     }

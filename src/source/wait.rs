@@ -3,9 +3,12 @@
 //!
 //! ```text
 //!   source's state ──▶ WaitState: interrupts, errors, progress, stalls    facts, under the source's mutex
+//!   one reader     ──▶ WaitReader: names its interrupts                   those of other readers do not end its calls
 //!   one call       ──▶ Begun: which interrupts and failures are older     makes the call end for newer ones only
 //!                  ──▶ TimeLimit: maximum time without progress           moves its deadline with the progress
 //! ```
+//!
+//! Why a call has to end is asked with its [`Begun`], which only a reader can make: no call can wait without its reader.
 //!
 //! A source keeps one [`WaitState`] in the state that its mutex guards, and notifies its own condition variable after
 //! each change. Nothing here blocks by itself or reads a clock, except for [`TimeLimit::block`], which calls the
@@ -13,18 +16,18 @@
 
 use std::time::{Duration, Instant};
 
+use slab::Slab;
+
 use crate::cancel::CancelReason;
 use crate::error::{Error, ErrorKind};
 
 /// The facts that end or explain blocked calls.
 #[derive(Debug, Default)]
 pub(crate) struct WaitState {
-    /// Number of interrupts so far. A call that began before the last one ends, even if `resume` was called since.
-    interrupts: u64,
-    /// No call may block until `resume`.
-    is_interrupted: bool,
+    /// One entry for each reader of the source.
+    readers: Slab<Interrupts>,
     /// Number of failures so far, and the last one. It ends the calls that were blocked when it happened.
-    failures: u64,
+    failures: Failures,
     failure: Option<Error>,
     /// The error of the last attempt, while the source retries by itself or when it is asked again.
     retrying: Option<Error>,
@@ -37,6 +40,19 @@ pub(crate) struct WaitState {
     stalls: Stalls,
 }
 
+/// The interrupts of one reader.
+#[derive(Clone, Copy, Debug, Default)]
+struct Interrupts {
+    /// Number of them so far. A call that began before the last one ends, even if `resume` was called since.
+    count: u64,
+    /// No call may block until `resume`.
+    is_interrupted: bool,
+}
+
+/// Names one reader of a source, from [`WaitState::add_reader`] to [`WaitState::remove_reader`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WaitReader(usize);
+
 /// The calls that were blocked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stalls {
@@ -45,25 +61,50 @@ pub(crate) struct Stalls {
     pub(crate) time: Duration,
 }
 
-/// The interrupts and failures that happened before a call began.
-#[derive(Clone, Copy, Debug, Default)]
+/// The failures of a source that happened before some moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Failures(u64);
+
+/// A reader that has begun a call, with the interrupts and failures that happened before.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Begun {
+    reader: WaitReader,
     interrupts: u64,
-    failures: u64,
+    failures: Failures,
 }
 
 impl Begun {
-    /// Ignores the failures before `later`, but not the interrupts: the call is about to request again what failed before.
-    pub(crate) fn after_failures_of(self, later: Self) -> Self {
-        Self { failures: later.failures, ..self }
+    /// The reader whose call it is.
+    pub(crate) fn reader(self) -> WaitReader {
+        self.reader
+    }
+
+    /// Ignores `failures`, but no interrupt: the call is about to request again what failed before.
+    pub(crate) fn after(self, failures: Failures) -> Self {
+        Self { failures, ..self }
     }
 }
 
 impl WaitState {
-    /// Call this when a blocking call begins, before it first checks the state of the source: an interrupt in between would be
-    /// lost.
-    pub(crate) fn begin(&self) -> Begun {
-        Begun { interrupts: self.interrupts, failures: self.failures }
+    /// Adds a reader, which is not interrupted.
+    pub(crate) fn add_reader(&mut self) -> WaitReader {
+        WaitReader(self.readers.insert(Interrupts::default()))
+    }
+
+    /// Forgets a reader that is in no call any more.
+    pub(crate) fn remove_reader(&mut self, reader: WaitReader) {
+        self.readers.remove(reader.0);
+    }
+
+    /// Call this when a blocking call of `reader` begins, before it first checks the state of the source: an interrupt in between
+    /// would be lost.
+    pub(crate) fn begin(&self, reader: WaitReader) -> Begun {
+        Begun { reader, interrupts: self.readers[reader.0].count, failures: self.failures }
+    }
+
+    /// The failures so far.
+    pub(crate) fn failures(&self) -> Failures {
+        self.failures
     }
 
     /// The reason why a call has to end without its bytes. `cancelled` is the reason why the source was cancelled, if it
@@ -76,34 +117,41 @@ impl WaitState {
         if self.ended.is_some() {
             return self.ended.clone();
         }
-        if self.is_interrupted || self.interrupts != begun.interrupts {
+        let Interrupts { count, is_interrupted } = self.readers[begun.reader.0];
+        if is_interrupted || count != begun.interrupts {
             return Some(Error::new(ErrorKind::Interrupted, "the call was interrupted"));
         }
         if self.failures == begun.failures { None } else { self.failure.clone() }
     }
 
-    /// Ends all blocked calls. The caller notifies them.
-    pub(crate) fn interrupt(&mut self) {
-        self.interrupts += 1;
+    /// Ends the blocked calls of `reader`. The caller notifies them.
+    pub(crate) fn interrupt(&mut self, reader: WaitReader) {
+        let interrupts = &mut self.readers[reader.0];
+        interrupts.count += 1;
         // Both: the flag stops calls that begin later, the number ends those that are blocked even if `resume` comes before
         // they wake.
-        self.is_interrupted = true;
+        interrupts.is_interrupted = true;
     }
 
-    /// True from an interrupt until `resume`.
-    pub(crate) fn is_interrupted(&self) -> bool {
-        self.is_interrupted
+    /// True from an interrupt of `reader` until its `resume`.
+    pub(crate) fn is_interrupted(&self, reader: WaitReader) -> bool {
+        self.readers[reader.0].is_interrupted
     }
 
-    /// Allows calls to block again.
-    pub(crate) fn resume(&mut self) {
-        self.is_interrupted = false;
+    /// True if any reader is interrupted.
+    pub(crate) fn has_interrupted(&self) -> bool {
+        self.readers.iter().any(|(_, interrupts)| interrupts.is_interrupted)
+    }
+
+    /// Allows calls of `reader` to block again.
+    pub(crate) fn resume(&mut self, reader: WaitReader) {
+        self.readers[reader.0].is_interrupted = false;
     }
 
     /// Records an error that ends the calls that are blocked now, and no later ones. The caller notifies them.
     pub(crate) fn fail(&mut self, error: Error) {
         self.failure = Some(error);
-        self.failures += 1;
+        self.failures.0 += 1;
     }
 
     /// Records that an attempt failed and that another one follows.
@@ -232,6 +280,10 @@ impl TimeLimit {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
     fn error(kind: ErrorKind) -> Error {
@@ -241,11 +293,12 @@ mod tests {
     #[test]
     fn an_interrupt_ends_calls_that_began_before_it_even_after_a_resume() {
         let mut waits = WaitState::default();
-        let before = waits.begin();
-        waits.interrupt();
-        let during = waits.begin();
+        let reader = waits.add_reader();
+        let before = waits.begin(reader);
+        waits.interrupt(reader);
+        let during = waits.begin(reader);
         assert_eq!(waits.broken_off(during, None).unwrap().kind(), ErrorKind::Interrupted);
-        waits.resume();
+        waits.resume(reader);
         assert_eq!(waits.broken_off(before, None).unwrap().kind(), ErrorKind::Interrupted);
         assert!(waits.broken_off(during, None).is_none());
     }
@@ -253,22 +306,71 @@ mod tests {
     #[test]
     fn a_failure_ends_calls_that_began_before_it_and_no_later_ones() {
         let mut waits = WaitState::default();
-        let before = waits.begin();
+        let reader = waits.add_reader();
+        let before = waits.begin(reader);
         waits.fail(error(ErrorKind::Status(404)));
         assert_eq!(waits.broken_off(before, None).unwrap().kind(), ErrorKind::Status(404));
-        assert!(waits.broken_off(waits.begin(), None).is_none());
-        assert!(waits.broken_off(before.after_failures_of(waits.begin()), None).is_none());
+        assert!(waits.broken_off(waits.begin(reader), None).is_none());
+        assert!(waits.broken_off(before.after(waits.failures()), None).is_none());
     }
 
     #[test]
     fn a_cancelled_source_returns_that_error_whatever_else_happened() {
         let mut waits = WaitState::default();
-        let begun = waits.begin();
-        waits.interrupt();
+        let reader = waits.add_reader();
+        let begun = waits.begin(reader);
+        waits.interrupt(reader);
         waits.end(error(ErrorKind::Changed));
         assert_eq!(waits.broken_off(begun, None).unwrap().kind(), ErrorKind::Changed);
         let reason = CancelReason::Fetch;
         assert_eq!(waits.broken_off(begun, Some(reason)).unwrap().kind(), ErrorKind::Cancelled(reason));
+    }
+
+    /// What a thread does with one reader. Each change is made twice, in a source with other readers and in one without.
+    #[derive(Clone, Copy, Debug)]
+    enum Act {
+        Begin,
+        Interrupt,
+        Resume,
+        Replace,
+    }
+
+    proptest! {
+        #[test]
+        fn the_calls_of_a_reader_end_as_if_there_were_no_other_reader(
+            acts in vec((0usize..3, select(vec![Act::Begin, Act::Interrupt, Act::Resume, Act::Replace])), 0..60),
+        ) {
+            let (mut shared, mut alone) = (WaitState::default(), WaitState::default());
+            let mut readers: [_; 3] = std::array::from_fn(|_| shared.add_reader());
+            let own = alone.add_reader();
+            let mut calls = Vec::new();
+            for (reader, act) in acts {
+                match act {
+                    Act::Begin if reader == 0 => calls.push((shared.begin(readers[0]), alone.begin(own))),
+                    Act::Begin => {}
+                    Act::Interrupt => shared.interrupt(readers[reader]),
+                    Act::Resume => shared.resume(readers[reader]),
+                    Act::Replace if reader == 0 => {}
+                    Act::Replace => {
+                        shared.remove_reader(readers[reader]);
+                        readers[reader] = shared.add_reader();
+                    }
+                }
+                match act {
+                    Act::Interrupt if reader == 0 => alone.interrupt(own),
+                    Act::Resume if reader == 0 => alone.resume(own),
+                    _ => {}
+                }
+                for (among, alone_call) in &calls {
+                    prop_assert_eq!(
+                        shared.broken_off(*among, None).is_some(),
+                        alone.broken_off(*alone_call, None).is_some()
+                    );
+                }
+                let interrupted = readers.iter().any(|reader| shared.is_interrupted(*reader));
+                prop_assert_eq!(shared.has_interrupted(), interrupted);
+            }
+        }
     }
 
     #[test]

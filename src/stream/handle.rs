@@ -276,22 +276,24 @@ impl StreamHandle {
         self.ask(|source| source.response_head(), |last| Some(last.head.clone())).flatten()
     }
 
-    /// Makes blocked reads fail with [`ErrorKind::Interrupted`]. Until [`resume`](Self::resume) no read blocks: it
-    /// fails instead. Stored bytes are still returned. That error is not [cancelled](Error::is_cancelled): the stream can go on.
+    /// Makes blocked reads and waits of this stream, of all its handles too, fail with [`ErrorKind::Interrupted`]. Until
+    /// [`resume`](Self::resume) none blocks: it fails instead. Stored bytes are still returned. That error is not
+    /// [cancelled](Error::is_cancelled): the stream can go on. Other [readers](crate::Stream::reader) of the file are not
+    /// interrupted, unless they share a source that [has no readers](crate::stream::Source::reader) of its own.
     pub fn interrupt(&self) {
         if let Some(source) = self.source() {
             source.interrupt();
         }
     }
 
-    /// Allows reads to block again.
+    /// Allows the reads of this stream to block again.
     pub fn resume(&self) {
         if let Some(source) = self.source() {
             source.resume();
         }
     }
 
-    /// Stops the stream's transfers permanently. Reads that would block fail with [`ErrorKind::Cancelled`]. Stored
+    /// Stops the stream's transfers permanently, for all its readers. Reads that would block fail with [`ErrorKind::Cancelled`]. Stored
     /// bytes are still returned, so a thread that reads goes on until it has read them: a player also ends its own loop.
     pub fn cancel(&self) {
         if let Some(source) = self.source() {

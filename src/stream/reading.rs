@@ -131,7 +131,8 @@ impl Stream {
     }
 
     /// Adds another reader of the same source, at position 0. It has its own position and, of a file on a server, its own
-    /// window. It shares the stored bytes.
+    /// window. It shares the stored bytes. An [interrupt](StreamHandle::interrupt) of one reader leaves the others; a
+    /// [cancel](StreamHandle::cancel) is for all.
     pub fn reader(&self) -> Self {
         match self.source().reader() {
             Some(source) => Self::from_source(source),

@@ -16,7 +16,7 @@
 //! idle, or for the same reader when it blocks again. Meanwhile the kernel receives what the server sends.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::control::Control;
@@ -39,24 +39,35 @@ impl Lent {
         self.thread.has_task()
     }
 
+    /// For another thread, to end what the current one runs.
+    pub(crate) fn interrupter(&self) -> LentInterrupter {
+        LentInterrupter(Arc::downgrade(&self.thread))
+    }
+
     /// Runs the task, if there is one. Blocks on the network while a reader waits for the bytes, until `deadline` at most, and
-    /// until the peer's lent threads are [interrupted](Message::Interrupted). `is_over` means that the thread has nothing to
-    /// wait for any more; it is asked before each request.
+    /// until it is [interrupted](LentInterrupter). `is_over` means that the thread has nothing to wait for any more; it is asked
+    /// before each request.
     pub(crate) fn run(self, deadline: Option<Instant>, is_over: impl Fn() -> bool) {
         let Some((worker, mut task)) = self.thread.take() else { return };
         let mut chunk = Box::default();
         loop {
-            if is_over() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return self.core.give_back(worker, task);
-            }
             let control = match &task {
                 Task::Run(job) => Some(Arc::clone(&job.control)),
                 Task::Ask(_) | Task::Stop => None,
             };
+            // Before the look: an interrupt from now on aborts the fetch, and the look finds an earlier one.
+            self.thread.set_running(control.clone());
+            if is_over() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.thread.set_running(None);
+                return self.core.give_back(worker, task);
+            }
             let alarm = deadline.zip(control).map(|(at, control)| self.abort_at(at, control));
-            let Some(done) = run_task(&self.core, worker, task, &mut chunk) else { return };
-            // Before the report: from then on another thread may run the fetch, which this deadline must not abort.
+            let done = run_task(&self.core, worker, task, &mut chunk);
+            // Before the report: from then on another thread may run the fetch, which neither this deadline nor an interrupt of this
+            // thread must abort.
             drop(alarm);
+            self.thread.set_running(None);
+            let Some(done) = done else { return };
             match done.send(|report| self.core.report(worker, report)) {
                 // The fetch that the peer has given when it was asked.
                 Some(next) => task = next,
@@ -84,6 +95,26 @@ impl Drop for Lent {
 impl fmt::Debug for Lent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lent").finish_non_exhaustive()
+    }
+}
+
+/// Ends what a lent thread runs, so that the thread returns. Keeps nothing alive.
+#[derive(Clone)]
+pub(crate) struct LentInterrupter(Weak<LentThread>);
+
+impl LentInterrupter {
+    /// Aborts the fetch that the thread runs. It is requested again, if it is still needed. Record first why
+    /// [`run`](Lent::run) is over: the thread looks at that before its next fetch.
+    pub(crate) fn interrupt(&self) {
+        if let Some(thread) = self.0.upgrade() {
+            thread.abort();
+        }
+    }
+}
+
+impl fmt::Debug for LentInterrupter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LentInterrupter").finish_non_exhaustive()
     }
 }
 

@@ -1,13 +1,18 @@
-//! The place where a lent thread gets its task.
+//! The place where a lent thread gets its task, and where other threads end what it runs.
+
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::control::Control;
 use super::task::Task;
 use crate::downloader::schedule::WorkerId;
 
 /// A thread that is lent, as the machine sees it.
 pub(crate) struct LentThread {
     state: Mutex<State>,
+    /// The fetch that it runs, from before its last look whether it is to run it until it is reported.
+    running: Mutex<Option<Arc<Control>>>,
     /// Wakes the thread, which is blocked on something of its owner's.
     wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -24,7 +29,7 @@ enum State {
 impl LentThread {
     /// One that may get a task. `wake` is called when it has one.
     pub(super) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { state: Mutex::new(State::Free), wake: Box::new(wake) }
+        Self { state: Mutex::new(State::Free), running: Mutex::default(), wake: Box::new(wake) }
     }
 
     /// True if it still takes a task.
@@ -55,6 +60,21 @@ impl LentThread {
         match std::mem::replace(&mut *self.state.lock(), State::Closed) {
             State::Given(worker, task) => Some((worker, task)),
             State::Free | State::Closed => None,
+        }
+    }
+
+    /// Records what it runs, if that is a fetch.
+    pub(super) fn set_running(&self, control: Option<Arc<Control>>) {
+        let before = std::mem::replace(&mut *self.running.lock(), control);
+        // Without the lock: a control may be the last owner of a token with hooks.
+        drop(before);
+    }
+
+    /// Aborts the fetch that it runs.
+    pub(super) fn abort(&self) {
+        let running = self.running.lock().clone();
+        if let Some(control) = running {
+            control.abort();
         }
     }
 }

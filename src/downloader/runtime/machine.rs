@@ -181,12 +181,6 @@ impl Machine {
             Message::Prioritised(peer, priority) => self.schedule.set_priority(peer, priority),
             Message::Promoted(request, priority) => self.promote(request, priority, now, actions),
             Message::Lent(peer, thread) => self.lend(peer, thread),
-            Message::Interrupted(peer) => {
-                // The reader wants its thread back, which may be blocked on the network in such a task.
-                let lent = self.schedule.lent_workers_of(peer);
-                let controls = lent.filter_map(|worker| self.assigned.get(worker)?.as_ref()?.control());
-                actions.aborts.extend(controls.cloned());
-            }
             Message::Unserved(worker, task) => self.handle_unserved(worker, task, now, actions),
             Message::CameBack => self.handle_came_back(now, actions),
             Message::Due => self.alarm = None,

@@ -29,8 +29,6 @@ pub(crate) enum Message {
     Promoted(RequestId, Priority),
     /// A blocked reader of the peer lends its thread.
     Lent(PeerKey, Weak<LentThread>),
-    /// The readers of the peer stop waiting: what their lent threads run is given back.
-    Interrupted(PeerKey),
     /// The worker's task, which no thread can take: the one that was to come is blocked where a fetch ends.
     Unserved(WorkerId, Task),
     /// A thread because of which a task was [unserved](Self::Unserved) comes for one.

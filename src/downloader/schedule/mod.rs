@@ -409,11 +409,6 @@ impl Schedule {
         self.backlog.queues().lens().iter().any(|len| *len > 0)
     }
 
-    /// The lent threads that run something of `peer`.
-    pub(super) fn lent_workers_of(&self, peer: PeerKey) -> impl Iterator<Item = WorkerId> + '_ {
-        self.workers.lent_of(peer)
-    }
-
     /// True if `worker` has something, or is [blocked](Self::handle_blocked).
     pub(super) fn is_busy(&self, worker: WorkerId) -> bool {
         self.workers.get(worker).is_some()

@@ -216,13 +216,6 @@ impl Workers {
     pub(super) fn is_lent(&self, worker: WorkerId) -> bool {
         worker >= self.pool
     }
-
-    /// The lent threads that run something of `peer`.
-    pub(super) fn lent_of(&self, peer: PeerKey) -> impl Iterator<Item = WorkerId> + '_ {
-        let lent = self.all.iter().enumerate().skip(self.pool);
-        let is_of = move |running: &Option<Running>| running.is_some_and(|running| running.peer == peer);
-        lent.filter(move |(_, running)| is_of(running)).map(|(worker, _)| worker)
-    }
 }
 
 #[cfg(test)]

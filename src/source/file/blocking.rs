@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::plan;
-use super::shared::{ReaderId, Shared};
+use super::reader_id::ReaderId;
+use super::shared::Shared;
 #[cfg(feature = "queue")]
 use super::state::OpenCall;
 use super::state::State;
 use crate::downloader::{Driven, Lent};
 use crate::error::Error;
 use crate::source::prefetch;
-use crate::source::wait::{Begun, TimeLimit};
+use crate::source::wait::{Begun, Failures, TimeLimit};
 use crate::source::{Pending, TryRead};
 use crate::storage::{RangeSet, TryStored};
 use crate::types::Priority;
@@ -57,7 +58,7 @@ impl Shared {
         let (begun, interrupted) = {
             let state = self.state.lock();
             // Before the first look at storage: a failure between the look and the wait still ends this read.
-            (state.waits.begin(), state.waits.is_interrupted())
+            (state.waits.begin(reader.waits), state.waits.is_interrupted(reader.waits))
         };
         loop {
             let got = self.read_stored(reader, position, buf)?;
@@ -98,7 +99,7 @@ impl Shared {
         reader: ReaderId,
         position: u64,
         buf: &mut [u8],
-        returned: &mut Begun,
+        returned: &mut Failures,
     ) -> Result<TryRead, Error> {
         if buf.is_empty() {
             return Ok(TryRead::Bytes(0));
@@ -119,8 +120,8 @@ impl Shared {
                 return Ok(TryRead::End);
             }
             // A caller that polls never blocks, so a failure between two of its calls is returned by the later one, once.
-            let now = state.waits.begin();
-            let begun = now.after_failures_of(std::mem::replace(returned, now));
+            let failures = std::mem::replace(returned, state.waits.failures());
+            let begun = state.waits.begin(reader.waits).after(failures);
             if let Some(error) = state.waits.broken_off(begun, self.cancel_reason()) {
                 return Err(self.locate(error, position));
             }
@@ -133,7 +134,7 @@ impl Shared {
 
     /// Blocks until the length is known, reading on to the end if the server does not send it.
     pub(crate) fn await_len(&self, reader: ReaderId) -> Result<u64, Error> {
-        let begun = self.state.lock().waits.begin();
+        let begun = self.state.lock().waits.begin(reader.waits);
         loop {
             if let Some(len) = self.len() {
                 return Ok(len);
@@ -151,6 +152,7 @@ impl Shared {
     /// than storage keeps.
     pub(crate) fn wait_buffered(
         &self,
+        reader: ReaderId,
         position: u64,
         bytes: u64,
         timeout: Option<Duration>,
@@ -161,7 +163,7 @@ impl Shared {
             let mut state = self.state.lock();
             // Before anything is requested: of a file of known length it shows now whether storage keeps the bytes.
             let until = state.end_of_wait(position, end, position);
-            until.map(|until| (state.waits.begin(), state.want_all(&(position..until))))
+            until.map(|until| (state.waits.begin(reader.waits), state.want_all(&(position..until))))
         };
         let (begun, waiter) = begun.map_err(|error| self.locate(error, position))?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -202,7 +204,8 @@ impl Shared {
     pub(super) fn await_opening(&self, reader: ReaderId) -> Result<(), Error> {
         // Only the first bytes show that the response is not an HTML page.
         let known = |state: &State| (!state.first.is_empty()).then_some(Wait::Ready);
-        match self.wait_as(reader, 0, Begun::default(), known) {
+        let begun = self.state.lock().waits.begin(reader.waits);
+        match self.wait_as(reader, 0, begun, known) {
             Wait::Failed(error) => Err(self.locate(error, 0)),
             _ => Ok(()),
         }
@@ -247,13 +250,13 @@ impl Shared {
         let begun = {
             let mut state = self.state.lock();
             state.want(reader, position);
-            begun.after_failures_of(state.waits.begin())
+            begun.after(state.waits.failures())
         };
         self.request_urgent();
         let began = Instant::now();
         let wait = self.block(position, begun, or);
         let mut state = self.state.lock();
-        state.readers[reader].waiting = false;
+        state.readers[reader.view].waiting = false;
         // Waiting to learn that the file has ended is no stall: there is nothing to play.
         if !matches!(wait, Wait::End) {
             state.waits.add_stall(began.elapsed());
@@ -327,10 +330,17 @@ impl Shared {
         })?;
         match (woken, lent) {
             (Woken::Over(answer), _) => return Some(answer),
-            (Woken::ToRun, Some(lent)) => lent
-                .run(deadline, || self.state.lock().waits.broken_off(begun, self.cancel_reason()).is_some()),
+            (Woken::ToRun, Some(lent)) => self.run_lent(lent, deadline, begun),
             (Woken::ToRun, None) => {}
         }
         None
+    }
+
+    /// Does what a worker would do, until `deadline`, or until the call that has begun is to end.
+    fn run_lent(&self, lent: Lent, deadline: Option<Instant>, begun: Begun) {
+        // Before `run` first looks whether the call is to end: an interrupt after that look finds the thread here.
+        let key = self.state.lock().begin_lent(begun.reader(), lent.interrupter());
+        lent.run(deadline, || self.state.lock().waits.broken_off(begun, self.cancel_reason()).is_some());
+        self.state.lock().end_lent(key);
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::peer::FilePeer;
-use super::shared::{Link, ReaderId, Shared};
+use super::reader_id::ReaderId;
+use super::shared::{Link, Shared};
 use super::state::OpenCall;
 use super::suffix::{self, Suffix};
 use crate::cancel::CancelGuard;

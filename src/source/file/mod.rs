@@ -36,6 +36,7 @@ mod planning;
 mod pool;
 mod probe;
 mod reader;
+mod reader_id;
 mod reader_view;
 mod sequential;
 mod shared;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::http_file::HttpFile;
-use super::shared::{ReaderId, Shared};
+use super::reader_id::ReaderId;
+use super::shared::Shared;
 use crate::cancel::CancelGuard;
 use crate::client::ResponseHead;
 use crate::config::ReadAhead;
@@ -16,7 +17,7 @@ use crate::event::Subscriber;
 use crate::media::MediaInfo;
 use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
-use crate::source::wait::Begun;
+use crate::source::wait::Failures;
 use crate::source::{Source, StreamStats, TryRead};
 use crate::types::Priority;
 
@@ -28,7 +29,7 @@ pub(crate) struct FileReader {
     /// Keeps the file's transfers running. `None` once the reader was closed.
     file: Mutex<Option<Arc<HttpFile>>>,
     /// The failures of the file that `try_read_at` has returned.
-    returned: Mutex<Begun>,
+    returned: Mutex<Failures>,
 }
 
 impl FileReader {
@@ -118,15 +119,15 @@ impl Source for FileReader {
     }
 
     fn wait_buffered(&self, range: Range<u64>, timeout: Option<Duration>) -> Result<(), Error> {
-        self.shared.wait_buffered(range.start, range.end.saturating_sub(range.start), timeout)
+        self.shared.wait_buffered(self.id, range.start, range.end.saturating_sub(range.start), timeout)
     }
 
     fn interrupt(&self) {
-        self.shared.interrupt();
+        self.shared.interrupt(self.id);
     }
 
     fn resume(&self) {
-        self.shared.resume();
+        self.shared.resume(self.id);
     }
 
     fn cancel(&self) {

@@ -14,13 +14,13 @@ use super::outage::Outage;
 use super::overlap::Overlap;
 use super::plan::{self, Plan};
 use super::pool::ServerPool;
-use super::reader_view::ReaderView;
+use super::reader_id::ReaderId;
 use super::state::State;
 use crate::buffer::Buffer;
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client::{PreconnectGuard, Request, ResponseHead};
 use crate::config::{FileConfig, ReadAhead, RequestKind};
-use crate::downloader::{BudgetShare, Buffering, Epoch, Handoff, Waker};
+use crate::downloader::{BudgetShare, Buffering, Epoch, Handoff, LentInterrupter, Waker};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::media::{self, MediaInfo};
@@ -80,9 +80,6 @@ pub(super) struct Link {
     /// `None` where storage does not buffer in a window of memory.
     pub(super) share: Option<BudgetShare>,
 }
-
-/// Names one reader of a file.
-pub(crate) type ReaderId = usize;
 
 impl Shared {
     /// Adds the headers of `config` to `request`.
@@ -161,11 +158,15 @@ impl Shared {
     }
 
     pub(crate) fn add_reader(&self) -> ReaderId {
-        self.state.lock().readers.insert(ReaderView::default())
+        self.state.lock().add_reader()
     }
 
     pub(crate) fn remove_reader(&self, reader: ReaderId) {
-        self.state.lock().readers.remove(reader);
+        {
+            let mut state = self.state.lock();
+            state.remove_reader(reader);
+            self.set_hurry(&state);
+        }
         self.resource.notify();
     }
 
@@ -193,24 +194,29 @@ impl Shared {
         Some(self.link.get()?.epoch.on_cancel(hook))
     }
 
-    /// Ends the reads that wait with `Interrupted`. Until `resume` no read waits.
-    pub(crate) fn interrupt(&self) {
+    /// Ends the calls of `reader` that wait with `Interrupted`. Until `resume` none of them waits.
+    pub(crate) fn interrupt(&self, reader: ReaderId) {
         let mut state = self.state.lock();
         // Recorded before anything is woken: a thread that looks again must see it.
-        state.waits.interrupt();
-        // The thread of a reader may store bytes just now, and wait for the disk.
-        self.resource.set_interrupted(true);
+        state.waits.interrupt(reader.waits);
+        self.set_hurry(&state);
+        let lent = state.lent_of(reader.waits);
         drop(state);
-        if let Some(link) = self.link.get() {
-            link.waker.interrupt_lent();
-        }
+        // Without the lock, since an abort runs callbacks.
+        lent.iter().for_each(LentInterrupter::interrupt);
         self.resource.notify();
     }
 
-    pub(crate) fn resume(&self) {
+    /// Lets the calls of `reader` wait again.
+    pub(crate) fn resume(&self, reader: ReaderId) {
         let mut state = self.state.lock();
-        state.waits.resume();
-        self.resource.set_interrupted(false);
+        state.waits.resume(reader.waits);
+        self.set_hurry(&state);
+    }
+
+    /// Lets no thread wait for the disk while one is to return: it may be storing bytes just now.
+    fn set_hurry(&self, state: &State) {
+        self.resource.set_interrupted(state.waits.has_interrupted() || self.cancel_reason().is_some());
     }
 
     /// The file's phase, without regard to its readers' last reads.

@@ -17,16 +17,18 @@ use super::one_body::OneBody;
 use super::outage::Outage;
 use super::plan::{self, OPENING};
 use super::pool::{self, ServerPool};
+use super::reader_id::ReaderId;
 use super::reader_view::{self, Piece, ReaderView};
 use super::suffix::Suffix;
 use super::upcoming::Upcoming;
 use crate::cancel::CancelToken;
 use crate::config::ReadAhead;
+use crate::downloader::LentInterrupter;
 use crate::media::{self, Bisected, FirstBytes, MediaInfo};
 use crate::phase::{Facts, Phase};
 use crate::source::StreamStats;
 use crate::source::prefetch;
-use crate::source::wait::WaitState;
+use crate::source::wait::{WaitReader, WaitState};
 use crate::storage::RangeSet;
 use crate::types::{Priority, RequestId};
 
@@ -56,6 +58,8 @@ pub(crate) enum OpenCall {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) readers: Slab<ReaderView>,
+    /// Readers whose threads run fetches themselves, and what ends that.
+    lent: Slab<(WaitReader, LentInterrupter)>,
     pub(crate) pieces: Slab<InFlight>,
     /// How the file is read, and what is known of it.
     pub(crate) mode: Mode,
@@ -104,6 +108,7 @@ impl State {
     pub(crate) fn new(read_ahead: ReadAhead, behind: Option<u64>) -> Self {
         Self {
             readers: Slab::new(),
+            lent: Slab::new(),
             pieces: Slab::new(),
             mode: Mode::Opening,
             ignored_ranges: 0,
@@ -155,9 +160,33 @@ impl State {
         self.limits.configure(read_ahead);
     }
 
+    pub(crate) fn add_reader(&mut self) -> ReaderId {
+        ReaderId { view: self.readers.insert(ReaderView::default()), waits: self.waits.add_reader() }
+    }
+
+    pub(crate) fn remove_reader(&mut self, reader: ReaderId) {
+        self.readers.remove(reader.view);
+        self.waits.remove_reader(reader.waits);
+    }
+
+    /// Records that the thread of `reader` may run a fetch itself, until [`end_lent`](Self::end_lent).
+    pub(super) fn begin_lent(&mut self, reader: WaitReader, interrupter: LentInterrupter) -> usize {
+        self.lent.insert((reader, interrupter))
+    }
+
+    pub(super) fn end_lent(&mut self, lent: usize) {
+        self.lent.remove(lent);
+    }
+
+    /// What ends the fetches that the threads of `reader` run.
+    pub(super) fn lent_of(&self, reader: WaitReader) -> Vec<LentInterrupter> {
+        let own = self.lent.iter().filter(|(_, (of, _))| *of == reader);
+        own.map(|(_, (_, interrupter))| interrupter.clone()).collect()
+    }
+
     /// Records that `reader` wants the byte at `position` now.
-    pub(crate) fn want(&mut self, reader: usize, position: u64) {
-        let view = &mut self.readers[reader];
+    pub(crate) fn want(&mut self, reader: ReaderId, position: u64) {
+        let view = &mut self.readers[reader.view];
         if view.position != position {
             view.jump(position, self.hint.as_ref());
         }
@@ -166,8 +195,8 @@ impl State {
     }
 
     /// Records that `reader` has read `bytes` at `position`. Returns its sequential run before that.
-    pub(crate) fn move_on(&mut self, reader: usize, position: u64, bytes: u64) -> u64 {
-        let view = &mut self.readers[reader];
+    pub(crate) fn move_on(&mut self, reader: ReaderId, position: u64, bytes: u64) -> u64 {
+        let view = &mut self.readers[reader.view];
         let mut run = view.run;
         if view.position != position {
             view.bisection.handle_jump(position, self.hint.as_ref());
@@ -180,7 +209,7 @@ impl State {
         run
     }
 
-    /// Records that a thread waits for all bytes of `range`, until `remove_reader`.
+    /// Records that a thread waits for all bytes of `range`, until the returned view is removed.
     pub(crate) fn want_all(&mut self, range: &Range<u64>) -> usize {
         self.waits.restart();
         self.readers.insert(ReaderView { position: range.start, until: range.end, ..ReaderView::default() })

@@ -66,7 +66,7 @@ mod tests {
         let available = RangeSet::default();
         let token = CancelToken::new(CancelReason::Fetch);
         let (key, _) = state.add_piece(&(100..200), Priority::Low, token, false);
-        let reader = state.readers.insert(ReaderView::default());
+        let reader = state.add_reader();
         state.want(reader, 150);
         assert_eq!(state.promote_urgent(&available), [], "the downloader has not accepted it");
         let request = RequestId::new(7).unwrap();

@@ -35,7 +35,7 @@ impl Shared {
 
     fn try_once<T>(&self, mut attempt: impl FnMut(&mut State) -> Attempt<T>) -> Result<Option<T>, Error> {
         let mut inner = self.inner.lock();
-        let begun = inner.waits.begin();
+        let begun = inner.waits.begin(self.waiter);
         let result = self.attempt(&mut inner, begun, &mut attempt);
         drop(inner);
         result.map_err(|error| self.locate(error))
@@ -47,7 +47,7 @@ impl Shared {
         let began = Instant::now();
         let mut limit = TimeLimit::new(self.config.read_timeout, began);
         let mut inner = self.inner.lock();
-        let begun = inner.waits.begin();
+        let begun = inner.waits.begin(self.waiter);
         let mut was_blocked = false;
         let result = loop {
             match self.attempt(&mut inner, begun, &mut attempt) {

@@ -28,7 +28,7 @@ use crate::event::{Bus, Subscriber};
 use crate::phase::{Facts, LastRead, Phase};
 use crate::source::StreamStats;
 use crate::source::progress::Progress;
-use crate::source::wait::{Begun, WaitState};
+use crate::source::wait::{Begun, WaitReader, WaitState};
 use crate::types::Priority;
 use crate::watch::Ending;
 
@@ -69,6 +69,8 @@ pub(super) struct Shared {
     pub(super) store: Option<HlsStore>,
     pub(super) link: Link,
     pub(super) inner: Mutex<Inner>,
+    /// The only reader of the presentation, in the `waits` of `inner`.
+    pub(super) waiter: WaitReader,
     /// Notified after each change of the state, by the thread that made it.
     pub(super) changed: Condvar,
     /// Notified by `close`. Apart from `changed`, so that the reloading thread sleeps while audio arrives.
@@ -137,6 +139,8 @@ impl Inner {
 
 impl Shared {
     pub(super) fn new(request: Request, config: HlsConfig) -> Self {
+        let mut waits = WaitState::default();
+        let waiter = waits.add_reader();
         let inner = Inner {
             state: None,
             unopened: None,
@@ -146,7 +150,7 @@ impl Shared {
             waiting: Vec::new(),
             hint: None,
             preload: Preload::default(),
-            waits: WaitState::default(),
+            waits,
             blocked: 0,
             is_closed: false,
         };
@@ -165,6 +169,7 @@ impl Shared {
             store,
             link,
             inner,
+            waiter,
             changed,
             closed,
         }
@@ -529,12 +534,12 @@ impl Shared {
     }
 
     pub(super) fn interrupt(&self) {
-        self.inner.lock().waits.interrupt();
+        self.inner.lock().waits.interrupt(self.waiter);
         self.changed.notify_all();
     }
 
     pub(super) fn resume(&self) {
-        self.inner.lock().waits.resume();
+        self.inner.lock().waits.resume(self.waiter);
     }
 
     pub(super) fn stats(&self) -> StreamStats {

@@ -32,7 +32,7 @@ use crate::media::{self, MediaInfo};
 use crate::phase::{Facts, Phase, Reads};
 use crate::safe_url::SafeUrl;
 use crate::source::progress::Progress;
-use crate::source::wait::{Begun, TimeLimit, WaitState};
+use crate::source::wait::{Begun, TimeLimit, WaitReader, WaitState};
 use crate::storage::Resource;
 
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     /// Locked inside the resource's lock, never around it: the conditions of waits lock it while the resource is locked, so
     /// the other order would deadlock.
     state: Mutex<State>,
+    /// The only reader of the radio, in the `waits` of `state`.
+    waiter: WaitReader,
     events: Bus<RadioEvent>,
 }
 
@@ -123,6 +125,8 @@ impl Shared {
         waker: Waker,
     ) -> Result<Self, Error> {
         let events = Bus::of(config.event_capacity, |lost| RadioEvent::Lagged { lost });
+        let mut waits = WaitState::default();
+        let waiter = waits.add_reader();
         let state = State {
             window: Window::new(&config),
             description: Description::default(),
@@ -131,14 +135,14 @@ impl Shared {
             wants_reconnect: false,
             is_complete: false,
             last_read: Instant::now(),
-            waits: WaitState::default(),
+            waits,
             reads: Reads::default(),
             subscriber: Some(events.subscribe()),
             stats: RadioStats::default(),
         };
         let resource = Resource::new(&StorageConfig::Memory)?;
         let (opened, state) = (Instant::now(), Mutex::new(state));
-        Ok(Self { request, config, epoch, opened, waker, resource, state, events })
+        Ok(Self { request, config, epoch, opened, waker, resource, state, waiter, events })
     }
 
     pub(crate) fn url(&self) -> SafeUrl {
@@ -182,7 +186,7 @@ impl Shared {
         let begun = {
             let mut state = self.state.lock();
             state.reads.begin();
-            state.waits.begin()
+            state.waits.begin(self.waiter)
         };
         self.read_some(buf, begun).inspect_err(|error| self.record_failure(error))
     }
@@ -334,7 +338,7 @@ impl Shared {
         Error::check_may_block("waiting for bytes").map_err(|error| self.locate(error))?;
         let (most, begun) = {
             let state = self.state.lock();
-            (state.window.most_ahead(), state.waits.begin())
+            (state.window.most_ahead(), state.waits.begin(self.waiter))
         };
         if bytes > most {
             let why = format!("can't wait for {bytes} bytes: the radio stores at most {most} ahead");
@@ -458,13 +462,13 @@ impl Shared {
     pub(crate) fn interrupt(&self) {
         let mut state = self.state.lock();
         // Before `notify`, and unlocked for it: a thread that wakes has to find the interrupt.
-        state.waits.interrupt();
+        state.waits.interrupt(self.waiter);
         drop(state);
         self.notify();
     }
 
     pub(crate) fn resume(&self) {
-        self.state.lock().waits.resume();
+        self.state.lock().waits.resume(self.waiter);
     }
 }
 

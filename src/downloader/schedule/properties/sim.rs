@@ -410,18 +410,13 @@ impl Sim {
         Ok(())
     }
 
-    /// The blocked readers of a peer stop waiting. What their threads run is given back.
+    /// Blocked readers of a peer stop waiting. What their threads run is given back.
     fn interrupt(&mut self, peer: usize) -> Checked {
-        let mut lent: Vec<_> = self.schedule.lent_workers_of(self.peers[peer].key).collect();
-        lent.sort();
-        let is_of = |worker: &WorkerId| self.workers[*worker].is_some_and(|work| work.peer == peer);
-        let expected: Vec<_> =
-            (self.scenario.limits.workers..self.workers.len()).filter(|worker| is_of(worker)).collect();
-        prop_assert_eq!(&lent, &expected);
-        self.peers[peer].lenders = 0;
         // A question is answered first.
-        let runs = |worker: &WorkerId| self.workers[*worker].is_some_and(|work| work.request.is_some());
-        lent.retain(runs);
+        let runs = |work: Work| work.peer == peer && work.request.is_some();
+        let lent = self.scenario.limits.workers..self.workers.len();
+        let lent: Vec<_> = lent.filter(|worker| self.workers[*worker].is_some_and(runs)).collect();
+        self.peers[peer].lenders = 0;
         lent.into_iter().try_for_each(|worker| self.preempted(worker, false))
     }
 
