@@ -1,5 +1,6 @@
 //! The bytes of an HTTP/1 response head: where it ends, its status, and the forms that ureq's parser does not accept.
 
+use std::io::BufRead;
 use std::time::Duration;
 
 /// A whole response head may take this many times the silence limit. A server that sends a byte now and then never reaches the
@@ -25,7 +26,7 @@ pub(crate) fn complete(bytes: &[u8]) -> Option<Extent> {
     let (mut is_folded, mut line) = (false, 0);
     loop {
         // Searched again from the start for each read: heads come in one or two packets.
-        line += 1 + bytes[line..].iter().position(|byte| *byte == b'\n')?;
+        line += line_len(&bytes[line..])?;
         match bytes[line..] {
             // RFC 9112, section 2.2: a single LF may end a line too.
             [b'\n', ..] => return Some(Extent { len: line + 1, is_folded }),
@@ -34,6 +35,14 @@ pub(crate) fn complete(bytes: &[u8]) -> Option<Extent> {
             _ => {}
         }
     }
+}
+
+/// The length of the first line, with its end. `None` if it is not complete.
+fn line_len(mut bytes: &[u8]) -> Option<usize> {
+    let first = bytes;
+    // Compares whole words, unlike a loop over the bytes.
+    let len = bytes.skip_until(b'\n').ok()?;
+    first[..len].ends_with(b"\n").then_some(len)
 }
 
 /// The status of an HTTP/1 head. `None` if it is not one.
