@@ -172,12 +172,17 @@ fn extent(request: &Request, status: u16, body: &Body<'_>) -> Result<Option<Exte
 /// True if the response can't be the answer to `request`, as far as its head shows. On a reused connection it is the answer to an
 /// earlier request then, sent late or twice, and so would be all that follow on that connection.
 pub(super) fn is_of_other_request(request: &Request, status: StatusCode, headers: &HeaderMap) -> bool {
-    let (known, body) = (request.what_is_known(), Body::of(headers));
-    let is_other_len = |total: Option<u64>| {
-        let known = known.and_then(|known| known.len);
-        matches!((known, total), (Some(known), Some(total)) if known != total)
-    };
-    match status.as_u16() {
+    let known = request.what_is_known();
+    let known_len = known.and_then(|known| known.len);
+    let status = status.as_u16();
+    if matches!(status, 200 | 203) && request.range.is_none() && known_len.is_none() {
+        // Any length is as good as another. The rest of the head is not looked at, because this is asked for each small fetch.
+        return false;
+    }
+    let body = Body::of(headers);
+    let is_other_len =
+        |total: Option<u64>| matches!((known_len, total), (Some(known), Some(total)) if known != total);
+    match status {
         // RFC 9110, section 15.5.9: a server sends 408 when it closes an idle connection.
         408 => true,
         304 => request.conditions.is_empty(),
