@@ -51,6 +51,8 @@ struct Parts {
     origin: Origin,
     /// The URI that is requested. `None` if it is longer than ureq allows.
     uri: Option<Uri>,
+    /// It names a user or a password.
+    has_userinfo: bool,
     /// The parsed URL. Parsed when it is first needed; sending a request does not need it.
     url: OnceLock<Url>,
 }
@@ -138,7 +140,9 @@ impl HttpUrl {
     fn of_canonical(text: &str) -> Option<Self> {
         let origin = Origin::of_canonical(text)?;
         let uri = text.parse().ok();
-        Some(Self(Arc::new(Parts { text: text.into(), origin, uri, url: OnceLock::new() })))
+        // The host of a canonical URL follows its scheme.
+        let (has_userinfo, url) = (false, OnceLock::new());
+        Some(Self(Arc::new(Parts { text: text.into(), origin, uri, has_userinfo, url })))
     }
 
     /// Returns the URL as the error if it can't be requested.
@@ -152,7 +156,8 @@ impl HttpUrl {
         let origin = Origin::new(is_tls, host, port);
         // A fragment is not sent (RFC 9110, section 7.1).
         let uri = url[..Position::AfterQuery].parse().ok();
-        Ok(Self(Arc::new(Parts { text: url.as_str().into(), origin, uri, url: url.into() })))
+        let has_userinfo = !url.username().is_empty() || url.password().is_some();
+        Ok(Self(Arc::new(Parts { text: url.as_str().into(), origin, uri, has_userinfo, url: url.into() })))
     }
 
     /// Resolves `reference` against this URL (RFC 3986, section 5).
@@ -182,6 +187,11 @@ impl HttpUrl {
     /// The URI that is requested, with all its secrets. `None` if the URL is longer than ureq allows.
     pub(crate) fn expose_uri(&self) -> Option<&Uri> {
         self.0.uri.as_ref()
+    }
+
+    /// True if it names a user or a password.
+    pub(crate) fn has_userinfo(&self) -> bool {
+        self.0.has_userinfo
     }
 
     /// Scheme, host and port.

@@ -9,15 +9,11 @@ use crate::safe_url::HttpUrl;
 
 /// Removes user and password from a URL. They are sent in the `Authorization` header, and only to the URL's origin.
 pub(super) fn take_userinfo(url: &mut HttpUrl) -> Option<HeaderValue> {
-    if !url.expose_text().contains('@') {
-        // Most URLs have neither, and skip the parse below.
+    if !url.has_userinfo() {
         return None;
     }
     let (user, password) = {
         let url = url.expose();
-        if url.username().is_empty() && url.password().is_none() {
-            return None;
-        }
         let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         (plain(url.username()), plain(url.password().unwrap_or_default()))
     };
