@@ -242,11 +242,12 @@ impl Exchange {
         end(stream);
     }
 
-    /// Records that the response head is complete. False if another exchange was faster.
-    pub(super) fn record_head(&self) -> bool {
+    /// Records that the response head is complete. Fails if the exchange was aborted, or if another one was faster.
+    pub(super) fn record_head(&self) -> Result<(), Error> {
         let mut binding = self.binding.lock();
-        binding.has_head = !binding.superseded;
-        binding.has_head
+        binding.check()?;
+        binding.has_head = true;
+        Ok(())
     }
 
     /// When the socket was bound, whether the connection is reused, and whether it is pooled. `None` while there is no

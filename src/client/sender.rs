@@ -86,9 +86,9 @@ impl Sender {
     ) -> Attempt {
         let exchange = Arc::clone(exchange);
         let on_cancel = self.abort_on(cancel, &exchange);
-        // `abort_on` runs the hook at once if the token was cancelled before.
-        if let Some(cancelled) = exchange.cancelled() {
-            return Err((cancelled, exchange));
+        // A cancel after this look aborts the exchange.
+        if let Some(reason) = cancel.reason() {
+            return Err((Error::cancelled(reason), exchange));
         }
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
         let result = self.request(request, url).and_then(|sent| self.send_over(sent, request, &exchange));
@@ -99,21 +99,23 @@ impl Sender {
                 cookie.into_iter().for_each(|cookie| jar.store(url.expose_text(), cookie));
             }
         }
-        match (result, exchange.cancelled()) {
-            // First: a cancel shuts the socket down, so the other error is only a consequence.
-            (_, Some(cancelled)) => Err((cancelled, exchange)),
-            (Err(error), None) => Err((error, exchange)),
-            (Ok((head, body)), None) if exchange.record_head() => Ok(Box::new(Answer {
-                head,
-                body,
-                exchange,
-                on_cancel,
-                sent: now,
-                waited_before: Duration::ZERO,
-                is_repeated: false,
-            })),
-            (Ok(_), None) => Err((Error::superseded(), exchange)),
+        let (head, body) = match result {
+            Ok(answered) => answered,
+            // A cancel shuts the socket down, so the other error is only a consequence.
+            Err(error) => return Err((exchange.cancelled().unwrap_or(error), exchange)),
+        };
+        if let Err(error) = exchange.record_head() {
+            return Err((error, exchange));
         }
+        Ok(Box::new(Answer {
+            head,
+            body,
+            exchange,
+            on_cancel,
+            sent: now,
+            waited_before: Duration::ZERO,
+            is_repeated: false,
+        }))
     }
 
     /// Sends `sent`, which is `request` on the wire, over the protocol that its origin has.
