@@ -194,19 +194,16 @@ struct Heads {
     mean: Option<Duration>,
     /// The last times, in any order.
     last: [Option<Duration>; 8],
-    /// The shortest of the last times.
-    least: Option<Duration>,
     count: usize,
 }
 
 impl Bandwidth {
     /// Records a response head that arrived `ttfb` after its request was sent.
     pub(crate) fn handle_head(&mut self, ttfb: Duration) {
-        let Heads { mean, last, least, count } = &mut self.heads;
+        let Heads { mean, last, count } = &mut self.heads;
         // An exponentially weighted mean, in which each new time has a quarter of the weight.
         *mean = Some((mean.unwrap_or(ttfb) * 3 + ttfb) / 4);
         last[*count % last.len()] = Some(ttfb);
-        *least = last.iter().flatten().min().copied();
         *count = count.wrapping_add(1);
     }
 
@@ -236,7 +233,7 @@ impl Bandwidth {
 
     /// Shortest of the last few times: that of a request over an open connection, without other transfers in parallel.
     pub(crate) fn least_ttfb(&self) -> Option<Duration> {
-        self.heads.least
+        self.heads.last.iter().flatten().min().copied()
     }
 }
 
