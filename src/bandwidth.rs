@@ -135,6 +135,11 @@ impl ReadMeter {
         (self.is_paced || !was_in_backlog).then_some(Sample::new(from, ended, bytes))
     }
 
+    /// End of the last read.
+    pub(crate) fn read_until(&self) -> Option<Instant> {
+        self.read_until
+    }
+
     /// Records that `max_bandwidth` has held the next read back since `began`.
     pub(crate) fn handle_paced(&mut self, began: Instant) {
         // This time counts, unlike that in which a reader holds a body back: the rate is what the limit leaves of the network.

@@ -169,6 +169,11 @@ impl Response {
         self.sample.take()
     }
 
+    /// When the last read ended. The time of the call if there was none.
+    pub(crate) fn read_until(&self) -> Instant {
+        self.meter.read_until().unwrap_or_else(Instant::now)
+    }
+
     /// Records that the bytes of the last read are stored. Time before this call was spent in the sink, not in the network.
     pub(crate) fn note_stored(&mut self) {
         self.meter.handle_stored(Instant::now());
