@@ -51,7 +51,9 @@ impl<M, F> Combiner<M, F> {
             Some(mut combined) => {
                 let answer = self.apply_messages(&mut combined, Some(message), &mut step);
                 drop(combined);
-                answer.into_iter().for_each(&mut act);
+                if let Some(answer) = answer {
+                    act(answer);
+                }
             }
             // The thread that holds the lock may have looked for messages for the last time before this. So `combine` looks
             // again.
@@ -73,7 +75,9 @@ impl<M, F> Combiner<M, F> {
             let mut combined = self.combined.lock();
             self.apply_messages(&mut combined, Some(message), &mut step)
         };
-        answer.into_iter().for_each(&mut act);
+        if let Some(answer) = answer {
+            act(answer);
+        }
         self.combine(step, act);
     }
 
@@ -91,7 +95,9 @@ impl<M, F> Combiner<M, F> {
             let answer = self.apply_messages(&mut combined, None, &mut step);
             (answer, look(&mut combined.machine))
         };
-        answer.into_iter().for_each(&mut act);
+        if let Some(answer) = answer {
+            act(answer);
+        }
         self.combine(step, act);
         seen
     }
@@ -102,7 +108,9 @@ impl<M, F> Combiner<M, F> {
             let Some(mut combined) = self.combined.try_lock() else { return };
             let answer = self.apply_messages(&mut combined, None, &mut step);
             drop(combined);
-            answer.into_iter().for_each(&mut act);
+            if let Some(answer) = answer {
+                act(answer);
+            }
         }
     }
 
