@@ -278,3 +278,29 @@ fn a_rendition_whose_playlist_is_missing_does_not_end_a_presentation_with_muxed_
         assert_eq!(play(&mut hls)[0].1, (0..3 * FRAMES).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn another_rendition_is_opened_in_place_of_one_that_is_refused_in_the_same_language_first() {
+    let other = [
+        ("Deutsch", "de", "ts.m3u8", "NO"),
+        ("Francais", "fr", "ts.m3u8", "NO"),
+        ("English 2", "en", "ts.m3u8", "NO"),
+    ];
+    for (uri, others, expected) in [
+        ("missing.m3u8", &other[..], 3),
+        ("ftp://host/refused.m3u8", &other[..], 3),
+        ("missing.m3u8", &other[..2], 1),
+    ] {
+        let mut list = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=2,AUDIO=\"a\"\nmissing2.m3u8\n".to_owned();
+        let renditions = [("English", "en", uri, "YES")].into_iter().chain(others.iter().copied());
+        for (name, language, uri, default) in renditions {
+            list += &format!(
+                "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",NAME=\"{name}\",LANGUAGE=\"{language}\",DEFAULT={default},URI=\"{uri}\"\n"
+            );
+        }
+        let origin = site(3).with("/all.m3u8", list).serve();
+        let mut hls = open(&origin, "/all.m3u8", |_| ());
+        assert_eq!(hls.handle().rendition(), expected, "{uri}");
+        assert_eq!(play(&mut hls)[0].1, (0..3 * FRAMES).collect::<Vec<_>>());
+    }
+}

@@ -27,7 +27,9 @@ pub struct HlsConfig {
     /// How the variant is chosen. Default: automatic.
     pub quality: Quality,
     /// Preferred language of the audio, as RFC 5646 writes it: another region of the same language is taken if there is none of
-    /// this one. Default: what the author marks as default, but no AC-3 where there is other audio.
+    /// this one. Default: what the author marks as default, but no AC-3 where there is other audio. It is a wish: if the server refuses
+    /// the playlist of this rendition, another one is opened, in the same language first, and
+    /// [`HlsEvent::RenditionFailed`](crate::hls::HlsEvent::RenditionFailed) says so.
     pub language: Option<String>,
     /// Where playback starts. Default: `EXT-X-START` of the playlist; without it the beginning, or near the end of a live stream.
     /// Opening fails with [`ErrorKind::OutOfWindow`] if it is behind the end of a presentation on

@@ -76,6 +76,15 @@ pub enum HlsEvent {
         /// Why.
         error: Error,
     },
+    /// The rendition that is preferred could not be opened, and another one is played: see
+    /// [`HlsHandle::rendition`](super::HlsHandle::rendition). Published once, when the presentation has opened: a subscriber of
+    /// [`open_hls_later`](crate::Downloader::open_hls_later) gets it.
+    RenditionFailed {
+        /// Its name.
+        name: Box<str>,
+        /// Why.
+        error: Error,
+    },
     /// This subscriber was too slow: it does not get the events before the next one.
     Lagged {
         /// How many.

@@ -153,7 +153,8 @@ impl HlsHandle {
 
     /// Continues with another of the [`renditions`](Self::renditions) where the reader is. As with a seek, sections end, also
     /// the one being read; [`Hls::next_section`](super::Hls::next_section) returns the one of the new rendition.
-    /// [`levels`](Self::levels) are those of the new rendition from now on.
+    /// [`levels`](Self::levels) are those of the new rendition from now on. No other one takes the place of what was selected: if its
+    /// playlists can't be loaded, reading fails with that error.
     ///
     /// # Errors
     ///

@@ -22,11 +22,12 @@ impl Ladder {
         language: Option<&str>,
     ) -> Result<Self, Error> {
         let mut builder = Builder::new(list, base, policy);
-        let first = builder.first_rendition(language);
+        let order = builder.order(language);
+        let first = order.first().copied().unwrap_or(0);
         for rendition in 0..builder.renditions.len().max(1) {
             builder.add_rendition(rendition, rendition == first);
         }
-        builder.finish(first)
+        builder.finish(order)
     }
 }
 
@@ -86,6 +87,8 @@ struct Builder<'a> {
     renditions: Vec<&'a Rendition>,
     found: Vec<Found>,
     refused: Error,
+    /// That is because of a URI of the first rendition.
+    is_refused: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -111,11 +114,24 @@ impl<'a> Builder<'a> {
         codecs.dedup();
         let why = format!("no variant has audio that is supported: {}", codecs.join(", "));
         let refused = Error::new(ErrorKind::Unsupported, why);
-        Self { playable, base, policy, groups, renditions, found: Vec::new(), refused }
+        Self { playable, base, policy, groups, renditions, found: Vec::new(), refused, is_refused: false }
     }
 
-    /// Section 4.4.6.1: the user's language, else the default, else what may be selected automatically.
-    fn first_rendition(&self, language: Option<&str>) -> usize {
+    /// The renditions, the one to play first. Section 4.4.6.1: the user's language, else the default, else what may be selected
+    /// automatically. Behind it those that may take its place, in its own language first.
+    fn order(&self, language: Option<&str>) -> Vec<usize> {
+        let best = self.ranked(language);
+        let first = best.first().map(|first| self.renditions[*first]);
+        match first.and_then(|first| first.language.as_deref()) {
+            Some(language) => {
+                let alike = self.ranked(Some(language)).into_iter().filter(|index| *index != best[0]);
+                best.iter().take(1).copied().chain(alike).collect()
+            }
+            None => best,
+        }
+    }
+
+    fn ranked(&self, language: Option<&str>) -> Vec<usize> {
         let distance = |rendition: &Rendition| {
             let spoken = rendition.language.as_deref().unwrap_or_default();
             match language {
@@ -132,7 +148,9 @@ impl<'a> Builder<'a> {
             let unmarked = (!self.is_default(rendition), !rendition.is_autoselect);
             (distance(rendition), !decodable.contains(&identity(rendition)), unmarked, channels(rendition))
         };
-        (0..self.renditions.len()).min_by_key(|index| key(self.renditions[*index])).unwrap_or(0)
+        let mut ranked: Vec<usize> = (0..self.renditions.len()).collect();
+        ranked.sort_by_cached_key(|index| key(self.renditions[*index]));
+        ranked
     }
 
     /// Section 4.4.6.1.1: what is the default in one group is the default in each. Some packagers mark it in one group only.
@@ -164,7 +182,10 @@ impl<'a> Builder<'a> {
             let url = match self.policy.resolve(self.base, uri.expose()) {
                 Ok(url) => url,
                 Err(error) => {
-                    self.refused = error;
+                    // The reason that counts is that of the first rendition.
+                    if is_first || !self.is_refused {
+                        (self.refused, self.is_refused) = (error, is_first);
+                    }
                     continue;
                 }
             };
@@ -213,7 +234,7 @@ impl<'a> Builder<'a> {
         self.found.retain(|found| is_better(found) || !has_better.contains(&found.variant.rendition));
     }
 
-    fn finish(mut self, first: usize) -> Result<Ladder, Error> {
+    fn finish(mut self, order: Vec<usize>) -> Result<Ladder, Error> {
         let has_video = self.has_video();
         self.prefer(|found| found.content < Content::Video);
         if has_video {
@@ -242,11 +263,16 @@ impl<'a> Builder<'a> {
             };
             variants.push(variant);
         }
-        if levels[first].is_empty() {
+        let preferred = order.first().copied();
+        let order = if order.is_empty() { vec![0] } else { order };
+        let order: Vec<usize> = order.into_iter().filter(|index| !levels[*index].is_empty()).collect();
+        let Some(first) = order.first().copied() else {
             return Err(refused.with_url(base.as_str()));
-        }
+        };
+        let left_out = preferred.filter(|preferred| *preferred != first);
+        let left_out = left_out.map(|index| (renditions[index].name.clone(), refused));
         let renditions = renditions.into_iter().map(rendition_info).collect();
-        Ok(Ladder { renditions, levels, variants, first })
+        Ok(Ladder { renditions, levels, variants, first, order, left_out })
     }
 }
 
@@ -298,7 +324,9 @@ fn level_and_variant(
         pathway: variant.pathway.clone(),
         stable: [variant.stable_id.clone(), rendition.and_then(|rendition| rendition.stable_id.clone())],
         excluded_until: None,
+        is_stale: false,
         last_load: None,
+        last_change: None,
         is_refreshed: false,
     };
     (info, variant)

@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use url::Url;
 
+use crate::error::Error;
+
 /// Media playlists that are considered, at most. Each variant has one for each rendition of its group, so a hostile list could
 /// make millions.
 pub(crate) const MOST_VARIANTS: usize = 4096;
@@ -61,8 +63,12 @@ pub(crate) struct VariantStream {
     pub(crate) stable: [Option<Box<str>>; 2],
     /// It failed, and is not used before this time.
     pub(crate) excluded_until: Option<Instant>,
+    /// Its live playlist has not changed for too long: where other levels have ended, nothing more is expected of it.
+    pub(crate) is_stale: bool,
     /// The last load of its playlist. `None` again once another one is used instead.
     pub(crate) last_load: Option<Load>,
+    /// When a load of its playlist had last brought something new.
+    pub(crate) last_change: Option<Instant>,
     /// The application has given a fresh URL for its playlist, which has not come since.
     pub(crate) is_refreshed: bool,
 }
@@ -101,6 +107,10 @@ pub(crate) struct Ladder {
     pub(crate) variants: Vec<VariantStream>,
     /// The rendition to start with.
     pub(crate) first: usize,
+    /// Renditions that can be played, by preference.
+    pub(crate) order: Vec<usize>,
+    /// Name of the rendition that is preferred to `first` and can't be played, and why.
+    pub(crate) left_out: Option<(Box<str>, Error)>,
 }
 
 impl Ladder {
@@ -115,10 +125,19 @@ impl Ladder {
             pathway: ".".into(),
             stable: [None, None],
             excluded_until: None,
+            is_stale: false,
             last_load: None,
+            last_change: None,
             is_refreshed: false,
         };
-        Self { renditions: Vec::new(), levels: vec![vec![info]], variants: vec![variant], first: 0 }
+        Self {
+            renditions: Vec::new(),
+            levels: vec![vec![info]],
+            variants: vec![variant],
+            first: 0,
+            order: vec![0],
+            left_out: None,
+        }
     }
 
     /// Takes the URLs of a ladder that was made from the same text but for values of queries.

@@ -27,6 +27,9 @@ use crate::types::Priority;
 /// is left. With half of it the first one, which is the best, has the most time, and however many follow, time is left for them.
 const SHARE: u32 = 2;
 
+/// Renditions that are tried in place of one that can't be opened, at most. Each costs a request for each of its levels.
+const MOST_RENDITIONS_TRIED: usize = 8;
+
 /// Looks at a media playlist and its URL.
 type HasStart<'a> = dyn Fn(&Url, &Timeline) -> bool + 'a;
 
@@ -89,13 +92,20 @@ fn open_levels(
         let level = State::first_level(&config, &bitrates, &estimator, Instant::now());
         load_first(shared, peer, lists, ladder, steering.as_ref(), level)
     };
+    let mut left_out = ladder.left_out.take();
     let first = match load(&ladder) {
-        // The server answers, and has no playlist of the rendition. The variants may have audio of their own, for clients that do
-        // not know renditions.
-        Err(error) if error.status().is_some() && !ladder.renditions.is_empty() => {
-            list.variants.iter_mut().for_each(|variant| variant.audio = None);
-            ladder = Ladder::new(&list, from, policy(shared), None).map_err(|_| error.clone())?;
-            load(&ladder).map_err(|_| error)?
+        Err(error) if is_refusal(&error) && !ladder.renditions.is_empty() => {
+            let name = ladder.renditions[ladder.first].name.clone();
+            left_out.get_or_insert((name, error.clone()));
+            match load_other_rendition(&mut ladder, load) {
+                Some(other) => other,
+                // The variants may have audio of their own, for clients that do not know renditions.
+                None => {
+                    list.variants.iter_mut().for_each(|variant| variant.audio = None);
+                    ladder = Ladder::new(&list, from, policy(shared), None).map_err(|_| error.clone())?;
+                    load(&ladder).map_err(|_| error)?
+                }
+            }
         }
         first => first?,
     };
@@ -103,7 +113,27 @@ fn open_levels(
     let estimator = remembered(&config, peer, first.throughput.or(throughput));
     let mut state = State::new(config, ladder, steering, (first.variant, first.timeline), estimator);
     state.set_first_load(Load { began: first.began, ended: Instant::now() });
+    if let Some((name, error)) = left_out {
+        log::warn!("the rendition {name:?} can't be opened: {error}");
+        state.handle_rendition_failed(name, error);
+    }
     Ok(state)
+}
+
+/// True if the server answers, and what it has can't be played: another rendition may be there. Where it can't be reached it would not.
+fn is_refusal(error: &Error) -> bool {
+    error.status().is_some() || !(error.is_retryable() || error.is_cancelled())
+}
+
+/// Loads a playlist of the next best rendition that has one, which becomes the first of `ladder`.
+fn load_other_rendition(
+    ladder: &mut Ladder,
+    load: impl Fn(&Ladder) -> Result<First, Error>,
+) -> Option<First> {
+    ladder.order.clone().into_iter().skip(1).take(MOST_RENDITIONS_TRIED).find_map(|other| {
+        ladder.first = other;
+        load(ladder).ok()
+    })
 }
 
 /// What is known of the network before the first segment: by the application, by the downloader, or by the arrival of a playlist,

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 use super::State;
 use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::section::{Discontinuity, PlacedFrame, SectionBuffer, SectionInfo};
+use super::sections::CarriedFrame;
 use crate::media::AudioCodec;
 use crate::source::hls::demux::{Frame, Output, join};
-use crate::source::hls::timeline::Timeline;
 use crate::source::hls::timeline::clock::Placement;
 
 /// What places the frames of a segment in time.
@@ -16,6 +16,21 @@ struct SegmentTime {
     id: u64,
     start: Duration,
     discontinuity: u64,
+}
+
+impl SegmentTime {
+    fn of(queued: &QueuedSegment) -> Self {
+        let discontinuity = queued.segment.discontinuity_sequence;
+        Self { id: queued.id, start: queued.start, discontinuity }
+    }
+}
+
+/// Whether a segment has the whole frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    Own,
+    /// The border of two segments cuts it.
+    Shared,
 }
 
 /// How much of the audio from this frame on lies before the presentation, which begins at the media time 0.
@@ -51,6 +66,7 @@ impl State {
             if phase != SegmentPhase::Complete {
                 return;
             }
+            self.place_shared_with_dropped();
             let Some(queued) = self.queue.pop_front() else { return };
             self.clock.end_segment(end);
             self.replacements.handle_placed(&queued);
@@ -104,15 +120,12 @@ impl State {
     /// Puts frames of the first segment into the last section, or into a new one.
     fn place(&mut self, output: &Output) {
         let Some(queued) = self.queue.front() else { return };
-        let (id, start, discontinuity) = (queued.id, queued.start, queued.segment.discontinuity_sequence);
-        let at = SegmentTime { id, start, discontinuity };
+        let at = SegmentTime::of(queued);
         self.clock.set_length(queued.segment.duration);
-        if start.is_zero() {
+        if at.start.is_zero() {
             self.clock.begin(queued.gapless.map_or(Duration::ZERO, |gapless| gapless.delay));
         }
-        if let Some((frame, bytes)) = self.join(&output.head) {
-            self.place_frame(at, &frame, &bytes);
-            self.replacements.handle_cut(id);
+        if self.place_joined(&output.head) {
             // The time of the segment may be that of its first byte, which is inside of this frame.
             self.clock.follow();
         }
@@ -120,22 +133,77 @@ impl State {
         for frame in &output.frames {
             let (bytes, rest) = data.split_at(frame.len);
             data = rest;
-            self.place_frame(at, frame, bytes);
+            self.place_frame(at, Share::Own, frame, bytes);
+        }
+    }
+
+    /// Places the frame that ends with the `head` of the first segment, if the segment before has its beginning.
+    fn place_joined(&mut self, head: &[u8]) -> bool {
+        let joined = self.join(head);
+        joined.is_some_and(|(frame, bytes)| self.place_shared(&frame, &bytes))
+    }
+
+    /// Places the frame that begins at the end of the first segment, if the one behind has arrived and was dropped.
+    fn place_shared_with_dropped(&mut self) {
+        let Some(queued) = self.queue.front_mut() else { return };
+        if let Some((frame, bytes)) = join(&queued.tail, &std::mem::take(&mut queued.dropped_head)) {
+            queued.tail.clear();
+            self.place_shared(&frame, &bytes);
+        }
+    }
+
+    /// Places a frame that the first segment shares with another one. Neither can be replaced then.
+    fn place_shared(&mut self, frame: &Frame, bytes: &[u8]) -> bool {
+        let Some(queued) = self.queue.front() else { return false };
+        let at = SegmentTime::of(queued);
+        self.place_frame(at, Share::Shared, frame, bytes);
+        self.clock.handle_shared();
+        self.replacements.handle_cut(at.id);
+        true
+    }
+
+    /// The segments from `start` on are about to be dropped. Keeps the end of a frame that begins in the segment before: no segment of
+    /// another level has it, and to the segment itself it is lost once it is requested again without the one before.
+    pub(super) fn keep_shared(&mut self, start: Duration) {
+        let Some(index) = self.queue.iter().position(|queued| queued.start >= start) else { return };
+        let dropped = &mut self.queue[index];
+        if dropped.output.head.is_empty() || dropped.discontinuity.is_some() {
+            return;
+        }
+        let head = std::mem::take(&mut dropped.output.head);
+        let place = (dropped.variant, dropped.position, dropped.segment.discontinuity_sequence);
+        match index.checked_sub(1) {
+            None => drop(self.place_joined(&head)),
+            Some(before) => {
+                let before = &mut self.queue[before];
+                if (before.variant, before.next, before.segment.discontinuity_sequence) == place {
+                    before.dropped_head = head;
+                }
+            }
         }
     }
 
     /// The frame that the first segment shares with the one before, if they were cut inside of a frame.
     fn join(&mut self, head: &[u8]) -> Option<(Frame, Vec<u8>)> {
-        let (variant, position, tail) = self.carried.take()?;
-        // Another variant or another segment continues another frame.
-        let queued =
-            self.queue.front().filter(|queued| (queued.variant, queued.position) == (variant, position))?;
-        let is_continued =
-            self.sections.buffers.back()?.discontinuity_sequence == queued.segment.discontinuity_sequence;
-        if is_continued { join(&tail, head) } else { None }
+        let carried = self.carried.take()?;
+        let joined = self.join_with(&carried, head);
+        if joined.is_none() {
+            // Other segments may take the place of this one, and of those behind it.
+            self.sections.unjoined = Some(carried);
+        }
+        joined
     }
 
-    fn place_frame(&mut self, at: SegmentTime, frame: &Frame, bytes: &[u8]) {
+    fn join_with(&self, (variant, position, tail): &CarriedFrame, head: &[u8]) -> Option<(Frame, Vec<u8>)> {
+        // Another variant or another segment continues another frame.
+        let queued =
+            self.queue.front().filter(|queued| (queued.variant, queued.position) == (*variant, *position))?;
+        let is_continued =
+            self.sections.buffers.back()?.discontinuity_sequence == queued.segment.discontinuity_sequence;
+        if is_continued { join(tail, head) } else { None }
+    }
+
+    fn place_frame(&mut self, at: SegmentTime, share: Share, frame: &Frame, bytes: &[u8]) {
         let SegmentTime { id, start, discontinuity } = at;
         let Placement::At(time) = self.clock.place(id, start, discontinuity, frame) else {
             self.replacements.handle_cut(id);
@@ -145,7 +213,8 @@ impl State {
             self.open_section(time, frame, discontinuity);
         }
         let level = self.placed_level();
-        let begins_segment = self.sections.placed.replace(start) != Some(start);
+        // What is dropped from the begin of a segment on may be requested at another level, which has no end of a shared frame.
+        let begins_segment = share == Share::Own && self.sections.placed.replace(start) != Some(start);
         if begins_segment {
             self.sections.begin_segment(time, start);
         }
@@ -228,7 +297,6 @@ impl State {
 
     /// Nothing more will be played.
     pub(crate) fn is_finished(&self) -> bool {
-        let is_at_end = |timeline: &Timeline| timeline.list.is_ended && self.cursor >= timeline.edge();
-        self.queue.is_empty() && self.timelines[self.variant].as_ref().is_some_and(is_at_end)
+        self.queue.is_empty() && self.is_over(self.variant) && (self.ends_at_once() || self.has_ended)
     }
 }

@@ -25,7 +25,8 @@ impl State {
         let begun = self.sections.buffers.iter().filter(|section| section.is_begun());
         let read = begun.map(SectionBuffer::reader_time).fold(self.reader_time(), Duration::max);
         let from = read.saturating_add(LEAST);
-        let begin = self.sections.begins.iter().copied().find(|(time, _)| *time >= from);
+        let mut begins = self.sections.begins.iter().map(|begin| (begin.time, begin.start));
+        let begin = begins.find(|(time, _)| *time >= from);
         let (time, start) = match begin.or_else(|| self.first_waiting(from)) {
             Some(found) => found,
             None => return Ok(self.clock.presentation_time(self.cursor)),
@@ -36,6 +37,8 @@ impl State {
         }
         if begin.is_some() {
             self.cut_sections(time);
+        } else {
+            self.keep_shared(start);
         }
         let dropped: usize = self
             .queue
@@ -49,6 +52,7 @@ impl State {
         self.cursor = start.saturating_add(self.tolerance_at(start));
         // As after a seek: a level that the user has fixed is waited for, if its playlist is not there yet.
         self.follows = None;
+        self.has_ended = false;
         #[cfg(feature = "cache")]
         self.forget_offline();
         Ok(time)
@@ -71,7 +75,7 @@ impl State {
     fn cut_sections(&mut self, time: Duration) {
         let sections = &mut self.sections;
         let is_behind = |section: &&mut SectionBuffer| section.info.start >= time && !section.is_begun();
-        let mut reason = None;
+        let (mut reason, mut end) = (None, time);
         while let Some(section) = sections.buffers.back_mut().filter(is_behind) {
             // The number is given again only if no reader has it.
             if sections.handed <= section.id {
@@ -87,13 +91,16 @@ impl State {
             if dropped.is_some() {
                 // What follows continues this section, and not the ones behind it.
                 reason = section.is_closed.then_some(Discontinuity::Reopened);
+                // Not the begin of what is dropped: that may lack a frame which another level has.
+                end = section.end();
             }
         }
         // What was to follow is placed again, with its own reasons.
         sections.next_discontinuity = reason;
-        sections.begins.retain(|(begin, _)| *begin < time);
-        sections.placed = None;
-        (self.discontinuity, self.carried) = (None, None);
-        self.clock.drop_from(time);
+        let first = sections.begins.partition_point(|begin| begin.time < time);
+        // What follows may continue the frame that what is dropped has not continued.
+        self.carried = sections.begins.drain(first..).next().and_then(|begin| begin.unjoined);
+        (sections.placed, sections.unjoined, self.discontinuity) = (None, None, None);
+        self.clock.drop_from(end);
     }
 }

@@ -181,10 +181,11 @@ impl State {
     }
 
     /// The server does not write this playlist any more, as it seems: another one may be better (section 6.3.4).
-    /// True if there is another one.
+    /// True if there is another one, or if this one was not known to be stale: a reader may wait for what it has no more.
     pub(crate) fn handle_stale(&mut self, variant: usize, now: Instant) -> bool {
+        let was_stale = std::mem::replace(&mut self.ladder.variants[variant].is_stale, true);
         self.exclude(variant, now, EXCLUSION);
-        self.has_usable(now)
+        !was_stale || self.has_usable(now)
     }
 
     /// A live playlist has not changed for too long. `is_outage` if the server could not be reached. True if another variant can be
@@ -196,6 +197,7 @@ impl State {
         is_outage: bool,
         now: Instant,
     ) -> bool {
+        self.ladder.variants[variant].is_stale |= !is_outage;
         self.exclude(variant, now, EXCLUSION);
         let has_usable = self.has_usable(now);
         // In an outage a reader waits, as for a segment.

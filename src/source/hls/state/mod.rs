@@ -18,6 +18,7 @@ mod commit;
 mod confirm;
 mod demand;
 mod drop_buffered;
+mod ends;
 mod failures;
 mod hints;
 mod kept;
@@ -58,7 +59,7 @@ use self::recovery::Recovery;
 use self::replacements::Replacements;
 use self::resources::Resources;
 use self::section::Discontinuity;
-use self::sections::Sections;
+use self::sections::{CarriedFrame, Sections};
 use super::config::{HlsConfig, Quality};
 use super::event::HlsEvent;
 use super::ladder::levels::Ladder;
@@ -98,6 +99,8 @@ pub(crate) struct State {
     pending_playlist: Option<(usize, bool)>,
     /// Number of playlists that `plan` has requested.
     requested: u64,
+    /// No level goes on behind the cursor: what else can be loaded has ended, too.
+    has_ended: bool,
     /// Where the next segment starts.
     cursor: Duration,
     /// The position after the last segment, in the playlist of its variant.
@@ -112,8 +115,8 @@ pub(crate) struct State {
     /// A preload hint that failed.
     refused_hint: Option<(usize, PlaylistPosition)>,
     clock: Clock,
-    /// The beginning of a frame that ends in the segment at this position of this variant.
-    carried: Option<(usize, PlaylistPosition, Vec<u8>)>,
+    /// The beginning of a frame that ends in the next segment.
+    carried: Option<CarriedFrame>,
     sections: Sections,
     recovery: Recovery,
     /// `plan` had nothing to do for lack of room: the reader makes some, or what arrives leaves the network.
@@ -168,6 +171,7 @@ impl State {
             steering,
             pending_playlist: None,
             requested: 0,
+            has_ended: false,
             cursor: start,
             follows: None,
             queue: VecDeque::new(),
@@ -273,7 +277,11 @@ mod cached_tests;
 #[cfg(test)]
 mod drop_buffered_tests;
 #[cfg(test)]
+mod ends_tests;
+#[cfg(test)]
 mod failure_tests;
+#[cfg(test)]
+mod joined_tests;
 #[cfg(test)]
 mod late_tests;
 #[cfg(test)]

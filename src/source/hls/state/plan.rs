@@ -317,7 +317,10 @@ impl State {
                 }
                 // Until its playlist is there, the last variant continues, unless it has failed or the user does not want it.
                 let current = &self.ladder.variants[self.variant];
-                if !current.is_usable(now) || current.rendition != self.rendition {
+                if !current.is_usable(now)
+                    || current.rendition != self.rendition
+                    || self.is_over(self.variant)
+                {
                     return;
                 }
                 // Nothing is played yet, and a segment of this level would arrive more slowly than it plays: it would be abandoned, and
@@ -330,7 +333,7 @@ impl State {
                     return;
                 }
             }
-            if !self.add_segment() {
+            if !self.add_segment() && !self.leaves_ended(now) {
                 return;
             }
         }
@@ -369,7 +372,8 @@ impl State {
         };
         let most = self.level_cap.at(self.cursor).unwrap_or(usize::MAX);
         let level = self.best_level(level).min(most).min(self.levels().len() - 1);
-        self.pick(level, now, |_| true).unwrap_or_else(|| self.last_resort())
+        let going_on = if self.ends_at_once() { None } else { self.pick_going_on(level, now) };
+        going_on.or_else(|| self.pick(level, now, |_| true)).unwrap_or_else(|| self.last_resort())
     }
 
     pub(crate) fn target_duration(&self) -> Duration {

@@ -11,6 +11,7 @@ use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::section::Discontinuity;
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::config::HlsConfig;
+use crate::source::hls::event::HlsEvent;
 use crate::source::hls::ladder::levels::Load;
 use crate::source::hls::playlist::MediaPlaylist;
 use crate::source::hls::timeline::start::{hold_back, start_of};
@@ -45,7 +46,11 @@ impl State {
     ) -> bool {
         // Before: it shows how much later than that of the variant in use it was loaded.
         self.ladder.variants[variant].last_load = Some(load);
-        self.handle_playlist(variant, list, url)
+        let is_new = self.handle_playlist(variant, list, url);
+        if is_new {
+            self.ladder.variants[variant].last_change = Some(load.ended);
+        }
+        is_new
     }
 
     /// A playlist has arrived. True if it brings something new.
@@ -84,6 +89,7 @@ impl State {
         };
         if is_new {
             self.recovery.stuck = None;
+            self.ladder.variants[variant].is_stale = false;
         }
         self.release(variant, number, Some(&timeline));
         self.check_hints(variant, &timeline);
@@ -96,7 +102,10 @@ impl State {
     /// How much later the playlist of this variant was loaded than that of the variant in use.
     fn later_than_own(&self, variant: usize) -> Duration {
         let ended = |variant: usize| Some(self.ladder.variants[variant].last_load?.ended);
-        let both = ended(variant).zip(ended(self.variant));
+        let own = &self.ladder.variants[self.variant];
+        // What a playlist that is not written any more shows is as old as its last change.
+        let own_time = if own.is_stale { own.last_change } else { ended(self.variant) };
+        let both = ended(variant).zip(own_time);
         both.map_or(Duration::ZERO, |(other, own)| other.saturating_duration_since(own))
     }
 
@@ -171,7 +180,13 @@ impl State {
 
     /// The playlist with which it was opened was loaded.
     pub(crate) fn set_first_load(&mut self, load: Load) {
-        self.ladder.variants[self.variant].last_load = Some(load);
+        let own = &mut self.ladder.variants[self.variant];
+        (own.last_load, own.last_change) = (Some(load), Some(load.ended));
+    }
+
+    /// Another rendition than the preferred one was opened.
+    pub(crate) fn handle_rendition_failed(&mut self, name: Box<str>, error: Error) {
+        self.events.push(HlsEvent::RenditionFailed { name, error });
     }
 
     /// Times that can be sought to.

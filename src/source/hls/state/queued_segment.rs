@@ -32,6 +32,8 @@ pub(crate) struct QueuedSegment {
     pub(super) copy: Option<Output>,
     /// The beginning of a frame that ends in the next segment.
     pub(crate) tail: Vec<u8>,
+    /// The end of that frame, if the next segment had arrived and was dropped.
+    pub(super) dropped_head: Vec<u8>,
     /// What the encoder has added to the audio that begins with it, if it says so.
     pub(super) gapless: Option<Gapless>,
     /// How much of its last decoded audio the encoder has added.
@@ -115,6 +117,7 @@ impl QueuedSegment {
             has_frames: false,
             is_counted: false,
             tail: Vec::new(),
+            dropped_head: Vec::new(),
             gapless: None,
             padding: Duration::ZERO,
             reloads: 0,

@@ -4,6 +4,21 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::section::{Discontinuity, KEPT, SectionBuffer};
+use crate::source::hls::timeline::PlaylistPosition;
+
+/// The beginning of a frame that ends in the segment at this position of this variant.
+pub(super) type CarriedFrame = (usize, PlaylistPosition, Vec<u8>);
+
+/// Where a segment begins in a section.
+#[derive(Debug)]
+pub(super) struct SegmentBegin {
+    /// Presentation time of its first frame.
+    pub(super) time: Duration,
+    /// Where it starts in its playlist.
+    pub(super) start: Duration,
+    /// The beginning of a frame of the segment before, if this one does not continue it.
+    pub(super) unjoined: Option<CarriedFrame>,
+}
 
 #[derive(Debug)]
 pub(super) struct Sections {
@@ -11,7 +26,9 @@ pub(super) struct Sections {
     pub(super) buffers: VecDeque<SectionBuffer>,
     /// Presentation times of the segments of which frames were placed, and their starts in the playlist. Those that no seek back can
     /// reach are removed.
-    pub(super) begins: VecDeque<(Duration, Duration)>,
+    pub(super) begins: VecDeque<SegmentBegin>,
+    /// The beginning of a frame of the last segment, which the next one does not continue.
+    pub(super) unjoined: Option<CarriedFrame>,
     /// Number of the next one. No number that a reader has is given again.
     pub(super) next_id: u64,
     /// The next section to hand out.
@@ -40,6 +57,7 @@ impl Sections {
         Self {
             buffers: VecDeque::new(),
             begins: VecDeque::new(),
+            unjoined: None,
             next_id: 0,
             handed: 0,
             next_discontinuity: Some(Discontinuity::Start),
@@ -56,9 +74,9 @@ impl Sections {
     /// The frame at `time` is the first one of the segment at `start`.
     pub(super) fn begin_segment(&mut self, time: Duration, start: Duration) {
         let kept = self.reader_time.saturating_sub(KEPT);
-        while self.begins.front().is_some_and(|(begin, _)| *begin < kept) {
+        while self.begins.front().is_some_and(|begin| begin.time < kept) {
             self.begins.pop_front();
         }
-        self.begins.push_back((time, start));
+        self.begins.push_back(SegmentBegin { time, start, unjoined: self.unjoined.take() });
     }
 }

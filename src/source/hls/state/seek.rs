@@ -97,6 +97,7 @@ impl State {
         self.drop_sections(reason);
         self.move_reader(target);
         self.cursor = target;
+        self.has_ended = false;
         self.follows = None;
         self.is_starting = true;
         self.level_cap.clear();
@@ -113,7 +114,7 @@ impl State {
         // Sections that were not handed out yet are gone.
         self.sections.handed = self.sections.next_id;
         self.clock.seek();
-        self.carried = None;
+        (self.carried, self.sections.unjoined) = (None, None);
         self.sections.next_discontinuity = Some(reason);
         (self.sections.has_landed, self.sections.placed) = (false, None);
         self.replacements.clear();

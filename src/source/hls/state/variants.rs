@@ -57,9 +57,19 @@ impl State {
         now: Instant,
         is_wanted: impl Fn(&VariantStream) -> bool,
     ) -> Option<usize> {
+        self.pick_index(level, now, |index| is_wanted(&self.ladder.variants[index]))
+    }
+
+    /// As `pick`, by the index of the variant.
+    pub(super) fn pick_index(
+        &self,
+        level: usize,
+        now: Instant,
+        is_wanted: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         let current = &self.ladder.variants[self.variant];
-        let usable = self.ladder.variants.iter().enumerate().filter(|(_, variant)| {
-            variant.rendition == self.rendition && variant.is_usable(now) && is_wanted(variant)
+        let usable = self.ladder.variants.iter().enumerate().filter(|(index, variant)| {
+            variant.rendition == self.rendition && variant.is_usable(now) && is_wanted(*index)
         });
         let best = usable.min_by_key(|(index, variant)| {
             let rank = self.steering.as_ref().map_or(0, |steering| steering.rank(&variant.pathway));
@@ -86,6 +96,7 @@ impl State {
 
     /// Drops the segments from `start` on, and continues there with another variant.
     pub(super) fn restart_at(&mut self, start: Duration, variant: usize, now: Instant) {
+        self.keep_shared(start);
         self.retain_segments(|queued| queued.start < start);
         self.cursor = start;
         self.follows = self.queue.back().map(|queued| (queued.variant, queued.next));
@@ -215,7 +226,9 @@ impl State {
                         url,
                         pathway: clone.id.clone(),
                         excluded_until: None,
+                        is_stale: false,
                         last_load: None,
+                        last_change: None,
                         is_refreshed: false,
                         ..variant.clone()
                     })

@@ -96,10 +96,15 @@ impl Clock {
         self.played = self.played.map(|played| played.min(latest));
     }
 
-    /// The frames from `time` on were dropped: those that follow take their place.
+    /// All frames that end after `time` were dropped: others take their place.
     pub(crate) fn drop_from(&mut self, time: Duration) {
         (self.next, self.segment) = (Some(time), None);
         self.played = self.played.map(|played| played.min(time));
+    }
+
+    /// The last frame, which has no time of its own, follows one that has: it was played as well.
+    pub(crate) fn handle_shared(&mut self) {
+        self.played = self.played.and(self.next);
     }
 
     /// The next frame follows the last one, whatever its time is.

@@ -21,6 +21,8 @@ pub(crate) struct Timeline {
     pub(crate) url: Url,
     /// The playlist that came after it seemed to be that of a server that has started again.
     pub(crate) seems_restarted: bool,
+    /// It begins with the presentation: it had an end, or a type, when it was loaded first. Else it is a window.
+    is_whole: bool,
     /// Start of each segment, and the end of the last one.
     starts: Vec<Duration>,
 }
@@ -36,7 +38,8 @@ impl Timeline {
             at = at.saturating_add(segment.duration);
             starts.push(at);
         }
-        Self { list: Arc::new(list), url, seems_restarted: false, starts }
+        let is_whole = list.is_ended || list.playlist_type.is_some();
+        Self { list: Arc::new(list), url, seems_restarted: false, is_whole, starts }
     }
 
     /// How another version of this playlist relates to it.
@@ -78,7 +81,7 @@ impl Timeline {
         self.drop_earlier(&mut list);
         let start = self.start_of(list.media_sequence);
         let start = start.or_else(|| self.start_by_date(&list)).unwrap_or_else(|| self.start_by_count(&list));
-        Self::new(list, url, start)
+        Self { is_whole: self.is_whole, ..Self::new(list, url, start) }
     }
 
     /// Leaves out segments that precede the first one of this version: they might have to start before the presentation does.
@@ -108,13 +111,13 @@ impl Timeline {
         // Section 6.3.2: media sequence numbers of different playlists can't be compared. So the dates decide.
         let start = self.start_by_date(&list).unwrap_or_else(|| {
             // A live playlist that has ended meanwhile has a window, too.
-            let is_whole = self.list.is_ended || list.media_sequence == self.list.media_sequence;
+            let is_whole = self.is_whole || list.media_sequence == self.list.media_sequence;
             if list.is_ended && is_whole || list.playlist_type.is_some() {
                 return self.starts[0];
             }
             self.start_of_live(&list, later)
         });
-        Self::new(list, url, start)
+        Self { is_whole: self.is_whole, ..Self::new(list, url, start) }
     }
 
     /// Start of a live playlist without dates, which was loaded so much `later` than this one.
@@ -124,12 +127,15 @@ impl Timeline {
         // After an outage this one lacks what was added meanwhile. The server may have added nothing, too.
         let unchanged = self.end().saturating_sub(list.duration());
         let grown = self.end().saturating_add(self.added_in(later)).saturating_sub(list.duration());
-        let is_plausible = |start: &Duration| {
-            (unchanged.saturating_sub(limit)..=grown.saturating_add(limit)).contains(start)
-        };
+        // One that has ended may have done so long before the end of this one.
+        let earliest = if list.is_ended { Duration::ZERO } else { unchanged.saturating_sub(limit) };
+        let is_plausible = |start: &Duration| (earliest..=grown.saturating_add(limit)).contains(start);
         let is_behind = list.media_sequence > self.list.end_sequence();
-        let by_number =
+        let by_first =
             if is_behind { Some(self.start_by_count(list)) } else { self.start_of(list.media_sequence) };
+        // Its first segments may have left the window of this one.
+        let by_end = || self.start_of(list.end_sequence())?.checked_sub(list.duration());
+        let by_number = by_first.or_else(by_end);
         // Its last segment may be newer or older than ours, so the ends alone would be wrong by a segment now and then. Most
         // servers number the segments of all levels alike: numbers that agree with the ends within a segment are believed.
         by_number.filter(is_plausible).unwrap_or(grown)
