@@ -5,8 +5,6 @@
 //! compare the ratios. Everything is read from the page cache.
 
 mod measure;
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};

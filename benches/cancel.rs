@@ -4,8 +4,6 @@
 //! The first rows are the limit: what the machine needs for a shutdown and a wake-up.
 
 mod measure;
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use std::io::Read;
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -7,8 +7,6 @@
 //! is left out, because it takes a minute each time. `RUST_LOG=windway=debug` shows the requests.
 
 mod measure;
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use std::io::Read;
 use std::process::ExitCode;

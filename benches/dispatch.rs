@@ -12,8 +12,6 @@
 //! ```
 
 mod measure;
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};

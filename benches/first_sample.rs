@@ -20,8 +20,6 @@ mod measure;
 mod picture;
 #[path = "first_sample/reads.rs"]
 mod reads;
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use std::fs::{self, File};
 use std::path::Path;

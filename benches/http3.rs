@@ -6,8 +6,6 @@
 //! Servers and links run in the same process, so that CPU time is that of the calling thread and of `windway-quic`.
 
 mod measure;
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 #[path = "../tests/support/h3/mod.rs"]
 mod h3;

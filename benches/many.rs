@@ -34,8 +34,6 @@
 //! answer: pieces of 64 MiB whose bytes a caller waits for could hold all workers until they end.
 
 mod measure;
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use std::io::Read;
 use std::process::Command;

@@ -2,9 +2,6 @@
 //!
 //! `cargo bench --bench memory`. The server runs in the same process and uses about 10 KiB for each connection.
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::io::Read;
 use std::thread::sleep;
 use std::time::Duration;

@@ -4,8 +4,6 @@
 //! and one for each answer.
 
 mod measure;
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use std::io::{Read, Seek, SeekFrom};
 use std::time::{Duration, Instant};

@@ -3,8 +3,6 @@
 //! `cargo bench --bench scale`. The server refuses each request at once, so that mainly the downloader is measured.
 
 mod measure;
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use measure::report;
 use support::{Answer, Origin};

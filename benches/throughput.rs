@@ -10,8 +10,6 @@
 //! left than this one, which composes each chunk.
 
 mod measure;
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use std::io::{Read, Seek, Write};
 use std::net::TcpStream;

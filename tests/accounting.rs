@@ -1,8 +1,6 @@
 //! Whatever a random mixture of peers, servers, cancellations and limits does: each fetch ends once, its events come in order, and
 //! the totals agree with the events, with the sinks and with each other. `WINDWAY_SEED` repeats a run, `WINDWAY_ROUNDS` makes more.
 
-mod support;
-
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,8 +1,6 @@
 //! The measured rate is that of the network. A caller that pauses a body does not lower it, and a caller that reads late what
 //! has arrived meanwhile does not raise it.
 
-mod support;
-
 use std::io::Read;
 use std::thread;
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! Seeks that bisect, as those of symphonia in Ogg and in FLAC without a seek table.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! A sink whose `finish` blocks costs the thread that it blocks, and delays nothing else.
 
-mod support;
-
 use std::collections::HashSet;
 use std::io::Read;
 use std::sync::mpsc;

@@ -1,7 +1,5 @@
 //! The memory budget of a downloader, `max_buffered`, with real streams.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;

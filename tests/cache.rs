@@ -1,8 +1,6 @@
 //! The persistent cache, through whole streams and a scripted origin.
 #![cfg(feature = "cache")]
 
-mod support;
-
 use std::fs;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};

@@ -4,8 +4,6 @@
 //! The children are this executable once more: the test that is named `child` and does nothing else.
 #![cfg(feature = "cache")]
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

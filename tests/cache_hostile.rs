@@ -2,8 +2,6 @@
 //! hang, and an error only where there is one.
 #![cfg(all(feature = "cache", unix))]
 
-mod support;
-
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, symlink};

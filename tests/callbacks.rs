@@ -1,7 +1,5 @@
 //! Every callback of windway combined with every blocking call. The crate's documentation has the same table.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};

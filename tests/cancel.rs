@@ -1,7 +1,5 @@
 //! Cancelling: in each state of a fetch, by each call that cancels. Each fetch ends once, at once, with the reason.
 
-mod support;
-
 use std::io::Read;
 use std::sync::mpsc;
 use std::thread;

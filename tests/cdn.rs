@@ -4,8 +4,6 @@
 //! `cargo test --test cdn -- --ignored --nocapture --test-threads 1`.
 #![cfg(unix)]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io::{Read, Seek, SeekFrom};

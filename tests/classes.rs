@@ -1,7 +1,5 @@
 //! The order in which fetches run: priorities, turns of peers, promotion, preemption, limits, and late polling of peers.
 
-mod support;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};

@@ -1,7 +1,5 @@
 //! Connections: preconnected, pooled, silently dead, broken; proxies and credentials.
 
-mod support;
-
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;

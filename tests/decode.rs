@@ -1,7 +1,5 @@
 //! A decoder makes the same samples of a file over HTTP as of the local file.
 
-mod support;
-
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

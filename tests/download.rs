@@ -1,8 +1,6 @@
 //! Downloads to named files: whole or not there, continued after any end, and played meanwhile from the same bytes.
 #![cfg(feature = "cache")]
 
-mod support;
-
 use std::error::Error as _;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};

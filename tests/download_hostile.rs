@@ -1,8 +1,6 @@
 //! Downloads where the directory, the server or another program does what it should not.
 #![cfg(feature = "cache")]
 
-mod support;
-
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 #[cfg(unix)]

@@ -1,7 +1,5 @@
 //! The downloader without streams: peers, `execute`, `batch` and `next_fetch`, and how fetches end.
 
-mod support;
-
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, mpsc};

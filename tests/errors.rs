@@ -1,7 +1,5 @@
 //! Errors of opening: each has its kind, the URL and the cause.
 
-mod support;
-
 use std::error::Error as _;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

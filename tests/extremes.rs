@@ -1,7 +1,5 @@
 //! Every number of a configuration at its smallest and its largest: it is refused by name, or it works.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
 

@@ -2,8 +2,6 @@
 //! Every delivered byte is checked by its offset. Bytes that cannot be delivered are an error that names the trap. No trap causes a
 //! hang or an unbounded number of requests.
 
-mod support;
-
 // `tests/h3_faults.rs` is this file over HTTP/3.
 #[cfg(feature = "http3")]
 #[path = "support/h3/mod.rs"]

@@ -1,7 +1,5 @@
 //! A stream reads like a local file of the same bytes.
 
-mod support;
-
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,15 +1,11 @@
 //! A file on a server that means harm: it lies in its heads, and the file lies about itself. Whatever it sends, a read returns
 //! the right bytes or an error, and returns.
 
-#[path = "support/mux.rs"]
-mod mux;
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mux::Random;
+use support::mux::Random;
 use support::{Answer, Content, Origin, Request, in_time};
 use windway::config::ReadAhead;
 use windway::event::Event;

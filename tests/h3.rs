@@ -1,8 +1,6 @@
 //! Files and fetches over HTTP/3: ranges, cancellation, reuse, discovery, fallback.
 #![cfg(feature = "http3")]
 
-mod support;
-
 #[path = "support/h3/mod.rs"]
 mod h3;
 

@@ -2,8 +2,6 @@
 //! The table of the guide comes from here.
 #![cfg(feature = "http3")]
 
-mod support;
-
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};

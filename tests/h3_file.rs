@@ -1,8 +1,6 @@
 //! A stream over HTTP/3 can't be distinguished from a file on disk, also over a path that loses packets.
 #![cfg(feature = "http3")]
 
-mod support;
-
 #[path = "support/h3/mod.rs"]
 mod h3;
 

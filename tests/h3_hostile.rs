@@ -1,8 +1,6 @@
 //! Servers that break the rules of QUIC, HTTP/3 or QPACK. Each gets a typed error, in time, and costs other requests nothing.
 #![cfg(feature = "http3")]
 
-mod support;
-
 #[path = "support/h3/mod.rs"]
 mod h3;
 

@@ -1,8 +1,6 @@
 //! HTTP/3 over networks that change, lose packets or go silent, and sessions that are resumed.
 #![cfg(feature = "http3")]
 
-mod support;
-
 #[path = "support/h3/mod.rs"]
 mod h3;
 

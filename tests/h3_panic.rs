@@ -2,8 +2,6 @@
 //! this one panics when the test wants it to, on the thread of windway that handles the packets.
 #![cfg(feature = "http3")]
 
-mod support;
-
 #[path = "support/h3/mod.rs"]
 mod h3;
 

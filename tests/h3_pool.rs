@@ -1,8 +1,6 @@
 //! Connections over HTTP/3 as a pool: what is ready, what is in use, and what is kept for urgent fetches.
 #![cfg(feature = "http3")]
 
-mod support;
-
 #[path = "support/h3/mod.rs"]
 mod h3;
 

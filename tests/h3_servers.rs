@@ -4,8 +4,6 @@
 //! `WINDWAY_PYTHON=venv/bin/python cargo test --all-features --test h3_servers -- --ignored`, or the name of one.
 #![cfg(all(unix, feature = "http3"))]
 
-mod support;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::net::{TcpListener, UdpSocket};

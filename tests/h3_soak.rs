@@ -4,8 +4,6 @@
 //! `WINDWAY_SEED` repeats a run, `WINDWAY_SECONDS` makes it longer.
 #![cfg(feature = "http3")]
 
-mod support;
-
 #[path = "support/h3/mod.rs"]
 mod h3;
 

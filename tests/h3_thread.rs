@@ -1,8 +1,6 @@
 //! The thread of HTTP/3 ends with its downloader. In a process of its own, because the threads of the process are counted.
 #![cfg(all(target_os = "linux", feature = "http3"))]
 
-mod support;
-
 #[path = "support/h3/mod.rs"]
 mod h3;
 

@@ -1,7 +1,5 @@
 //! Hedged requests of many requests at once: their budget.
 
-mod support;
-
 use std::thread;
 use std::time::Duration;
 

@@ -1,21 +1,18 @@
 //! HLS: exact frames from every container, over seeks, levels, keys, gaps and a live window.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use mux::{Entry, Random, Ts, aac_frames, adts, fragment};
 use presentation::{
     FRAMES, SEGMENT, Site, all, downloader, extinf, mp4, numbers, open, play, segment_frames, site, vod,
 };
+use support::mux::{self, Entry, Random, Ts, aac_frames, adts, fragment};
 use support::{Answer, Content, Origin, Request};
 use windway::abr::{Abr, AbrConfig, Running, Snapshot};
 use windway::config::{CookieJar, Cookies};

@@ -1,11 +1,8 @@
 //! What HLS costs: round trips to the first sample and after a seek, requests and connections.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::Read;
 use std::sync::{Arc, Condvar, Mutex};

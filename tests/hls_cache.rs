@@ -2,11 +2,8 @@
 //! mixed up with another version.
 #![cfg(all(feature = "cache", feature = "hls", unix))]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::fs;
 use std::io::Read;
@@ -18,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use presentation::{FRAMES, Site, downloader, extinf, mp4, packed, play, site, vod};
+use support::mux;
 use support::{Answer, Origin, Request};
 use tempfile::TempDir;
 use windway::cache::{Cache, CacheConfig, CacheUse};

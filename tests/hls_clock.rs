@@ -1,17 +1,14 @@
 //! HLS: times of presentations whose media times start anywhere and start again, and whose playlists are wrong about durations.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::Read;
 use std::time::Duration;
 
-use mux::{Random, Ts, id3};
 use presentation::{FRAMES, SEGMENT, Site, all, numbers, open, segment_frames, vod};
+use support::mux::{Random, Ts, id3};
 use windway::hls::{Discontinuity, Hls, Quality, Section};
 
 /// Media times start again after so many units of 90 kHz.

@@ -3,11 +3,8 @@
 //! The only test of its process, because it counts threads.
 #![cfg(all(feature = "hls-aes", target_os = "linux"))]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::Read;
 

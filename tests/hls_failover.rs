@@ -1,11 +1,8 @@
 //! HLS where something is broken: playing goes on while any server, variant or URL has the audio.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use presentation::{FRAMES, Site, all, downloader, extinf, numbers, open, play, site, ts, vod};
+use support::mux;
 use support::{Answer, Content, Origin};
 use windway::ErrorKind;
 use windway::hls::{Discontinuity, HlsConfig, HlsEvent, Hook, Quality, RequestHook, RequestKind};

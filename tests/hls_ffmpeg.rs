@@ -3,10 +3,6 @@
 //! `cargo test --test hls_ffmpeg --features hls-aes -- --ignored`. Needs `ffmpeg`, and `nginx` for the live stream.
 #![cfg(feature = "hls")]
 
-#[path = "support/ffmpeg.rs"]
-mod ffmpeg;
-mod support;
-
 use std::fs;
 use std::io::{Cursor, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -15,9 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ffmpeg::{Folder, left, list_fragments};
 use support::Origin;
 use support::decoding::Decoding;
+use support::ffmpeg::{Folder, left, list_fragments};
 use windway::hls::{Discontinuity, Hls, HlsConfig};
 use windway::media::AudioCodec;
 use windway::{Downloader, DownloaderConfig};

@@ -2,20 +2,17 @@
 //! with borders of their own.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mux::{AAC, Entry, Ts, aac_frames, ac3_frames, adts, fragment, init, mp3_frames};
 use presentation::{Site, all, extinf, open, vod};
 use support::Origin;
+use support::mux::{AAC, Entry, Ts, aac_frames, ac3_frames, adts, fragment, init, mp3_frames};
 use windway::hls::{Discontinuity, Quality};
 use windway::media::AudioCodec;
 use windway::{Error, ErrorKind};

@@ -1,11 +1,8 @@
 //! Calls of a handle that can't do what they are asked for.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::Read;
 use std::thread;

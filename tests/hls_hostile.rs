@@ -1,11 +1,8 @@
 //! HLS against servers and playlists that mean harm: no hang, no panic, no memory without a limit.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

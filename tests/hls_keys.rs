@@ -1,19 +1,16 @@
 //! Keys and initialization sections that servers hold back, cut, replace, swell or change.
 #![cfg(feature = "hls-aes")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::Read;
 use std::time::{Duration, Instant};
 
 use aes::cipher::block_padding::Pkcs7;
 use aes::cipher::{BlockEncryptMut, KeyIvInit};
-use mux::Entry;
 use presentation::{FRAMES, Site, extinf, mp4, numbers, segment_frames, site, ts, vod};
+use support::mux::{self, Entry};
 use support::{Answer, Content, Origin, Request};
 use windway::hls::{Discontinuity, Hls, HlsConfig, Section};
 use windway::media::AudioCodec;

@@ -1,19 +1,16 @@
 //! HLS: live playlists that are not what section 6.2.2 asks for. No frame is lost or doubled for it.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mux::{Ts, aac_frames, adts};
 use presentation::{Site, open, play};
+use support::mux::{Ts, aac_frames, adts};
 use support::{Answer, Content, Origin};
 use windway::hls::{Discontinuity, Quality};
 

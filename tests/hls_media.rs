@@ -1,17 +1,14 @@
 //! HLS: what precedes the presentation is told, and nothing of it moves the times.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::Read;
 use std::time::Duration;
 
-use mux::{Entry, aac_frames, fragment, id3, mp3_frames};
 use presentation::{FRAMES, Site, all, extinf, numbers, open, segment_frames, ticks, vod};
+use support::mux::{self, Entry, aac_frames, fragment, id3, mp3_frames};
 use windway::Stream;
 use windway::hls::{Discontinuity, Section};
 

@@ -1,11 +1,8 @@
 //! Openings of HLS in the background: shown, cancelled whatever they wait for, and as good as those that are waited for.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::net::TcpListener;
 use std::sync::Arc;

@@ -1,11 +1,8 @@
 //! A server that can't be reached for a while: readers wait until the read timeout, and then audio goes on where it stopped.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::Read;
 use std::sync::Arc;

@@ -1,11 +1,8 @@
 //! Redirects of everything that HLS requests: where relative URIs lead then, chains, loops, and what may not be followed.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,17 +1,14 @@
 //! A section that is dropped before its end: the next one continues it.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::Read;
 use std::time::Duration;
 
-use mux::{aac_frames, adts};
 use presentation::{FRAMES, all, downloader, extinf, numbers, open, site, vod};
+use support::mux::{aac_frames, adts};
 use windway::hls::{Discontinuity, HlsConfig};
 use windway::stream::Phase;
 

@@ -1,18 +1,15 @@
 //! Seeks inside of what is buffered: nothing is fetched again.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use mux::Random;
 use presentation::{FRAMES, SEGMENT, all, downloader, numbers, open, play, segment_frames, site};
 use support::link::{Link, LinkConfig};
+use support::mux::Random;
 use support::{Origin, poll_until};
 use windway::hls::{Discontinuity, Hls, HlsConfig, HlsHandle, Quality, Section};
 use windway::stream::Phase;

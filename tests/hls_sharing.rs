@@ -1,11 +1,8 @@
 //! HLS on slow networks: two streams of one downloader share one by their priorities, and a proxy holds segments back.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -13,9 +10,9 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mux::{aac_frames, adts, id3};
 use presentation::{FRAMES, SEGMENT, downloader, extinf, ticks, vod};
 use support::link::{Link, LinkConfig};
+use support::mux::{aac_frames, adts, id3};
 use support::{Answer, Content, Origin, Request};
 use windway::Downloader;
 use windway::Priority;

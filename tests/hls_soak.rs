@@ -4,18 +4,15 @@
 //! presentation, 30 by default.
 #![cfg(feature = "hls")]
 
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mux::{Random, Ts, aac_frames, adts};
 use presentation::{downloader, extinf};
+use support::mux::{Random, Ts, aac_frames, adts};
 use support::{Answer, Content, Origin, Request};
 use windway::ErrorKind;
 use windway::hls::{Hls, HlsConfig};

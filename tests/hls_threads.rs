@@ -1,21 +1,16 @@
 //! HLS used by several threads at once: no hang, no panic, and what is played last is what was sought last.
 #![cfg(feature = "hls")]
 
-#[path = "support/low_latency.rs"]
-mod low_latency;
-#[path = "support/mux.rs"]
-mod mux;
 #[path = "support/presentation.rs"]
 mod presentation;
-mod support;
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use low_latency::LowLatency;
 use presentation::{FRAMES, numbers, open, site};
 use support::Origin;
+use support::low_latency::LowLatency;
 use windway::ErrorKind;
 use windway::hls::{Hls, HlsHandle, Quality};
 use windway::stream::Phase;

@@ -3,16 +3,12 @@
 //! `cargo test --test hls_timing --features hls -- --ignored`. Needs `ffmpeg`.
 #![cfg(feature = "hls")]
 
-#[path = "support/ffmpeg.rs"]
-mod ffmpeg;
-mod support;
-
 use std::fs;
 use std::io::Read;
 use std::time::Duration;
 
-use ffmpeg::{Folder, left, list_fragments};
 use support::Origin;
+use support::ffmpeg::{Folder, left, list_fragments};
 use windway::hls::{Hls, HlsConfig, Section};
 use windway::{Downloader, DownloaderConfig};
 

@@ -2,8 +2,6 @@
 //! they look at all threads of the process.
 #![cfg(target_os = "linux")]
 
-mod support;
-
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::{Mutex, mpsc};

@@ -10,8 +10,6 @@
 //! - threads and descriptors that are left: `tests/lifecycle.rs`;
 //! - a busy loop while all workers are busy: `tests/idle.rs`.
 
-mod support;
-
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};

@@ -1,7 +1,5 @@
 //! An interrupt ends the blocked calls of its own reader. The other readers of the file wait on.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};

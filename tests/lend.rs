@@ -1,7 +1,5 @@
 //! Readers that are blocked while all workers are busy run their fetches themselves.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;

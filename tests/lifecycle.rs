@@ -1,7 +1,5 @@
 //! No thread, no descriptor and no blocked thread is left after the end of streams, radios and downloaders.
 
-mod support;
-
 use std::io::Read;
 use std::sync::{Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};

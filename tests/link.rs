@@ -1,7 +1,5 @@
 //! The link in front of the scripted origin: its arithmetic in virtual time, and a relay that is never faster.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};

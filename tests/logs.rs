@@ -1,8 +1,6 @@
 //! The log at the level `debug` tells the story of a playback: a line for each response, with its bytes, and one for each end. Alone in
 //! its process, which has one logger.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,8 +2,6 @@
 //!
 //! That a rate is not exceeded is a lower bound of a time, which a busy machine only makes longer.
 
-mod support;
-
 use std::io::Read;
 use std::sync::mpsc::Receiver;
 use std::thread;

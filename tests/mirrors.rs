@@ -1,8 +1,6 @@
 //! Other places of a file or a station: mirrors, and fresh URLs in place of those that expire. What is stored is kept, and bytes of
 //! two versions are never joined.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,8 +1,6 @@
 //! Network changes, silently dead connections, and hosts that never answer. Fetches continue over other connections, and no
 //! connection is left behind.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;

@@ -1,7 +1,5 @@
 //! URLs of an unknown kind: one request, whose response is read on as what it turns out to be.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::thread;
 use std::time::Duration;

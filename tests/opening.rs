@@ -1,7 +1,5 @@
 //! Opening a file requests its beginning and its end in parallel. Both stay stored.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;

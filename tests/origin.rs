@@ -1,7 +1,5 @@
 //! The scripted server misbehaves exactly as configured, byte for byte. The other tests depend on that.
 
-mod support;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;

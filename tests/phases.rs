@@ -1,7 +1,5 @@
 //! A player can distinguish a stream that ended, one that failed, and one that was closed.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,7 +1,5 @@
 //! Streams through an HTTP or SOCKS proxy deliver the same bytes, and none that the proxy has changed.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::TcpListener;
 use std::thread;

@@ -1,8 +1,6 @@
 //! Queues: the next track is there before its turn, a skip waits for nothing, and a track that fails ends itself only.
 #![cfg(feature = "queue")]
 
-mod support;
-
 use std::io::{Read, Seek};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

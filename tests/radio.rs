@@ -1,7 +1,5 @@
 //! Radio: exact audio, exact title positions, and no end but the one that the station means.
 
-mod support;
-
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,7 +1,5 @@
 //! Radio: what a user interface shows of it, in one look and at an interval.
 
-mod support;
-
 use std::io::Read;
 use std::thread;
 use std::time::Duration;

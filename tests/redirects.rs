@@ -1,7 +1,5 @@
 //! The target of a redirect is remembered, and replaced when it fails. And servers that refuse ranges, but serve the whole file.
 
-mod support;
-
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,8 +2,6 @@
 //!
 //! Unit tests of the storage show that blocks are freed: the storage can count them.
 
-mod support;
-
 use std::io::Read;
 use std::sync::mpsc;
 use std::thread;

@@ -1,8 +1,6 @@
 //! How a broken body continues: never beyond the end that its first response promised, never short of it, and never with bytes of
 //! another representation. Every delivered byte is compared with the right one.
 
-mod support;
-
 use std::io::Read;
 use std::ops::Range;
 use std::sync::OnceLock;

@@ -1,7 +1,5 @@
 //! No error, event, log line or `Debug` shows a password, a signed query, a token or a header value.
 
-mod support;
-
 use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::io::{self, Read, Write};

@@ -5,8 +5,6 @@
 //! name the Debian package.
 #![cfg(unix)]
 
-mod support;
-
 use std::fs::{self, File, Permissions};
 use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;

@@ -4,8 +4,6 @@
 //!
 //! `cargo test --release --test soak -- --ignored --nocapture`. `WINDWAY_SEED` repeats a run, `WINDWAY_SECONDS` shortens it.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};

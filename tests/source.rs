@@ -1,7 +1,5 @@
 //! A stream reads the same from every source: over HTTP, a local file, memory, and what a user implements.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};

@@ -1,7 +1,5 @@
 //! A stream over TLS delivers the same bytes as one without, and ends only at the real end.
 
-mod support;
-
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;

@@ -1,7 +1,5 @@
 //! A stalled fetch is reported once, with what each worker runs. A slow or waiting one is not reported.
 
-mod support;
-
 use std::io::Read;
 use std::sync::mpsc;
 use std::time::Duration;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use symphonia::core::io::MediaSource;
 
-use crate::support::link::INITIAL_WINDOW;
+use support::link::INITIAL_WINDOW;
 
 /// A jump that is no longer than this leads into what is left of a bisection, and that is fetched as a whole: a quarter of 256 KiB.
 const ALL_LEFT: u64 = 64 * 1024;

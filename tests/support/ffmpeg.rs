@@ -1,11 +1,10 @@
 //! What ffmpeg makes for tests: media, its own packets and samples of them.
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Answer, Content, Origin};
+use crate::{Answer, Content, Origin};
 
 /// A folder with what ffmpeg has written, removed at the end.
 pub struct Folder(tempfile::TempDir);

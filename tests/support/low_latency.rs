@@ -1,10 +1,9 @@
 //! A low-latency stream of HLS that is produced in real time.
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 use std::time::{Duration, Instant};
 
 use crate::mux::{self, Entry, aac_frames, fragment};
-use crate::support::{Answer, Content, Request};
+use crate::{Answer, Content, Request};
 
 /// Parts of some frames, four of them in a segment. The last parts come at the end, and then the playlist is complete.
 #[derive(Clone, Copy)]

@@ -1,5 +1,4 @@
 //! A small muxer: frames with random contents, in every container that HLS has.
-#![allow(dead_code, unreachable_pub, reason = "unit tests and integration tests each use a part of it")]
 
 /// Samples per AAC frame.
 pub const AAC: u64 = 1024;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use windway::hls::{Discontinuity, Hls, HlsConfig, Section};
 use windway::{Downloader, DownloaderConfig};
 
-use crate::mux::{self, Entry, Ts, aac_frames, adts, fragment, id3};
-use crate::support::{Answer, Content, Origin, Request};
+use support::mux::{self, Entry, Ts, aac_frames, adts, fragment, id3};
+use support::{Answer, Content, Origin, Request};
 
 /// AAC frames in a segment of two seconds at 48 kHz.
 pub const FRAMES: u64 = 94;

@@ -21,10 +21,10 @@ use quinn_proto::{
 use quinn_udp::{RecvMeta, UdpSocketState};
 use socket2::Socket;
 
-use super::super::support::Identity;
 use super::frame::{Frame, FrameReader, Place, SETTINGS, put_frame};
 use super::parameters::WithParameters;
 use super::qpack;
+use support::Identity;
 
 /// Datagrams of one send. Linux takes 64, but not more than the 65,507 bytes of one large datagram: a longer send fails as a whole,
 /// which is the loss of all its packets.

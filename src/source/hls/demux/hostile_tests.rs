@@ -1,8 +1,8 @@
 //! Input that no muxer writes, or only a bad one: no panic, no memory without a limit, and nothing lost that is whole.
 
-use super::mux::{self, Entry, Random, Ts, aac_frames, fragment, mp4_box};
 use super::tests::{adts_frames, demux, demuxer, frames, samples};
 use super::*;
+use support::mux::{self, Entry, Random, Ts, aac_frames, fragment, mp4_box};
 
 /// Bytes in the place of others.
 fn patched(bytes: &[u8], at: usize, patch: &[u8]) -> Vec<u8> {

@@ -33,9 +33,6 @@ mod ts_tables;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
-#[path = "../../../../tests/support/mux.rs"]
-mod mux;
-#[cfg(test)]
 mod tests;
 
 use std::fmt;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::mux::{self, Entry, Random, Ts, aac_frames, adts, fragment, id3};
 use super::*;
 use crate::media::AudioCodec;
+use support::mux::{self, Entry, Random, Ts, aac_frames, adts, fragment, id3};
 
 const SECOND: MediaTime = 1_000_000_000;
 

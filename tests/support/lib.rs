@@ -5,8 +5,6 @@
 //! let slow = Origin::start(move |request| Answer::file(request, &content).latency(RTT).rate(100_000).reset_after(5000));
 //! origin.wait_until("a second request", |log| log.requests.len() == 2);
 //! ```
-#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test and example uses a part of it")]
-
 mod answer;
 mod certificate;
 pub mod content;
@@ -14,8 +12,11 @@ pub mod content;
 pub mod daemon;
 pub mod decoding;
 pub mod dice;
+pub mod ffmpeg;
 mod framing;
 pub mod link;
+pub mod low_latency;
+pub mod mux;
 mod origin;
 pub mod peers;
 pub mod proxy;
