@@ -571,11 +571,19 @@ impl Shared {
         self.events.close();
     }
 
-    /// Blocks until `due`. False once it is closed.
-    pub(super) fn sleep_until(&self, due: Instant) -> bool {
+    /// Blocks until `due`, or, if `failing` is a variant, until another one is used: its server may ask for a long wait. False once it
+    /// is closed.
+    pub(super) fn sleep_until(&self, due: Instant, failing: Option<usize>) -> bool {
         let mut inner = self.inner.lock();
         while !inner.is_closed {
-            if self.closed.wait_until(&mut inner, due).timed_out() {
+            let is_used = |variant| inner.state.as_ref().is_none_or(|state| state.is_used(variant));
+            let wake = match failing {
+                Some(variant) if !is_used(variant) => return true,
+                Some(_) => &self.changed,
+                // While audio arrives, much changes that is nothing to this thread.
+                None => &self.closed,
+            };
+            if wake.wait_until(&mut inner, due).timed_out() {
                 return !inner.is_closed;
             }
         }

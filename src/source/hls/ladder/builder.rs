@@ -325,6 +325,8 @@ fn level_and_variant(
         stable: [variant.stable_id.clone(), rendition.and_then(|rendition| rendition.stable_id.clone())],
         excluded_until: None,
         is_stale: false,
+        is_stuck: false,
+        asked_at: None,
         last_load: None,
         last_change: None,
         is_refreshed: false,

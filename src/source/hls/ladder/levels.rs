@@ -63,8 +63,12 @@ pub(crate) struct VariantStream {
     pub(crate) stable: [Option<Box<str>>; 2],
     /// It failed, and is not used before this time.
     pub(crate) excluded_until: Option<Instant>,
-    /// Its live playlist has not changed for too long: where other levels have ended, nothing more is expected of it.
+    /// Its live playlist had not changed for some time when it was last loaded, so what it shows is old.
     pub(crate) is_stale: bool,
+    /// It had not changed for so long that it is not written any more, as it seems.
+    pub(crate) is_stuck: bool,
+    /// When its server had last answered a request for its playlist, with the playlist or with a refusal.
+    pub(crate) asked_at: Option<Instant>,
     /// The last load of its playlist. `None` again once another one is used instead.
     pub(crate) last_load: Option<Load>,
     /// When a load of its playlist had last brought something new.
@@ -114,6 +118,11 @@ pub(crate) struct Ladder {
 }
 
 impl Ladder {
+    /// The same, with another rendition to start with.
+    pub(crate) fn starting_with(&self, first: usize) -> Self {
+        Self { first, ..self.clone() }
+    }
+
     /// The ladder of a single media playlist: one level.
     pub(crate) fn single(url: Url) -> Self {
         let info = LevelInfo { bandwidth: 0, codecs: Vec::new(), name: None, language: None };
@@ -126,6 +135,8 @@ impl Ladder {
             stable: [None, None],
             excluded_until: None,
             is_stale: false,
+            is_stuck: false,
+            asked_at: None,
             last_load: None,
             last_change: None,
             is_refreshed: false,

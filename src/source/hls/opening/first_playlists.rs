@@ -27,7 +27,7 @@ use crate::types::Priority;
 /// is left. With half of it the first one, which is the best, has the most time, and however many follow, time is left for them.
 const SHARE: u32 = 2;
 
-/// Renditions that are tried in place of one that can't be opened, at most. Each costs a request for each of its levels.
+/// Renditions that are tried in place of one that can't be opened, at most. Each costs a request.
 const MOST_RENDITIONS_TRIED: usize = 8;
 
 /// Looks at a media playlist and its URL.
@@ -87,25 +87,22 @@ fn open_levels(
     shared.set_variables(std::mem::take(&mut list.variables));
     let config = shared.chosen_config();
     let estimator = remembered(&config, peer, throughput);
-    let load = |ladder: &Ladder| {
+    let load = |ladder: &Ladder, most: usize| {
         let bitrates = ladder.bitrates(ladder.first);
         let level = State::first_level(&config, &bitrates, &estimator, Instant::now());
-        load_first(shared, peer, lists, ladder, steering.as_ref(), level)
+        load_first(shared, peer, lists, ladder, steering.as_ref(), (level, most))
     };
     let mut left_out = ladder.left_out.take();
-    let first = match load(&ladder) {
-        Err(error) if is_refusal(&error) && !ladder.renditions.is_empty() => {
+    let first = match load(&ladder, usize::MAX) {
+        // What is stored of another rendition is not what the user hears if the network has this one.
+        Err(error) if is_refusal(&error) && lists.has_start.is_none() && !ladder.renditions.is_empty() => {
             let name = ladder.renditions[ladder.first].name.clone();
             left_out.get_or_insert((name, error.clone()));
-            match load_other_rendition(&mut ladder, load) {
-                Some(other) => other,
-                // The variants may have audio of their own, for clients that do not know renditions.
-                None => {
-                    list.variants.iter_mut().for_each(|variant| variant.audio = None);
-                    ladder = Ladder::new(&list, from, policy(shared), None).map_err(|_| error.clone())?;
-                    load(&ladder).map_err(|_| error)?
-                }
-            }
+            let own_audio = || {
+                list.variants.iter_mut().for_each(|variant| variant.audio = None);
+                Ladder::new(&list, from, policy(shared), None).ok()
+            };
+            load_in_place_of_refused(&mut ladder, own_audio, error, load)?
         }
         first => first?,
     };
@@ -122,18 +119,43 @@ fn open_levels(
 
 /// True if the server answers, and what it has can't be played: another rendition may be there. Where it can't be reached it would not.
 fn is_refusal(error: &Error) -> bool {
-    error.status().is_some() || !(error.is_retryable() || error.is_cancelled())
+    error.status().is_some() || !(error.is_retryable() || ends_opening(error))
 }
 
-/// Loads a playlist of the next best rendition that has one, which becomes the first of `ladder`.
-fn load_other_rendition(
+/// True if the caller or its time limit has ended the opening.
+fn ends_opening(error: &Error) -> bool {
+    error.is_cancelled() || error.kind() == ErrorKind::TimedOut
+}
+
+/// Loads the playlist of another rendition than the first one of `ladder`, which is refused with `refusal`: of one in the same language,
+/// of the variants with their `own_audio`, which they may have for clients that do not know renditions, or of one in another language.
+fn load_in_place_of_refused(
     ladder: &mut Ladder,
-    load: impl Fn(&Ladder) -> Result<First, Error>,
-) -> Option<First> {
-    ladder.order.clone().into_iter().skip(1).take(MOST_RENDITIONS_TRIED).find_map(|other| {
-        ladder.first = other;
-        load(ladder).ok()
-    })
+    own_audio: impl FnOnce() -> Option<Ladder>,
+    refusal: Error,
+    load: impl Fn(&Ladder, usize) -> Result<First, Error>,
+) -> Result<First, Error> {
+    let language = ladder.renditions[ladder.first].language.clone();
+    // A server that is busy has the rendition soon, and another language would be played to the end.
+    let most = if refusal.is_retryable() { 0 } else { MOST_RENDITIONS_TRIED };
+    let others = ladder.order.iter().copied().skip(1).take(most);
+    let (same, other): (Vec<_>, Vec<_>) =
+        others.partition(|other| language.is_some() && ladder.renditions[*other].language == language);
+    let all = ladder.clone();
+    let with_first = |first: usize| Some((all.starting_with(first), 1));
+    let own_audio = || own_audio().map(|own| (own, usize::MAX));
+    let ladders = same.into_iter().map(with_first).chain(std::iter::once_with(own_audio));
+    for (other, most) in ladders.chain(other.into_iter().map(with_first)).flatten() {
+        match load(&other, most) {
+            Ok(first) => {
+                *ladder = other;
+                return Ok(first);
+            }
+            Err(error) if ends_opening(&error) => return Err(error),
+            Err(_) => (),
+        }
+    }
+    Err(refusal)
 }
 
 /// What is known of the network before the first segment: by the application, by the downloader, or by the arrival of a playlist,
@@ -184,14 +206,14 @@ fn steering(shared: &Shared, list: &MultivariantPlaylist, base: &Url) -> Option<
     Some(Steering::new(url, pathway.unwrap_or_else(|| ".".into()), Instant::now()))
 }
 
-/// Loads the playlist of the first level, or of the nearest level whose playlist can be loaded.
+/// Loads the playlist of the level `first`, or of the nearest of `most` levels whose playlist can be loaded.
 fn load_first(
     shared: &Shared,
     peer: &PeerHandle,
     lists: &Lists<'_>,
     ladder: &Ladder,
     steering: Option<&Steering>,
-    first: usize,
+    (first, most): (usize, usize),
 ) -> Result<First, Error> {
     let is_wanted = |index: &usize| ladder.variants[*index].rendition == ladder.first;
     let mut order: Vec<usize> = (0..ladder.variants.len()).filter(is_wanted).collect();
@@ -208,6 +230,7 @@ fn load_first(
             return Ok(best);
         }
     }
+    order.truncate(most);
     let mut failed = None;
     let mut patience = shared.config.read_timeout;
     for (index, variant) in order.iter().copied().enumerate() {

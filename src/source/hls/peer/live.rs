@@ -38,7 +38,7 @@ fn run(shared: &Arc<Shared>, peer: &PeerHandle) {
             // From its own load on: this thread has slept until the last one was due.
             reload = first_reload(shared);
         }
-        if !shared.sleep_until(reload.due(&list)) {
+        if !shared.sleep_until(reload.due(&list), reload.is_out().then_some(variant)) {
             return;
         }
         if shared.with(|state| state.is_used(variant)) == Some(false) {
@@ -69,8 +69,8 @@ fn run(shared: &Arc<Shared>, peer: &PeerHandle) {
                 Some(error)
             }
         };
-        if let Some(why) = check_age(shared, &reload, variant, &list) {
-            let is_outage = failure.as_ref().is_some_and(Error::is_retryable);
+        let is_outage = failure.as_ref().is_some_and(Error::is_retryable);
+        if let Some(why) = check_age(shared, &reload, (variant, &list), is_outage) {
             // A server that refuses the playlist has not shown that it is unchanged.
             let error = failure.unwrap_or(why).with_url(url.as_str());
             shared.change_if(|state| state.handle_stuck(variant, error, is_outage, Instant::now()));
@@ -87,14 +87,19 @@ fn first_reload(shared: &Shared) -> Reload {
 
 /// Lets another variant be used if the playlist of this one has not changed for some time. Returns the error if it has not changed
 /// for too long.
-fn check_age(shared: &Shared, reload: &Reload, variant: usize, list: &MediaPlaylist) -> Option<Error> {
+fn check_age(
+    shared: &Shared,
+    reload: &Reload,
+    (variant, list): (usize, &MediaPlaylist),
+    is_outage: bool,
+) -> Option<Error> {
     if reload.is_stuck(list) {
         let seconds = Reload::stuck_after(list).as_secs_f64();
         let why = format!("the playlist has not changed for {seconds:.1} s");
         return Some(Error::new(ErrorKind::TimedOut, why));
     }
     if reload.is_stale(list) {
-        shared.change_if(|state| state.handle_stale(variant, Instant::now()));
+        shared.change_if(|state| state.handle_stale(variant, is_outage, Instant::now()));
     }
     None
 }

@@ -297,6 +297,6 @@ impl State {
 
     /// Nothing more will be played.
     pub(crate) fn is_finished(&self) -> bool {
-        self.queue.is_empty() && self.is_over(self.variant) && (self.ends_at_once() || self.has_ended)
+        self.queue.is_empty() && self.is_over(self.variant) && (self.ends_at_once() || self.is_end_confirmed)
     }
 }

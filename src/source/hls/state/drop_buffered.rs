@@ -52,7 +52,7 @@ impl State {
         self.cursor = start.saturating_add(self.tolerance_at(start));
         // As after a seek: a level that the user has fixed is waited for, if its playlist is not there yet.
         self.follows = None;
-        self.has_ended = false;
+        self.forget_end();
         #[cfg(feature = "cache")]
         self.forget_offline();
         Ok(time)

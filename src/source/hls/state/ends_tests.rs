@@ -1,6 +1,7 @@
 //! A live origin whose levels end, stop or disappear one by one: what one of them has is played once, without a gap, to the last end.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use proptest::prelude::*;
 use url::Url;
@@ -42,12 +43,15 @@ struct Level {
     behind: usize,
     /// Number of its first segment.
     base: usize,
+    /// In these seconds its encoder writes nothing, and catches up then.
+    stall: Range<u64>,
 }
 
 impl Level {
     /// Number of segments that would be listed so long after the start, if it went on.
     fn written(&self, passed: Duration) -> usize {
-        WINDOW + passed.as_secs() as usize / 2 - self.behind
+        let passed = if self.stall.contains(&passed.as_secs()) { self.stall.start } else { passed.as_secs() };
+        WINDOW + passed as usize / 2 - self.behind
     }
 
     fn list(&self, level: usize, is_dated: bool, passed: Duration) -> Result<MediaPlaylist, Error> {
@@ -94,6 +98,8 @@ struct Scene {
     state: State,
     levels: Vec<Level>,
     is_dated: bool,
+    /// In these seconds no playlist can be loaded.
+    outage: Range<u64>,
     start: Instant,
     now: Instant,
     /// Of the variant in use.
@@ -125,6 +131,7 @@ impl Scene {
             state,
             levels,
             is_dated,
+            outage: 0..0,
             start: now,
             now,
             reload,
@@ -136,7 +143,11 @@ impl Scene {
     }
 
     fn list(&self, variant: usize) -> Result<MediaPlaylist, Error> {
-        self.levels[variant].list(variant, self.is_dated, self.now - self.start)
+        let passed = self.now - self.start;
+        if self.outage.contains(&passed.as_secs()) {
+            return Err(Error::new(ErrorKind::Disconnected, "as asked"));
+        }
+        self.levels[variant].list(variant, self.is_dated, passed)
     }
 
     /// All that is asked for comes at once.
@@ -191,11 +202,12 @@ impl Scene {
                     failure = Some(error);
                 }
             }
+            let is_outage = failure.as_ref().is_some_and(Error::is_retryable);
             if self.reload.1.is_stuck(&list) {
                 let error = failure.unwrap_or_else(|| Error::new(ErrorKind::TimedOut, "stuck"));
-                self.state.handle_stuck(variant, error, false, self.now);
+                self.state.handle_stuck(variant, error, is_outage, self.now);
             } else if self.reload.1.is_stale(&list) {
-                self.state.handle_stale(variant, self.now);
+                self.state.handle_stale(variant, is_outage, self.now);
             }
             self.fetch();
         }
@@ -249,18 +261,21 @@ impl Scene {
 
 fn level() -> impl Strategy<Value = Level> {
     let last = prop_oneof![2 => Just(Last::Ended), 1 => Just(Last::Stale), 1 => Just(Last::Missing)];
-    (20_usize..50, last, 0_usize..2).prop_map(|(segments, last, behind)| Level {
+    let stall = (0..60_u64, 0..6_u64).prop_map(|(start, len)| start..start + len);
+    (20_usize..50, last, 0_usize..2, stall).prop_map(|(segments, last, behind, stall)| Level {
         segments,
         last,
         behind,
         base: 0,
+        stall,
     })
 }
 
 /// Plays what these levels have, and checks it.
-fn check(levels: Vec<Level>, first: usize, is_dated: bool) {
+fn check(levels: Vec<Level>, first: usize, is_dated: bool, outage: Range<u64>) {
     let first = first % levels.len();
     let mut scene = Scene::new(levels.clone(), first, is_dated);
+    scene.outage = outage;
     scene.play();
     let last = *scene.played.last().unwrap();
     let expected: Vec<usize> = (scene.played[0]..=last).collect();
@@ -274,7 +289,7 @@ fn check(levels: Vec<Level>, first: usize, is_dated: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn what_any_level_has_is_played_once_and_playing_ends_with_the_last_one(
@@ -282,7 +297,7 @@ proptest! {
         first in 0_usize..3,
     ) {
         (0..levels.len()).for_each(|level| levels[level].base = level * 1000);
-        check(levels, first, true);
+        check(levels, first, true, 0..0);
     }
 
     #[test]
@@ -290,26 +305,38 @@ proptest! {
         mut levels in proptest::collection::vec(level(), 1..=3),
         first in 0_usize..3,
     ) {
-        levels.iter_mut().for_each(|level| level.last = Last::Ended);
-        check(levels, first, false);
+        levels.iter_mut().for_each(|level| (level.last, level.stall) = (Last::Ended, 0..0));
+        check(levels, first, false, 0..0);
     }
 }
 
 #[test]
 fn a_level_that_is_not_written_any_more_is_left_for_one_that_goes_on_or_has_ended() {
-    let level = |segments, last| Level { segments, last, behind: 0, base: 0 };
+    let level = |segments, last| Level { segments, last, behind: 0, base: 0, stall: 0..0 };
     for (stale, ended) in [(20, 22), (20, 40), (24, 20)] {
-        check(vec![level(stale, Last::Stale), level(ended, Last::Ended)], 0, false);
+        check(vec![level(stale, Last::Stale), level(ended, Last::Ended)], 0, false, 0..0);
     }
 }
 
 #[test]
 fn the_end_of_all_levels_costs_one_request_for_each_of_the_others() {
-    let level = |base| Level { segments: 20, last: Last::Ended, behind: 0, base };
+    let level = |base| Level { segments: 20, last: Last::Ended, behind: 0, base, stall: 0..0 };
     let mut single = Scene::new(vec![level(0)], 0, true);
     let mut scene = Scene::new(vec![level(0), level(500), level(0)], 1, true);
     single.play();
     scene.play();
     assert_eq!((scene.played.last(), scene.error.is_none()), (Some(&79), true));
     assert_eq!(scene.requests, single.requests + 2);
+}
+
+#[test]
+fn a_level_that_paused_is_played_again_and_goes_on_behind_the_end_of_the_other() {
+    let level = |segments, last, stall| Level { segments, last, behind: 0, base: 0, stall };
+    // It is left for the other one, which ends long after that.
+    let levels = vec![level(60, Last::Ended, 4..8), level(45, Last::Ended, 0..0)];
+    check(levels, 0, true, 0..0);
+    // In an outage at the end of the other one, and in one behind it.
+    for outage in [18..26, 24..34, 40..50] {
+        check(vec![level(20, Last::Ended, 0..0), level(50, Last::Ended, 0..0)], 0, true, outage);
+    }
 }

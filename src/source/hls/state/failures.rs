@@ -152,6 +152,7 @@ impl State {
             self.pending_playlist = None;
         }
         self.exclude_after(variant, &error, now);
+        let is_asked_again = self.is_asked_again(variant, &error, now);
         self.events.push(HlsEvent::PlaylistFailed {
             level: self.ladder.variants[variant].level,
             error: error.clone(),
@@ -160,7 +161,7 @@ impl State {
             |queued: &&QueuedSegment| queued.variant == variant && queued.phase == SegmentPhase::Reloading;
         if let Some(id) = self.queue.iter().find(waiting).map(|queued| queued.id) {
             self.handle_segment_failed(id, error, now);
-        } else if self.pick(self.level(), now, |_| true).is_none() && !self.can_continue() {
+        } else if is_asked_again || self.pick(self.level(), now, |_| true).is_none() && !self.can_continue() {
             // Each attempt would fail at once, and the next one begin.
             self.pause(error, now, true);
         }
@@ -171,7 +172,7 @@ impl State {
         self.exclude_after(variant, &error, now);
         self.handle_reload_retrying(&error, now);
         self.events.push(HlsEvent::PlaylistFailed { level: self.ladder.variants[variant].level, error });
-        self.has_usable(now)
+        self.has_other(variant, now)
     }
 
     /// An attempt to load a live playlist again has failed, and another one follows.
@@ -181,11 +182,11 @@ impl State {
     }
 
     /// The server does not write this playlist any more, as it seems: another one may be better (section 6.3.4).
-    /// True if there is another one, or if this one was not known to be stale: a reader may wait for what it has no more.
-    pub(crate) fn handle_stale(&mut self, variant: usize, now: Instant) -> bool {
-        let was_stale = std::mem::replace(&mut self.ladder.variants[variant].is_stale, true);
+    /// `is_outage` if the server could not be reached, so it may have written it. True if there is another one.
+    pub(crate) fn handle_stale(&mut self, variant: usize, is_outage: bool, now: Instant) -> bool {
+        self.ladder.variants[variant].is_stale |= !is_outage;
         self.exclude(variant, now, EXCLUSION);
-        !was_stale || self.has_usable(now)
+        self.has_other(variant, now)
     }
 
     /// A live playlist has not changed for too long. `is_outage` if the server could not be reached. True if another variant can be
@@ -197,18 +198,28 @@ impl State {
         is_outage: bool,
         now: Instant,
     ) -> bool {
-        self.ladder.variants[variant].is_stale |= !is_outage;
+        let stuck = &mut self.ladder.variants[variant];
+        (stuck.is_stale, stuck.is_stuck) = (stuck.is_stale || !is_outage, stuck.is_stuck || !is_outage);
         self.exclude(variant, now, EXCLUSION);
-        let has_usable = self.has_usable(now);
+        if !is_outage {
+            self.lift_stale();
+        }
         // In an outage a reader waits, as for a segment.
-        if !is_outage && !has_usable {
+        if !is_outage && self.pick(self.level(), now, |_| true).is_none() {
             self.recovery.stuck.get_or_insert(error);
         }
-        has_usable || !is_outage
+        !is_outage || self.has_other(variant, now)
     }
 
-    fn has_usable(&self, now: Instant) -> bool {
-        self.pick(self.level(), now, |_| true).is_some()
+    /// Levels that had paused for a moment may be written again: each is used once more before the error that one is not.
+    fn lift_stale(&mut self) {
+        let paused = self.ladder.variants.iter_mut().filter(|variant| variant.is_stale && !variant.is_stuck);
+        paused.for_each(|variant| (variant.is_stale, variant.excluded_until) = (false, None));
+    }
+
+    /// True if there is something to use in place of this variant, although perhaps only one that had failed before.
+    fn has_other(&self, variant: usize, now: Instant) -> bool {
+        self.pick(self.level(), now, |_| true).is_some() || self.last_resort() != variant
     }
 
     /// The playlist of this variant can be continued with, if nothing better is there.

@@ -100,7 +100,9 @@ pub(crate) struct State {
     /// Number of playlists that `plan` has requested.
     requested: u64,
     /// No level goes on behind the cursor: what else can be loaded has ended, too.
-    has_ended: bool,
+    is_end_confirmed: bool,
+    /// When the variant in use had no more for the first time since the last segment. From then on the other ones are asked.
+    end_reached: Option<Instant>,
     /// Where the next segment starts.
     cursor: Duration,
     /// The position after the last segment, in the playlist of its variant.
@@ -171,7 +173,8 @@ impl State {
             steering,
             pending_playlist: None,
             requested: 0,
-            has_ended: false,
+            is_end_confirmed: false,
+            end_reached: None,
             cursor: start,
             follows: None,
             queue: VecDeque::new(),

@@ -372,8 +372,9 @@ impl State {
         };
         let most = self.level_cap.at(self.cursor).unwrap_or(usize::MAX);
         let level = self.best_level(level).min(most).min(self.levels().len() - 1);
-        let going_on = if self.ends_at_once() { None } else { self.pick_going_on(level, now) };
-        going_on.or_else(|| self.pick(level, now, |_| true)).unwrap_or_else(|| self.last_resort())
+        self.pick_going_on(level, now)
+            .or_else(|| self.pick(level, now, |_| true))
+            .unwrap_or_else(|| self.last_resort())
     }
 
     pub(crate) fn target_duration(&self) -> Duration {
@@ -407,6 +408,7 @@ impl State {
         if has_left {
             self.note_behind(start.saturating_sub(self.cursor));
         }
+        self.forget_end();
         self.cursor = start + segment.duration;
         self.follows = Some((self.variant, next));
         let phase = if segment.is_gap { SegmentPhase::Skipped } else { SegmentPhase::Planned };

@@ -46,6 +46,7 @@ impl State {
     ) -> bool {
         // Before: it shows how much later than that of the variant in use it was loaded.
         self.ladder.variants[variant].last_load = Some(load);
+        self.handle_asked(variant, load.ended);
         let is_new = self.handle_playlist(variant, list, url);
         if is_new {
             self.ladder.variants[variant].last_change = Some(load.ended);
@@ -88,8 +89,7 @@ impl State {
             (None, None) => Timeline::new(list, url, self.cursor),
         };
         if is_new {
-            self.recovery.stuck = None;
-            self.ladder.variants[variant].is_stale = false;
+            self.note_written(variant);
         }
         self.release(variant, number, Some(&timeline));
         self.check_hints(variant, &timeline);
@@ -97,6 +97,13 @@ impl State {
         self.handle_listed_sizes(variant);
         self.commit();
         is_new
+    }
+
+    /// The playlist of this variant has brought something new.
+    fn note_written(&mut self, variant: usize) {
+        let variant = &mut self.ladder.variants[variant];
+        (variant.is_stale, variant.is_stuck) = (false, false);
+        self.recovery.stuck = None;
     }
 
     /// How much later the playlist of this variant was loaded than that of the variant in use.
@@ -143,7 +150,7 @@ impl State {
         // Its numbers name other segments now.
         self.kept.clear();
         self.timelines[variant] = Some(timeline);
-        self.recovery.stuck = None;
+        self.note_written(variant);
         self.commit();
         true
     }

@@ -97,7 +97,7 @@ impl State {
         self.drop_sections(reason);
         self.move_reader(target);
         self.cursor = target;
-        self.has_ended = false;
+        self.forget_end();
         self.follows = None;
         self.is_starting = true;
         self.level_cap.clear();

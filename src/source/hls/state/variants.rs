@@ -67,11 +67,16 @@ impl State {
         now: Instant,
         is_wanted: impl Fn(usize) -> bool,
     ) -> Option<usize> {
+        self.pick_of(level, |index| self.ladder.variants[index].is_usable(now) && is_wanted(index))
+    }
+
+    /// As `pick_index`, also of those that have failed.
+    pub(super) fn pick_of(&self, level: usize, is_wanted: impl Fn(usize) -> bool) -> Option<usize> {
         let current = &self.ladder.variants[self.variant];
-        let usable = self.ladder.variants.iter().enumerate().filter(|(index, variant)| {
-            variant.rendition == self.rendition && variant.is_usable(now) && is_wanted(*index)
-        });
-        let best = usable.min_by_key(|(index, variant)| {
+        let variants = self.ladder.variants.iter().enumerate();
+        let wanted =
+            variants.filter(|(index, variant)| variant.rendition == self.rendition && is_wanted(*index));
+        let best = wanted.min_by_key(|(index, variant)| {
             let rank = self.steering.as_ref().map_or(0, |steering| steering.rank(&variant.pathway));
             let is_other_server =
                 (variant.pathway != current.pathway, server(&variant.url) != server(&current.url));
