@@ -273,7 +273,6 @@ impl Exchange {
     }
 
     /// Fails if it was aborted, or if another exchange was faster.
-    #[cfg(feature = "http3")]
     pub(super) fn check(&self) -> Result<(), Error> {
         self.binding.lock().check()
     }
@@ -396,7 +395,7 @@ impl Exchange {
     /// True if the request was sent, has got no answer, and was neither cancelled nor superseded.
     pub(super) fn is_unanswered(&self) -> bool {
         let binding = self.binding.lock();
-        binding.is_sent && !binding.answered && binding.cancelled.is_none() && !binding.superseded
+        binding.is_sent && !binding.answered && binding.check().is_ok()
     }
 
     /// Notes how many bytes of body came along with the head.

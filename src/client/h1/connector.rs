@@ -63,6 +63,7 @@ impl Connector<()> for Connect {
         let exchange = Exchange::current().ok_or(ureq::Error::ConnectionFailed)?;
         let origin = exchange.origin.clone().ok_or(ureq::Error::ConnectionFailed)?;
         // The address of a proxy does not show where the origin is.
+        let began = Instant::now();
         let may_serve =
             |connection: &Connection| exchange.may_reach(connection.peer()) || pool.is_proxied(&origin);
         let ready = match exchange.over {
@@ -81,9 +82,9 @@ impl Connector<()> for Connect {
             }
             None => {
                 let opened = pool.open(&origin, &exchange, details.config, details.timeout);
-                // A cancelled dial shows nothing of the host.
-                if opened.is_err() && exchange.cancelled().is_none() {
-                    pool.record_failed(&origin);
+                // A dial that was ended from here shows nothing of the host.
+                if opened.is_err() && exchange.check().is_ok() {
+                    pool.record_failed(&origin, began);
                 }
                 opened?
             }
@@ -93,6 +94,7 @@ impl Connector<()> for Connect {
             pool: Arc::clone(pool),
             origin,
             exchange: Some(exchange),
+            began,
             is_sent: false,
             is_fit: false,
             translator: HeadTranslator::default(),
@@ -109,6 +111,8 @@ pub(crate) struct BoundConnection {
     origin: Origin,
     /// The request that it serves. `None` once it is idle again.
     exchange: Option<Arc<Exchange>>,
+    /// When its request began to look for a connection.
+    began: Instant,
     /// At least the beginning of the request was sent.
     is_sent: bool,
     /// It has served its request and can be reused.
@@ -312,7 +316,7 @@ impl Drop for BoundConnection {
         // request.
         self.take_back();
         if self.exchange.as_ref().is_some_and(|exchange| exchange.is_unanswered()) {
-            self.pool.record_failed(&self.origin);
+            self.pool.record_failed(&self.origin, self.began);
         }
         self.unbind();
         if let Some(connection) = self.connection.take().filter(|_| self.is_fit) {

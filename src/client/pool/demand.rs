@@ -11,6 +11,10 @@ pub(super) const SLOW_DIAL: Duration = Duration::from_secs(1);
 /// time (nginx `limit_conn`, fail2ban and others work in minutes).
 pub(super) const REFUSED: Duration = Duration::from_secs(60);
 
+/// Time without preconnects after a failure. In an outage an attempt begins it again every 8 s at least, so it ends only where no
+/// request fails any more, but none needs a new connection either: all go over kept ones, which do not show that new ones work.
+pub(super) const FAILED: Duration = Duration::from_secs(30);
+
 /// What is wanted of one origin, and what its dials have shown.
 #[derive(Debug)]
 pub(super) struct Demand {
@@ -24,9 +28,12 @@ pub(super) struct Demand {
     dialling: Vec<(u64, Instant)>,
     /// Last time that a connection was requested. An origin that has not been used for a while is no longer dialled.
     used: Instant,
-    /// A dial failed, or a request got no answer, and no new connection has brought one since. Meanwhile each request dials for
-    /// itself: a second dial beside it would only show the same.
-    failed: bool,
+    /// When a dial failed, or a request got no answer, unless a new connection has brought one since. For [`FAILED`] from then on
+    /// each request dials for itself: a second dial beside it would only show the same.
+    failed_at: Option<Instant>,
+    /// When a new connection last brought an answer, or the network changed. Attempts that began before show nothing of the time
+    /// after it when they fail.
+    proven_at: Option<Instant>,
     /// End of the time without preconnects after a refusal.
     refused_until: Option<Instant>,
 }
@@ -39,7 +46,8 @@ impl Demand {
             cut: 0,
             dialling: Vec::new(),
             used: now,
-            failed: false,
+            failed_at: None,
+            proven_at: None,
             refused_until: None,
         }
     }
@@ -49,7 +57,7 @@ impl Demand {
         self.wanted = ready;
         self.handle_request(now);
         // Somebody asks for it now: the host may be reachable again.
-        self.failed = false;
+        self.failed_at = None;
     }
 
     /// Adds a holder, which keeps `ready` connections ready for as long as the origin is in use.
@@ -80,14 +88,17 @@ impl Demand {
         self.used = now;
     }
 
-    /// A request could not connect, or its connection broke without an answer.
-    pub(super) fn handle_failed(&mut self) {
-        self.failed = true;
+    /// An attempt that began at `began` could not connect, or its connection broke without an answer.
+    pub(super) fn handle_failed(&mut self, began: Instant, now: Instant) {
+        if self.proven_at.is_none_or(|proven_at| proven_at <= began) {
+            self.failed_at = Some(now);
+        }
     }
 
     /// A new connection has brought an answer. True if the origin had failed before.
-    pub(super) fn handle_answered(&mut self) -> bool {
-        std::mem::take(&mut self.failed)
+    pub(super) fn handle_answered(&mut self, now: Instant) -> bool {
+        self.proven_at = Some(now);
+        self.failed_at.take().is_some()
     }
 
     pub(super) fn handle_dial(&mut self, id: u64, now: Instant) {
@@ -96,12 +107,14 @@ impl Demand {
     }
 
     /// Records the result of a dial.
-    pub(super) fn handle_dialled(&mut self, id: u64, is_opened: bool) {
+    pub(super) fn handle_dialled(&mut self, id: u64, is_opened: bool, now: Instant) {
         // A dial that began on another network is no longer among them, and shows nothing about this one.
         if let Some(at) = self.dialling.iter().position(|(dial, _)| *dial == id) {
-            self.dialling.remove(at);
+            let (_, began) = self.dialling.remove(at);
             // One that is opened shows little: a load balancer accepts connections also while its servers are down.
-            self.failed |= !is_opened;
+            if !is_opened {
+                self.handle_failed(began, now);
+            }
         }
     }
 
@@ -110,8 +123,9 @@ impl Demand {
     }
 
     /// Forgets what the dials on the old network have shown.
-    pub(super) fn change_network(&mut self) {
-        self.failed = false;
+    pub(super) fn change_network(&mut self, now: Instant) {
+        self.failed_at = None;
+        self.proven_at = Some(now);
         self.refused_until = None;
         self.cut = 0;
         self.dialling.clear();
@@ -127,7 +141,7 @@ impl Demand {
     /// requests is no longer in use.
     pub(super) fn is_unmet(&self, ready: usize, max_age: Duration, now: Instant) -> bool {
         let is_slow = self.slow_at().any(|slow_at| slow_at <= now);
-        let is_hopeless = self.failed || is_slow || self.is_refused(now);
+        let is_hopeless = self.has_failed(now) || is_slow || self.is_refused(now);
         // Others of the idle ones are for the streams whose connections they were.
         let wanted = if self.cut > 0 { self.wanted().max(self.holders()) } else { self.wanted() };
         ready + self.dialling.len() < wanted && !is_hopeless && self.used + max_age > now
@@ -149,6 +163,10 @@ impl Demand {
     /// The time at which each running dial becomes slow, or became it.
     pub(super) fn slow_at(&self) -> impl Iterator<Item = Instant> + '_ {
         self.dialling.iter().map(|(_, began)| *began + SLOW_DIAL)
+    }
+
+    fn has_failed(&self, now: Instant) -> bool {
+        self.failed_at.is_some_and(|failed_at| failed_at + FAILED > now)
     }
 
     fn is_refused(&self, now: Instant) -> bool {

@@ -71,10 +71,11 @@ impl<C> IdleConnections<C> {
         (last.and_then(|at| origin_pool.ready.remove(at)).map(|(connection, _)| connection), old)
     }
 
-    /// Records that a request to `origin` could not connect, or got no answer. Nothing is preconnected until one gets an answer.
-    pub(crate) fn handle_failed(&mut self, origin: &Origin) {
+    /// Records that a request to `origin`, which began at `began`, could not connect, or got no answer. Nothing is preconnected
+    /// for a while, or until a new connection brings an answer.
+    pub(crate) fn handle_failed(&mut self, origin: &Origin, began: Instant, now: Instant) {
         if let Some(origin_pool) = self.origins.get_mut(origin) {
-            origin_pool.demand.handle_failed();
+            origin_pool.demand.handle_failed(began, now);
         }
     }
 
@@ -108,10 +109,10 @@ impl<C> IdleConnections<C> {
 
     /// Records that a new connection to `origin` got an answer. True if connections may be preconnected again, which were not
     /// before.
-    pub(crate) fn handle_answered(&mut self, origin: &Origin) -> bool {
+    pub(crate) fn handle_answered(&mut self, origin: &Origin, now: Instant) -> bool {
         let Some(origin_pool) = self.origins.get_mut(origin) else { return false };
         origin_pool.unanswered = 0;
-        origin_pool.demand.handle_answered()
+        origin_pool.demand.handle_answered(now)
     }
 
     /// Adds an idle connection. Returns the connections to close.
@@ -214,9 +215,9 @@ impl<C> IdleConnections<C> {
     }
 
     /// Records the result of a dial. A dial that began on another network is ignored.
-    pub(crate) fn handle_dialled(&mut self, dial: &Dial, opened: bool) {
+    pub(crate) fn handle_dialled(&mut self, dial: &Dial, opened: bool, now: Instant) {
         if let Some(origin_pool) = self.origins.get_mut(&dial.origin) {
-            origin_pool.demand.handle_dialled(dial.id, opened);
+            origin_pool.demand.handle_dialled(dial.id, opened, now);
         }
     }
 
@@ -244,9 +245,9 @@ impl<C> IdleConnections<C> {
     }
 
     /// Forgets what was learned on the old network. Returns all connections, which do not work on the new one.
-    pub(crate) fn change_network(&mut self) -> Vec<C> {
+    pub(crate) fn change_network(&mut self, now: Instant) -> Vec<C> {
         for origin_pool in self.origins.values_mut() {
-            origin_pool.demand.change_network();
+            origin_pool.demand.change_network(now);
             origin_pool.unanswered = 0;
         }
         self.clear(None)

@@ -147,9 +147,9 @@ impl ConnectionPool {
         Ok(Box::new(Connection::new(self.dialer.open(origin, exchange, config, timeout)?, network)))
     }
 
-    /// Records that a request to `origin` could not connect, or got no answer.
-    pub(crate) fn record_failed(&self, origin: &Origin) {
-        self.state.lock().idle.handle_failed(origin);
+    /// Records that a request to `origin`, which began at `began`, could not connect, or got no answer.
+    pub(crate) fn record_failed(&self, origin: &Origin, began: Instant) {
+        self.state.lock().idle.handle_failed(origin, began, Instant::now());
     }
 
     /// True if connections to `origin` lead to a proxy.
@@ -183,7 +183,7 @@ impl ConnectionPool {
 
     /// Records that a new connection to `origin` got an answer.
     pub(crate) fn record_answered(self: &Arc<Self>, origin: &Origin) {
-        let is_back = self.state.lock().idle.handle_answered(origin);
+        let is_back = self.state.lock().idle.handle_answered(origin, Instant::now());
         if is_back {
             self.refill();
         }
@@ -212,7 +212,7 @@ impl ConnectionPool {
         // First: a connection that is returned from now on is closed, and does not slip in behind the clearing.
         let network = self.network.fetch_add(1, Ordering::AcqRel) + 1;
         log::debug!("the network has changed ({network})");
-        let gone = self.state.lock().idle.change_network();
+        let gone = self.state.lock().idle.change_network(Instant::now());
         drop(gone);
         let old = std::mem::replace(&mut *self.dials.lock(), self.closing.child(CancelReason::Fetch));
         // Before the new dials start: the old ones count against their limit.

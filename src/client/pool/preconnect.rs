@@ -68,7 +68,7 @@ impl ConnectionPool {
             let (dialler, first) = (Dialler(Arc::clone(self)), dial.clone());
             if let Err(error) = thread::start("dial", move || dialler.0.run_dialler(first)) {
                 log::warn!("can't start a thread to preconnect: {error}");
-                // The origin counts as failed by it, until it is requested again.
+                // The origin counts as failed by it for a while, so that this is not tried again at each request.
                 self.end_dial(&dial, None);
                 return;
             }
@@ -99,7 +99,7 @@ impl ConnectionPool {
             self.dialer.counters.preconnected.fetch_add(1, Ordering::Relaxed);
             self.put_back(&dial.origin, connection);
         }
-        self.state.lock().idle.handle_dialled(dial, is_opened);
+        self.state.lock().idle.handle_dialled(dial, is_opened, Instant::now());
     }
 
     /// Opens a connection to `origin` on a thread of its own, adds it to the idle ones, and then calls `done` with whether that

@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::client::pool::demand::{REFUSED, SLOW_DIAL};
+use crate::client::pool::demand::{FAILED, REFUSED, SLOW_DIAL};
 
 const AGE: Duration = Duration::from_secs(45);
 
@@ -91,7 +91,7 @@ fn a_stream_gets_its_connection_although_those_of_others_fill_the_limit() {
     let dial = idle.poll_dial(now).unwrap();
     assert_eq!((&dial.origin, idle.poll_dial(now)), (&b, None));
     drop(idle.put(&b, 5, now));
-    idle.handle_dialled(&dial, true);
+    idle.handle_dialled(&dial, true, now);
     assert_eq!((idle.idle(), idle.has_surplus(&b), idle.poll_dial(now)), (6, false, None));
 }
 
@@ -105,7 +105,7 @@ fn a_connection_that_a_stream_has_closed_in_a_body_is_replaced_once() {
     idle.handle_cut(&a);
     let dial = idle.poll_dial(now).expect("one for the stream that has lost its own");
     assert_eq!(idle.poll_dial(now), None, "once");
-    idle.handle_dialled(&dial, true);
+    idle.handle_dialled(&dial, true, now);
     (2..4).for_each(|connection| drop(idle.put(&a, connection, now)));
     idle.handle_cut(&a);
     assert_eq!(idle.poll_dial(now), None, "there is one for each stream");
@@ -136,7 +136,7 @@ fn missing_connections_are_dialled_once_and_again_after_a_checkout() {
     let dials: Vec<Dial> = std::iter::from_fn(|| idle.poll_dial(now)).collect();
     assert!(dials.iter().all(|dial| dial.origin == a) && dials.len() == 2, "{dials:?}");
     for (connection, dial) in [1, 2].into_iter().zip(&dials) {
-        idle.handle_dialled(dial, true);
+        idle.handle_dialled(dial, true, now);
         idle.put(&a, connection, now);
     }
     assert_eq!(idle.poll_dial(now), None);
@@ -150,18 +150,56 @@ fn nothing_is_dialled_for_an_origin_that_fails_or_is_unused() {
     let (mut idle, a) = (idle(), origin("a"));
     idle.keep_preconnected(&a, 1, now);
     let first = idle.poll_dial(now).unwrap();
-    idle.handle_dialled(&first, false);
+    idle.handle_dialled(&first, false, now);
     assert_eq!(idle.poll_dial(now), None);
     idle.checkout(&a, |_| true, now + AGE / 2);
     assert_eq!(idle.poll_dial(now + AGE / 2), None, "the request dials");
-    idle.handle_failed(&a);
-    assert!(idle.handle_answered(&a), "the host is back");
-    assert!(!idle.handle_answered(&a), "it was");
+    idle.handle_failed(&a, now, now);
+    assert!(idle.handle_answered(&a, now), "the host is back");
+    assert!(!idle.handle_answered(&a, now), "it was");
     assert_eq!(idle.poll_dial(now + 2 * AGE), None);
     let second = idle.poll_dial(now + AGE).unwrap();
-    idle.handle_dialled(&second, true);
+    idle.handle_dialled(&second, true, now);
     idle.stop_preconnecting(&a, 1);
     assert_eq!(idle.poll_dial(now + AGE), None);
+}
+
+#[test]
+fn a_failure_shows_nothing_of_the_time_after_a_later_answer_or_another_network() {
+    let (before, now) = (Instant::now(), Instant::now() + SLOW_DIAL);
+    let (mut idle, a) = (idle(), origin("a"));
+    idle.keep_preconnected(&a, 1, before);
+    let late = idle.poll_dial(before).unwrap();
+    assert!(!idle.handle_answered(&a, now));
+    idle.handle_dialled(&late, false, now);
+    idle.handle_failed(&a, before, now);
+    let next = idle.poll_dial(now).expect("both began before the answer");
+    idle.handle_dialled(&next, true, now);
+    idle.handle_failed(&a, now, now);
+    assert_eq!(idle.poll_dial(now), None);
+    let changed = now + SLOW_DIAL;
+    assert_eq!(idle.change_network(changed), []);
+    idle.handle_failed(&a, now, changed);
+    assert!(idle.poll_dial(changed).is_some(), "the request was sent on the old network");
+}
+
+#[test]
+fn a_failure_ends_preconnects_for_as_long_as_attempts_fail_and_a_while_longer() {
+    let now = Instant::now();
+    let (mut idle, a) = (idle(), origin("a"));
+    idle.keep_preconnected(&a, 1, now);
+    let first = idle.poll_dial(now).unwrap();
+    idle.handle_dialled(&first, false, now);
+    let mut at = now;
+    for _ in 0..20 {
+        at += FAILED * 2 / 3;
+        assert_eq!(idle.checkout(&a, |_| true, at).0, None);
+        assert_eq!(idle.poll_dial(at), None, "a second dial beside the request");
+        idle.handle_failed(&a, at, at);
+    }
+    // No request has needed a new connection since: all went over kept ones.
+    idle.checkout(&a, |_| true, at + FAILED);
+    assert!(idle.poll_dial(at + FAILED).is_some());
 }
 
 #[test]
@@ -170,7 +208,7 @@ fn the_holder_that_needs_most_connections_decides() {
     let (mut idle, a) = (idle(), origin("a"));
     let dials = |idle: &mut IdleConnections<u32>| {
         let dials: Vec<Dial> = std::iter::from_fn(|| idle.poll_dial(now)).collect();
-        dials.iter().for_each(|dial| idle.handle_dialled(dial, true));
+        dials.iter().for_each(|dial| idle.handle_dialled(dial, true, now));
         dials.len()
     };
     idle.keep_preconnected(&a, 1, now);
@@ -195,14 +233,14 @@ fn nothing_is_dialled_for_an_origin_that_serves_one_connection_at_a_time() {
     let (mut idle, a) = (idle(), origin("a"));
     let single_connection = idle.keep_preconnected(&a, 1, now);
     assert!(!idle.handle_unanswered(&a));
-    idle.handle_answered(&a);
+    idle.handle_answered(&a, now);
     assert!(!idle.handle_unanswered(&a));
     let first = idle.poll_dial(now).unwrap();
-    idle.handle_dialled(&first, true);
+    idle.handle_dialled(&first, true, now);
     assert!(idle.handle_unanswered(&a) && single_connection.load(Ordering::Relaxed));
     assert_eq!(idle.poll_dial(now), None);
     // An answer on a new connection proves nothing: no other connection was open then.
-    idle.handle_answered(&a);
+    idle.handle_answered(&a, now);
     assert!(idle.keep_preconnected(&a, 1, now).load(Ordering::Relaxed));
 }
 
@@ -257,7 +295,7 @@ fn an_origin_whose_dial_is_slow_gets_no_second_one() {
     let first = idle.poll_dial(now).unwrap();
     idle.want(&a, 2, now);
     assert_eq!(idle.poll_dial(now + SLOW_DIAL), None);
-    idle.handle_dialled(&first, true);
+    idle.handle_dialled(&first, true, now);
     assert!(idle.poll_dial(now + SLOW_DIAL).is_some());
 }
 
@@ -267,20 +305,20 @@ fn a_changed_network_forgets_what_failed_and_what_is_being_dialled() {
     let (mut idle, a) = (idle(), origin("a"));
     idle.want(&a, 1, now);
     let failed = idle.poll_dial(now).unwrap();
-    idle.handle_dialled(&failed, false);
-    assert_eq!(idle.change_network(), []);
+    idle.handle_dialled(&failed, false, now);
+    assert_eq!(idle.change_network(now), []);
     let hanging = idle.poll_dial(now).unwrap();
-    assert_eq!(idle.change_network(), []);
+    assert_eq!(idle.change_network(now), []);
     let good = idle.poll_dial(now).unwrap();
     // The dial began on the old network.
-    idle.handle_dialled(&hanging, false);
-    idle.handle_dialled(&good, true);
+    idle.handle_dialled(&hanging, false, now);
+    idle.handle_dialled(&good, true, now);
     idle.put(&a, 1, now);
     assert_eq!(idle.checkout(&a, |_| true, now).0, Some(1));
     assert!(idle.poll_dial(now).is_some());
     idle.put(&a, 2, now);
     drop(idle.handle_refused(&a, now));
-    drop(idle.change_network());
+    drop(idle.change_network(now));
     assert!(idle.poll_dial(now).is_some());
 }
 
