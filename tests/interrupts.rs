@@ -10,6 +10,8 @@ use support::dice::Dice;
 use support::peers::downloader;
 use support::{Answer, Content, Origin};
 use windway::config::StorageConfig;
+#[cfg(feature = "cache")]
+use windway::download::DownloadConfig;
 use windway::{Error, ErrorKind, FileConfig, Stream, StreamHandle};
 
 const LEN: u64 = 100_000;
@@ -68,6 +70,18 @@ fn an_interrupt_ends_the_reads_of_its_reader_alone() {
             assert_only_the_first_is_interrupted(&origin, readers);
         }
     }
+}
+
+#[cfg(feature = "cache")]
+#[test]
+fn an_interrupt_ends_the_reads_of_its_stream_of_a_download_alone() {
+    let (origin, dir) = (stalled(true), tempfile::tempdir().unwrap());
+    let downloader = downloader(|config| config.client.silence_timeout = Duration::from_secs(3600));
+    let download =
+        downloader.download(&origin.url("/a"), dir.path().join("a"), DownloadConfig::new()).unwrap();
+    let stream = download.stream().unwrap();
+    assert_only_the_first_is_interrupted(&origin, [stream.reader(), stream]);
+    download.wait().unwrap();
 }
 
 #[test]

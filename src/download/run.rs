@@ -358,6 +358,13 @@ impl Source for Player {
     fn inner(&self) -> Option<&dyn Source> {
         Some(&self.reader)
     }
+
+    fn reader(&self) -> Option<Arc<dyn Source>> {
+        let reader = self.reader.again()?;
+        // Nothing to apply: this player has made the file urgent, and the new one keeps it so.
+        self.download.state.lock().players += 1;
+        Some(Arc::new(Self { reader, download: Arc::clone(&self.download) }))
+    }
 }
 
 impl Drop for Player {
