@@ -96,9 +96,9 @@ impl Absence {
         now.saturating_duration_since(since)
     }
 
-    /// Maximum delay before the next attempt, in an absence that has `lasted` for this long. It grows from the end of a brief
-    /// absence on, and is 1 % of what was waited already: an attempt without a connection costs a server nothing, but it
-    /// wakes the device.
+    /// Maximum delay before the next attempt, in an absence that has `lasted` for this long. It grows once 1 % of what was
+    /// waited already is more than [`MAX_DELAY`](Self::MAX_DELAY), from 150 s on: an attempt without a connection costs a
+    /// server nothing, but it wakes the device.
     pub(crate) fn max_delay(lasted: Duration) -> Duration {
         Self::MAX_DELAY.max(lasted / 100)
     }
@@ -287,7 +287,7 @@ mod tests {
             let times = attempts(absent, seed);
             let late = *times.last().unwrap() - absent;
             prop_assert!(late <= Duration::from_millis(1500).max(absent / 100), "{late:?} after {absent:?}");
-            // Most delays are the longest: 90 attempts in two minutes, and 70 each time that the absence doubles.
+            // Most delays are the longest, which is 1.5 s or more: no more than one attempt each second after the first ones.
             prop_assert!(times.len() as u64 <= 12 + seconds, "{} in {absent:?}", times.len());
             let in_ten_minutes = times.iter().filter(|time| time.as_secs() < 600).count();
             prop_assert!(in_ten_minutes < 400, "{in_ten_minutes} in ten minutes");

@@ -8,7 +8,7 @@
 //! | the process ends, or crashes | the next download to the same path continues; each block is held against its checksum |
 //! | the file has changed on the server, or it has no ranges, or no strong validator: an `ETag` that is not weak, or a `Last-Modified` that is a minute older than the response | from the start |
 //! | the next download has another URL | it continues if the URLs differ in the query only, such as a token, and the server sends the same validator; else from the start. A [mirror](DownloadConfig::mirrors) of the same URL continues |
-//! | the network fails | it is retried for as long as the download is not cancelled. A server that can't be reached is dialled every 1.5 s at most, and after 2 min of that after at most 1 % of the time that it has lasted, so the download goes on soon after the network is back |
+//! | the network fails | it is retried for as long as the download is not cancelled. A server that can't be reached is dialled again within 1.5 s, or within 1 % of the time that this has lasted, and within 8 s at most, so the download goes on soon after the network is back |
 //! | the disk is full, or the directory is removed | it fails with [`ErrorKind::Storage`](crate::ErrorKind::Storage); the next download continues with what could be written |
 //! | there is a file at the path | it is refused, unless [`overwrite`](DownloadConfig::overwrite) is set. A link is replaced and not followed |
 //! | another program has a file named `PATH.part` or `PATH.part.meta` | it is refused |

@@ -11,7 +11,7 @@ use crate::downloader::schedule::WorkerId;
 /// A thread that is lent, as the machine sees it.
 pub(crate) struct LentThread {
     state: Mutex<State>,
-    /// The fetch that it runs, from before its last look whether it is to run it until it is reported.
+    /// The fetch that it runs, from before its last look whether it is to run it until it has run it.
     running: Mutex<Option<Arc<Control>>>,
     /// Wakes the thread, which is blocked on something of its owner's.
     wake: Box<dyn Fn() + Send + Sync>,
