@@ -134,7 +134,7 @@ impl HttpFile {
         let weak = Arc::downgrade(&shared);
         let on_cancel = epoch.token().wake_on_cancel(move || {
             let Some(shared) = weak.upgrade() else { return false };
-            shared.resource.set_interrupted(true);
+            shared.let_none_wait_for_disk();
             shared.resource.notify()
         });
         // The other storages keep all, or keep it on disk: there is nothing that the budget could take back.

@@ -214,6 +214,13 @@ impl Shared {
         self.set_hurry(&state);
     }
 
+    /// As [`set_hurry`](Self::set_hurry), once the file is cancelled.
+    pub(super) fn let_none_wait_for_disk(&self) {
+        // Under the lock: a thread that has found no cancel just before must not clear it after this.
+        let _state = self.state.lock();
+        self.resource.set_interrupted(true);
+    }
+
     /// Lets no thread wait for the disk while one is to return: it may be storing bytes just now.
     fn set_hurry(&self, state: &State) {
         self.resource.set_interrupted(state.waits.has_interrupted() || self.cancel_reason().is_some());
