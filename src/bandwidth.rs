@@ -64,8 +64,8 @@ impl Sample {
 /// Decides which reads of one body are bandwidth samples.
 #[derive(Debug)]
 pub(crate) struct ReadMeter {
-    /// End of the last read. The next sample begins there if the body was not held back.
-    read_until: Option<Instant>,
+    /// When the last read ended. The next sample begins there if the body was not held back.
+    last_read_at: Option<Instant>,
     /// End of the last read, or of storing its bytes. Time after that is time in which the body is held back.
     taken_until: Option<Instant>,
     /// Maximum number of unread bytes that arrived while the body was not read.
@@ -81,7 +81,7 @@ pub(crate) struct ReadMeter {
 impl Default for ReadMeter {
     fn default() -> Self {
         Self {
-            read_until: None,
+            last_read_at: None,
             taken_until: None,
             backlog: WITH_HEAD,
             paced_from: None,
@@ -103,7 +103,7 @@ impl ReadMeter {
     pub(crate) fn handle_end(&mut self, sent: Instant) -> Option<Sample> {
         let bytes = self.unsampled.take().filter(|bytes| *bytes > 0)?;
         // A short body often arrives together with its head. Without this sample it would not show that the network is faster now.
-        Some(Sample { is_lower_bound: true, ..Sample::new(sent, self.read_until?, bytes) })
+        Some(Sample { is_lower_bound: true, ..Sample::new(sent, self.last_read_at?, bytes) })
     }
 
     fn sample(&mut self, began: Instant, ended: Instant, bytes: usize) -> Option<Sample> {
@@ -112,8 +112,8 @@ impl ReadMeter {
         let asked = paced_from.unwrap_or(began);
         let is_held_back =
             self.taken_until.is_some_and(|until| asked.saturating_duration_since(until) >= HELD_BACK);
-        let from = self.read_until.filter(|_| !is_held_back).unwrap_or(asked);
-        (self.read_until, self.taken_until) = (Some(ended), Some(ended));
+        let from = self.last_read_at.filter(|_| !is_held_back).unwrap_or(asked);
+        (self.last_read_at, self.taken_until) = (Some(ended), Some(ended));
         if is_held_back {
             // All that the socket can have buffered in the meantime. Those bytes came at the speed of the pause, not of the
             // network.
@@ -135,9 +135,9 @@ impl ReadMeter {
         (self.is_paced || !was_in_backlog).then_some(Sample::new(from, ended, bytes))
     }
 
-    /// End of the last read.
-    pub(crate) fn read_until(&self) -> Option<Instant> {
-        self.read_until
+    /// When the last read ended.
+    pub(crate) fn last_read_at(&self) -> Option<Instant> {
+        self.last_read_at
     }
 
     /// Records that `max_bandwidth` has held the next read back since `began`.

@@ -170,8 +170,8 @@ impl Response {
     }
 
     /// When the last read ended. The time of the call if there was none.
-    pub(crate) fn read_until(&self) -> Instant {
-        self.meter.read_until().unwrap_or_else(Instant::now)
+    pub(crate) fn last_read_at(&self) -> Instant {
+        self.meter.last_read_at().unwrap_or_else(Instant::now)
     }
 
     /// Records that the bytes of the last read are stored. Time before this call was spent in the sink, not in the network.

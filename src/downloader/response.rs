@@ -255,7 +255,7 @@ impl Response {
         self.record.received += got as u64;
         if got == 0 {
             self.end(Ok(()));
-        } else if let Err(error) = self.retry_state.take(at, &buf[..got], self.body.read_until()) {
+        } else if let Err(error) = self.retry_state.take(at, &buf[..got], self.body.last_read_at()) {
             self.end(Err(error.clone()));
             return Err(error);
         }
@@ -315,7 +315,7 @@ impl Response {
                     continue;
                 }
             };
-            let (offset, new) = self.retry_state.take(at, &buf[..got], self.body.read_until())?;
+            let (offset, new) = self.retry_state.take(at, &buf[..got], self.body.last_read_at())?;
             let new = new.len();
             if new > 0 {
                 // A response may repeat bytes that were received before, and send some that were not requested.

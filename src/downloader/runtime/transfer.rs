@@ -158,7 +158,7 @@ impl Transfer {
     /// Writes the new ones of `got` bytes, which arrived from `at` on, to the sink. Returns their number.
     fn store(&mut self, at: u64, got: usize, received: Received<'_>) -> Result<usize, Error> {
         let Job { target, retry_state, control, record, handoff, .. } = &mut *self.job;
-        let now = self.body.read_until();
+        let now = self.body.last_read_at();
         control.advance_by(got as u64, now);
         let Target::Sink(sink) = target else { unreachable!("the body for a caller is handed over") };
         let bytes = match &received {
