@@ -24,8 +24,7 @@ use crate::error::{Error, ErrorKind};
 /// The facts that end or explain blocked calls.
 #[derive(Debug, Default)]
 pub(crate) struct WaitState {
-    /// One entry for each reader of the source.
-    readers: Slab<Interrupts>,
+    readers: Slab<ReaderState>,
     /// Number of failures so far, and the last one. It ends the calls that were blocked when it happened.
     failures: Failures,
     failure: Option<Error>,
@@ -40,13 +39,15 @@ pub(crate) struct WaitState {
     stalls: Stalls,
 }
 
-/// The interrupts of one reader.
+/// What was said to one reader.
 #[derive(Clone, Copy, Debug, Default)]
-struct Interrupts {
-    /// Number of them so far. A call that began before the last one ends, even if `resume` was called since.
-    count: u64,
+struct ReaderState {
+    /// Number of interrupts so far. A call that began before the last one ends, even if `resume` was called since.
+    interrupts: u64,
     /// No call may block until `resume`.
     is_interrupted: bool,
+    /// The failures that its calls have returned, or that happened before it.
+    returned: Failures,
 }
 
 /// Names one reader of a source, from [`WaitState::add_reader`] to [`WaitState::remove_reader`].
@@ -88,7 +89,8 @@ impl Begun {
 impl WaitState {
     /// Adds a reader, which is not interrupted.
     pub(crate) fn add_reader(&mut self) -> WaitReader {
-        WaitReader(self.readers.insert(Interrupts::default()))
+        let reader = ReaderState { returned: self.failures, ..ReaderState::default() };
+        WaitReader(self.readers.insert(reader))
     }
 
     /// Forgets a reader that is in no call any more.
@@ -99,7 +101,19 @@ impl WaitState {
     /// Call this when a blocking call of `reader` begins, before it first checks the state of the source: an interrupt in between
     /// would be lost.
     pub(crate) fn begin(&self, reader: WaitReader) -> Begun {
-        Begun { reader, interrupts: self.readers[reader.0].count, failures: self.failures }
+        Begun { reader, interrupts: self.readers[reader.0].interrupts, failures: self.failures }
+    }
+
+    /// As [`begin`](Self::begin), for a call that does not block. A failure between two of these calls is returned by the later one,
+    /// once.
+    pub(crate) fn begin_polling(&mut self, reader: WaitReader) -> Begun {
+        let begun = self.begin(reader);
+        begun.after(std::mem::replace(&mut self.readers[reader.0].returned, self.failures))
+    }
+
+    /// Records that a call of `reader` has blocked until now: it has returned the failures so far, or requested again what failed.
+    pub(crate) fn end_blocking(&mut self, reader: WaitReader) {
+        self.readers[reader.0].returned = self.failures;
     }
 
     /// The failures so far.
@@ -117,8 +131,8 @@ impl WaitState {
         if self.ended.is_some() {
             return self.ended.clone();
         }
-        let Interrupts { count, is_interrupted } = self.readers[begun.reader.0];
-        if is_interrupted || count != begun.interrupts {
+        let ReaderState { interrupts, is_interrupted, .. } = self.readers[begun.reader.0];
+        if is_interrupted || interrupts != begun.interrupts {
             return Some(Error::new(ErrorKind::Interrupted, "the call was interrupted"));
         }
         if self.failures == begun.failures { None } else { self.failure.clone() }
@@ -126,11 +140,11 @@ impl WaitState {
 
     /// Ends the blocked calls of `reader`. The caller notifies them.
     pub(crate) fn interrupt(&mut self, reader: WaitReader) {
-        let interrupts = &mut self.readers[reader.0];
-        interrupts.count += 1;
+        let reader = &mut self.readers[reader.0];
+        reader.interrupts += 1;
         // Both: the flag stops calls that begin later, the number ends those that are blocked even if `resume` comes before
         // they wake.
-        interrupts.is_interrupted = true;
+        reader.is_interrupted = true;
     }
 
     /// True from an interrupt of `reader` until its `resume`.
@@ -140,7 +154,7 @@ impl WaitState {
 
     /// True if any reader is interrupted.
     pub(crate) fn has_interrupted(&self) -> bool {
-        self.readers.iter().any(|(_, interrupts)| interrupts.is_interrupted)
+        self.readers.iter().any(|(_, reader)| reader.is_interrupted)
     }
 
     /// Allows calls of `reader` to block again.
@@ -301,6 +315,24 @@ mod tests {
         waits.resume(reader);
         assert_eq!(waits.broken_off(before, None).unwrap().kind(), ErrorKind::Interrupted);
         assert!(waits.broken_off(during, None).is_none());
+    }
+
+    #[test]
+    fn a_reader_that_polls_returns_a_failure_once_and_none_from_before_it_or_that_it_has_blocked_on() {
+        let mut waits = WaitState::default();
+        let error = || Error::new(ErrorKind::Status(404), "not found");
+        let returns = |waits: &mut WaitState, reader| {
+            let begun = waits.begin_polling(reader);
+            waits.broken_off(begun, None).is_some()
+        };
+        let first = waits.add_reader();
+        waits.fail(error());
+        let later = waits.add_reader();
+        assert!(returns(&mut waits, first) && !returns(&mut waits, first));
+        assert!(!returns(&mut waits, later), "it failed before there was this reader");
+        waits.fail(error());
+        waits.end_blocking(first);
+        assert!(!returns(&mut waits, first) && returns(&mut waits, later));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::state::State;
 use crate::downloader::{Driven, Lent};
 use crate::error::Error;
 use crate::source::prefetch;
-use crate::source::wait::{Begun, Failures, TimeLimit};
+use crate::source::wait::{Begun, TimeLimit};
 use crate::source::{Pending, TryRead};
 use crate::storage::{RangeSet, TryStored};
 use crate::types::Priority;
@@ -92,15 +92,8 @@ impl Shared {
         self.resource.with_ranges(|ranges| ranges.run_from(position) - position >= bytes as u64)
     }
 
-    /// Copies what is there at `position`; where nothing is, requests it and does not wait. `returned` are the
-    /// failures of the file that this reader has returned.
-    pub(crate) fn try_read(
-        &self,
-        reader: ReaderId,
-        position: u64,
-        buf: &mut [u8],
-        returned: &mut Failures,
-    ) -> Result<TryRead, Error> {
+    /// Copies what is there at `position`; where nothing is, requests it and does not wait.
+    pub(crate) fn try_read(&self, reader: ReaderId, position: u64, buf: &mut [u8]) -> Result<TryRead, Error> {
         if buf.is_empty() {
             return Ok(TryRead::Bytes(0));
         }
@@ -119,9 +112,7 @@ impl Shared {
             if state.is_past_end(position) {
                 return Ok(TryRead::End);
             }
-            // A caller that polls never blocks, so a failure between two of its calls is returned by the later one, once.
-            let failures = std::mem::replace(returned, state.waits.failures());
-            let begun = state.waits.begin(reader.waits).after(failures);
+            let begun = state.waits.begin_polling(reader.waits);
             if let Some(error) = state.waits.broken_off(begun, self.cancel_reason()) {
                 return Err(self.locate(error, position));
             }
@@ -257,6 +248,7 @@ impl Shared {
         let wait = self.block(position, begun, or);
         let mut state = self.state.lock();
         state.readers[reader.view].waiting = false;
+        state.waits.end_blocking(reader.waits);
         // Waiting to learn that the file has ended is no stall: there is nothing to play.
         if !matches!(wait, Wait::End) {
             state.waits.add_stall(began.elapsed());

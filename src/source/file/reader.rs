@@ -17,7 +17,6 @@ use crate::event::Subscriber;
 use crate::media::MediaInfo;
 use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
-use crate::source::wait::Failures;
 use crate::source::{Source, StreamStats, TryRead};
 use crate::types::Priority;
 
@@ -28,14 +27,12 @@ pub(crate) struct FileReader {
     id: ReaderId,
     /// Keeps the file's transfers running. `None` once the reader was closed.
     file: Mutex<Option<Arc<HttpFile>>>,
-    /// The failures of the file that `try_read_at` has returned.
-    returned: Mutex<Failures>,
 }
 
 impl FileReader {
     pub(crate) fn new((file, id): (Arc<HttpFile>, ReaderId)) -> Self {
         let shared = Arc::clone(file.shared());
-        Self { shared, id, file: Mutex::new(Some(file)), returned: Mutex::default() }
+        Self { shared, id, file: Mutex::new(Some(file)) }
     }
 
     /// Waits for the opening of a file that was opened in the background, as urgently as [`HttpFile::open`] does. From then on
@@ -83,7 +80,7 @@ impl Source for FileReader {
     }
 
     fn try_read_at(&self, position: u64, buf: &mut [u8]) -> Result<TryRead, Error> {
-        self.shared.try_read(self.id, position, buf, &mut self.returned.lock())
+        self.shared.try_read(self.id, position, buf)
     }
 
     fn wait_len(&self) -> Result<u64, Error> {
