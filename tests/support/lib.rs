@@ -38,6 +38,11 @@ pub use wire::Identity;
 /// Time limit of a wait for something that takes milliseconds. Reached only by a hang, however busy the machine is.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How many cases a property tries: `usual`, or as many as the variable PROPTEST_CASES says.
+pub fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+}
+
 /// Runs `work` on a thread of its own and returns its result. Panics with the name of the `case` if `work` panics or hangs.
 pub fn in_time<T: Send + 'static>(case: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (results, result) = mpsc::channel();

@@ -1,8 +1,11 @@
 //! Input that no muxer writes, or only a bad one: no panic, no memory without a limit, and nothing lost that is whole.
 
-use super::tests::{adts_frames, demux, demuxer, frames, samples};
+use super::tests::{adts_frames, demux, demuxer, frames, samples, samples_of};
 use super::*;
 use support::mux::{self, Entry, Random, Ts, aac_frames, fragment, mp4_box};
+
+/// Frames of what is tried with each byte cut off or changed: some packets of a transport stream, and some entries of a table.
+const FEW: u64 = 12;
 
 /// Bytes in the place of others.
 fn patched(bytes: &[u8], at: usize, patch: &[u8]) -> Vec<u8> {
@@ -22,7 +25,7 @@ fn try_all(init: Option<&[u8]>, bytes: &[u8], piece: usize) -> Option<Output> {
 
 #[test]
 fn input_that_is_cut_anywhere_gives_a_prefix_of_its_frames() {
-    for (name, init, bytes, wanted) in samples() {
+    for (name, init, bytes, wanted) in samples_of(FEW) {
         let (whole, step) = (wanted.concat(), if bytes.len() > 8192 { 7 } else { 1 });
         for len in (0..bytes.len()).step_by(step) {
             if let Some(output) = try_all(init.as_deref(), &bytes[..len], 1 << 20) {
@@ -39,7 +42,7 @@ fn input_that_is_cut_anywhere_gives_a_prefix_of_its_frames() {
 #[test]
 fn extreme_numbers_anywhere_do_no_harm() {
     let extremes: [&[u8]; 4] = [&[0; 4], &[0xff; 8], &[0, 0, 0, 1], &[0x7f, 0xff, 0xff, 0xff]];
-    for (_, init, bytes, _) in samples() {
+    for (_, init, bytes, _) in samples_of(FEW) {
         // The boxes and tables are at the front.
         let front = bytes.len().min(300);
         for (at, extreme) in (0..front).flat_map(|at| extremes.map(|extreme| (at, extreme))) {
@@ -56,7 +59,7 @@ fn extreme_numbers_anywhere_do_no_harm() {
 fn packets_in_any_order_do_no_harm() {
     let mut random = Random(11);
     for (_, init, bytes, _) in samples() {
-        for _ in 0..100 {
+        for _ in 0..40 {
             let mut mixed = Vec::new();
             for _ in 0..1 + random.below(60) {
                 let from = random.below(bytes.len() / 188 + 1) * 188;

@@ -35,9 +35,14 @@ pub(super) type Sample = (&'static str, Option<Vec<u8>>, Vec<u8>, Vec<Vec<u8>>);
 
 /// A segment of each kind.
 pub(super) fn samples() -> Vec<Sample> {
-    let raw = aac_frames(0, 40);
-    let aac = adts_frames(0, 40);
-    let (mp3, ac3) = (mux::mp3_frames(0, 20), mux::ac3_frames(0, 20));
+    samples_of(40)
+}
+
+/// With so many frames of AAC, and half as many of MP3 and AC-3.
+pub(super) fn samples_of(count: u64) -> Vec<Sample> {
+    let raw = aac_frames(0, count);
+    let aac = adts_frames(0, count);
+    let (mp3, ac3) = (mux::mp3_frames(0, count / 2), mux::ac3_frames(0, count / 2));
     let latm = latm_elements(&raw, 3, &|| mux::LatmConfig::lc(0));
     let mut video = Ts::new(0x0f);
     video.has_video = true;

@@ -602,7 +602,7 @@ mod tests {
     #[test]
     fn a_hostile_list_makes_no_product_of_variants_and_renditions() {
         let mut text = String::new();
-        for index in 0..3000 {
+        for index in 0..300 {
             text.push_str(&format!(
                 "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"{index}\",URI=\"r{index}\"\n\
                  #EXT-X-STREAM-INF:BANDWIDTH={index},AUDIO=\"g\"\nv{index}\n"
@@ -621,9 +621,9 @@ mod tests {
             format!("#EXT-X-STREAM-INF:BANDWIDTH=9,AUDIO=\"{group}\"\nv{index}\n")
         };
         let mut text: String = (0..MOST_RENDITIONS).map(|index| media("first", index)).collect();
-        text.extend((0..50_000).map(|index| media("other", index)));
+        text.extend((0..10_000).map(|index| media("other", index)));
         text.push_str(&variant("first", 0));
-        text.extend((0..100_000).map(|index| variant("other", index)));
+        text.extend((0..20_000).map(|index| variant("other", index)));
         assert_eq!(choose(&text, None), [(9, "/r".into())]);
     }
 }

@@ -312,7 +312,7 @@ fn first_hole(levels: &[StoredLevel]) -> Option<u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: support::cases(256), ..ProptestConfig::default() })]
 
     #[test]
     fn offline_only_levels_are_played_that_the_user_allows(

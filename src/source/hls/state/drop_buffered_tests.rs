@@ -140,7 +140,7 @@ fn what_the_reader_needs_within_a_second_stays() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: support::cases(256), ..ProptestConfig::default() })]
 
     #[test]
     fn each_frame_is_played_once_whatever_is_dropped(

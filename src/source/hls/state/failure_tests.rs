@@ -96,7 +96,8 @@ fn manifests_that_name_new_pathways_for_ever_fill_no_memory() {
     let first = (0, timeline);
     let ladder = Ladder::single(url.clone());
     let mut state = State::new(HlsConfig::default(), ladder, Some(steering), first, fast());
-    for round in 0..1000 {
+    // Enough for more than the ladder takes.
+    for round in 0..200 {
         let clone = |index: u32| {
             format!(
                 r#"{{"BASE-ID":".","ID":"{round}-{index}","URI-REPLACEMENT":{{"HOST":"h{index}.example"}}}}"#

@@ -202,7 +202,7 @@ fn broken() -> impl Strategy<Value = End> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: support::cases(128), ..ProptestConfig::default() })]
 
     #[test]
     fn each_frame_that_a_border_cuts_is_played_once_whatever_is_dropped(

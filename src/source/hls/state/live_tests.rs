@@ -364,7 +364,7 @@ fn frames(segment: u64) -> Output {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: support::cases(128), ..ProptestConfig::default() })]
 
     #[test]
     fn a_live_server_that_lists_anything_is_outlived(steps in proptest::collection::vec(step(), 0..60)) {

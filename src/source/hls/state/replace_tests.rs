@@ -37,7 +37,7 @@ pub(super) fn replacing(choices: Vec<(usize, usize)>) -> Player {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: support::cases(160), ..ProptestConfig::default() })]
 
     #[test]
     fn replacements_lose_no_frame_and_never_touch_what_plays_soon(

@@ -141,7 +141,7 @@ pub(super) fn levels(buffer: u64) -> Player {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: support::cases(256), ..ProptestConfig::default() })]
 
     #[test]
     fn after_any_seeks_each_frame_from_the_target_on_is_played_once(

@@ -210,7 +210,7 @@ impl Player {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: support::cases(160), ..ProptestConfig::default() })]
 
     #[test]
     fn frames_are_played_once_in_order_until_the_end(
