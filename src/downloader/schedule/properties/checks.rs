@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::pull::State;
 use super::super::{Counts, Limits, Origin, PROTECTED, WorkerId};
-use super::model::{Checked, Event, Item, SimFetch, SimPeer, Wait, Work, fail};
+use super::model::{Checked, Event, Item, ORIGINS, SimFetch, SimPeer, Wait, Work, fail};
 use super::sim::Sim;
 use crate::types::Priority;
 
@@ -79,7 +79,8 @@ impl Sim {
     fn note_prefetches(&mut self) {
         let mut queued = self.queued_fetches();
         queued.extend(self.announced());
-        let is_there = |item: &Item| queued.iter().any(|(queued, _)| queued == item);
+        // Both are in the order of `Item`.
+        let is_there = |item: &Item| queued.binary_search_by_key(item, |(item, _)| *item).is_ok();
         self.waits.retain(|item, _| is_there(item));
         for (item, waiting_since) in queued {
             if self.waits.contains_key(&item) {
@@ -96,10 +97,10 @@ impl Sim {
         let backlog = &self.schedule.backlog;
         let mut queued = Vec::new();
         for (request, fetch) in &mut self.fetches {
-            if backlog.is_blocked(*request) {
-                (fetch.was_blocked, fetch.is_preempted) = (true, false);
-            }
             if !backlog.is_queued_prefetch(*request) {
+                if backlog.is_blocked(*request) {
+                    (fetch.was_blocked, fetch.is_preempted) = (true, false);
+                }
                 continue;
             }
             // It has not waited in the queue while it was blocked, or waited for its next attempt.
@@ -163,14 +164,14 @@ impl Sim {
         self.pool().flatten().filter(|work| work.priority == Priority::Low).count()
     }
 
-    /// Prefetches of an origin that run or were preempted.
-    fn active(&self, origin: Origin) -> usize {
-        let is_active = |fetch: &&SimFetch| {
-            fetch.priority == Priority::Low
-                && fetch.origin == origin
-                && (fetch.is_running || fetch.is_preempted)
-        };
-        self.fetches.values().filter(is_active).count()
+    /// Prefetches that run or were preempted, by origin.
+    fn active(&self) -> [usize; ORIGINS] {
+        let mut active = [0; ORIGINS];
+        for fetch in self.fetches.values() {
+            let is_active = fetch.priority == Priority::Low && (fetch.is_running || fetch.is_preempted);
+            active[fetch.origin.0 as usize] += usize::from(is_active);
+        }
+        active
     }
 
     pub(super) fn check_limits(&self) -> Checked {
@@ -185,8 +186,8 @@ impl Sim {
         // Only a demotion may pass these limits. A fetch that its reader leaves is demoted, too.
         if self.scenario.churn_every == 0 {
             prop_assert!(self.low() <= unreserved, "a prefetch has a reserved worker");
-            for origin in (0..4).map(Origin).filter(|_| self.scenario.lend_every == 0) {
-                prop_assert!(self.active(origin) <= max_per_origin);
+            if self.scenario.lend_every == 0 {
+                prop_assert!(self.active().iter().all(|active| *active <= max_per_origin));
             }
         }
         Ok(())
@@ -196,6 +197,9 @@ impl Sim {
     pub(super) fn check_lent(&self) -> Checked {
         for peer in self.peers.iter().filter(|peer| peer.lenders > 0 && !peer.is_gone) {
             prop_assert!(!peer.has_urgent(), "a peer is not asked although a reader lends its thread");
+        }
+        if self.peers.iter().all(|peer| peer.lenders == 0) {
+            return Ok(());
         }
         for (request, fetch) in &self.fetches {
             let is_free = self.peers[fetch.peer].lenders > 0;
@@ -212,20 +216,27 @@ impl Sim {
             && self.fetches.values().any(|fetch| fetch.origin == origin && is_urgent(fetch))
     }
 
+    /// [`is_reserved`](Self::is_reserved), by origin.
+    fn reserved(&self) -> [bool; ORIGINS] {
+        std::array::from_fn(|origin| self.is_reserved(Origin(origin as u64)))
+    }
+
     /// No prefetch of a reserved origin has a connection.
     pub(super) fn check_single_connections(&self) -> Checked {
+        let reserved = self.reserved();
+        if !reserved.contains(&true) {
+            return Ok(());
+        }
         for work in
             self.workers.iter().flatten().filter(|work| work.priority == Priority::Low && !work.is_aborted)
         {
             let fetch = work.request.and_then(|request| self.fetches.get(&request));
-            let is_reserved = fetch.is_some_and(|fetch| self.is_reserved(fetch.origin));
+            let is_reserved = fetch.is_some_and(|fetch| reserved[fetch.origin.0 as usize]);
             prop_assert!(!is_reserved, "a prefetch runs although its origin is reserved");
         }
         for (request, fetch) in self.fetches.iter().filter(|(_, fetch)| fetch.has_body) {
-            prop_assert!(
-                !self.is_reserved(fetch.origin),
-                "{request} keeps the connection of a reserved origin"
-            );
+            let is_reserved = reserved[fetch.origin.0 as usize];
+            prop_assert!(!is_reserved, "{request} keeps the connection of a reserved origin");
         }
         Ok(())
     }
@@ -241,10 +252,12 @@ impl Sim {
         if self.low() >= workers - reserved || is_throttled {
             return Ok(());
         }
+        let (reserved, active) = (self.reserved(), self.active());
         for (request, fetch) in self.fetches.iter().filter(|(_, fetch)| !fetch.is_running) {
+            let origin = fetch.origin.0 as usize;
             let waits = fetch.retry.is_some_and(|at| at > self.now)
-                || self.is_reserved(fetch.origin)
-                || self.active(fetch.origin) >= max_per_origin && !fetch.is_preempted;
+                || reserved[origin]
+                || active[origin] >= max_per_origin && !fetch.is_preempted;
             prop_assert!(waits, "{request} waits beside an idle worker");
         }
         for peer in self.peers.iter().filter(|peer| !peer.is_gone && !peer.is_asking) {

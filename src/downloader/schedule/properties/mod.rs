@@ -48,7 +48,7 @@ fn number(variable: &str) -> Option<u64> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: number("WINDWAY_CASES").unwrap_or(60) as u32,
+        cases: number("WINDWAY_CASES").unwrap_or(40) as u32,
         max_shrink_iters: 200,
         rng_seed: RngSeed::Fixed(number("WINDWAY_SEED").unwrap_or(0)),
         failure_persistence: None,

@@ -14,6 +14,9 @@ pub(super) fn fail(why: &'static str) -> Checked {
     Err(TestCaseError::fail(why))
 }
 
+/// Servers that the fetches are from.
+pub(super) const ORIGINS: usize = 4;
+
 pub(super) const MICRO: Duration = Duration::from_micros(1);
 
 /// Bytes of a chunk, and of a protected turn.
@@ -45,7 +48,7 @@ impl Random {
     }
 
     pub(super) fn origin(&mut self) -> Origin {
-        Origin(self.below(4))
+        Origin(self.below(ORIGINS as u64))
     }
 
     /// More than zero, and up to this many milliseconds.

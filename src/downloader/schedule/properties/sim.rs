@@ -193,6 +193,9 @@ impl Sim {
     /// Closes the bodies of the fetches that wait for a reserved origin.
     fn close_bodies(&mut self) {
         let origins: Vec<_> = std::iter::from_fn(|| self.schedule.poll_reserved()).collect();
+        if origins.is_empty() {
+            return;
+        }
         for (request, fetch) in &mut self.fetches {
             if origins.contains(&fetch.origin) && !fetch.is_running {
                 fetch.has_body = false;
