@@ -56,7 +56,7 @@ impl Demand {
     pub(super) fn want(&mut self, ready: usize, now: Instant) {
         self.wanted = ready;
         self.handle_request(now);
-        // Somebody asks for it now: the host may be reachable again.
+        // The caller wants it now, and the host may be reachable again.
         self.failed_at = None;
     }
 

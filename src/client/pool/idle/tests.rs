@@ -144,13 +144,18 @@ fn missing_connections_are_dialled_once_and_again_after_a_checkout() {
     assert_eq!(idle.poll_dial(now).map(|dial| dial.origin), Some(a));
 }
 
-#[test]
-fn nothing_is_dialled_for_an_origin_that_fails_or_is_unused() {
-    let now = Instant::now();
-    let (mut idle, a) = (idle(), origin("a"));
+/// The first connection of an origin that is to be kept preconnected could not be opened just now.
+fn after_a_failed_dial() -> (IdleConnections<u32>, Origin, Instant) {
+    let (mut idle, a, now) = (idle(), origin("a"), Instant::now());
     idle.keep_preconnected(&a, 1, now);
     let first = idle.poll_dial(now).unwrap();
     idle.handle_dialled(&first, false, now);
+    (idle, a, now)
+}
+
+#[test]
+fn nothing_is_dialled_for_an_origin_that_fails_or_is_unused() {
+    let (mut idle, a, now) = after_a_failed_dial();
     assert_eq!(idle.poll_dial(now), None);
     idle.checkout(&a, |_| true, now + AGE / 2);
     assert_eq!(idle.poll_dial(now + AGE / 2), None, "the request dials");
@@ -185,11 +190,7 @@ fn a_failure_shows_nothing_of_the_time_after_a_later_answer_or_another_network()
 
 #[test]
 fn a_failure_ends_preconnects_for_as_long_as_attempts_fail_and_a_while_longer() {
-    let now = Instant::now();
-    let (mut idle, a) = (idle(), origin("a"));
-    idle.keep_preconnected(&a, 1, now);
-    let first = idle.poll_dial(now).unwrap();
-    idle.handle_dialled(&first, false, now);
+    let (mut idle, a, now) = after_a_failed_dial();
     let mut at = now;
     for _ in 0..20 {
         at += FAILED * 2 / 3;

@@ -58,8 +58,9 @@ impl State {
         }
     }
 
-    /// The playlist of this variant can't be loaded. True if it is asked again, because the network or a server is away.
-    pub(super) fn is_asked_again(&mut self, variant: usize, error: &Error, now: Instant) -> bool {
+    /// The playlist of this variant can't be loaded. True if it has to be asked again before the end, because the network or a server
+    /// is away.
+    pub(super) fn handle_unloaded(&mut self, variant: usize, error: &Error, now: Instant) -> bool {
         let is_away = error.is_retryable();
         if !is_away {
             self.ladder.variants[variant].asked_at = Some(now);

@@ -152,7 +152,7 @@ impl State {
             self.pending_playlist = None;
         }
         self.exclude_after(variant, &error, now);
-        let is_asked_again = self.is_asked_again(variant, &error, now);
+        let is_asked_again = self.handle_unloaded(variant, &error, now);
         self.events.push(HlsEvent::PlaylistFailed {
             level: self.ladder.variants[variant].level,
             error: error.clone(),
@@ -387,7 +387,7 @@ impl State {
         self.recovery.outage = Some(Outage { retry_at, rest: Duration::ZERO, permanent });
     }
 
-    /// Delay before the next attempt. The downloader has retried before, so it is as long as in any outage.
+    /// Delay before the next attempt: as long as in any outage that a listener waits for.
     fn next_delay(&mut self, error: &Error) -> Duration {
         // A reader waits, so not for longer than this, whatever the server asks for.
         retry::outage_delay(error, self.recovery.random.next()).min(SERVER_ERROR_LIMIT)
